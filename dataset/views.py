@@ -1,0 +1,97 @@
+"""What is known of posed images, as typed values that travel from the disk to the network.
+
+Arrays leave the loader in the smallest type that holds them (uint8 colour, uint16 depth, uint8
+classes); `.to(device)` moves them and turns them into what the network computes with.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+
+
+class Tensors:
+    """Shared by the frozen dataclasses below: move, pin and index every tensor they hold."""
+
+    def _map(self, function):
+        changes = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, torch.Tensor | Tensors):
+                changes[field.name] = function(value)
+        return replace(self, **changes)
+
+    def to(self, device):
+        return self._map(lambda value: value.to(device))
+
+    def pin_memory(self):
+        return self._map(lambda value: value.pin_memory())
+
+
+@dataclass(frozen=True)
+class Cameras(Tensors):
+    """V pinhole cameras that share an image size.
+
+    poses: (V, 3, 4) world-to-camera, OpenCV axes, metres.
+    Ks: (V, 3, 3) intrinsics in pixels of `size`, pixel centres at integers.
+    depth_range: (V, 2) near and far in metres.
+    size: (height, width) in pixels.
+    """
+
+    poses: torch.Tensor
+    Ks: torch.Tensor
+    depth_range: torch.Tensor
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.poses.shape[0]
+
+    def centres(self) -> torch.Tensor:
+        """Camera centres in the world, (V, 3)."""
+        return -(self.poses[:, :, :3].transpose(1, 2) @ self.poses[:, :, 3:])[..., 0]
+
+
+@dataclass(frozen=True)
+class Views(Tensors):
+    """V posed images with what is known of them.
+
+    images: (V, 3, h, w) uint8, or float in [0, 1] after `.to(device)`.
+    depth: (V, 1, h, w) uint16 millimetres, or float metres after `.to(device)`; 0 where unknown.
+    labels: (V, h, w) uint8 classes, or int64 after `.to(device)`; `K` where ignored.
+    A field is None where the scene does not have it or nobody asked for it.
+    """
+
+    cameras: Cameras
+    images: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+    def to(self, device) -> Views:
+        """Moves everything to `device` and converts storage types to what the network computes with."""
+        moved = super().to(device)
+        changes = {}
+        if moved.images is not None and moved.images.dtype == torch.uint8:
+            changes["images"] = moved.images.float() / 255
+        if moved.depth is not None and moved.depth.dtype == torch.uint16:
+            changes["depth"] = moved.depth.float() / 1000
+        if moved.labels is not None:
+            changes["labels"] = moved.labels.long()
+        return replace(moved, **changes)
+
+
+@dataclass(frozen=True)
+class Batch(Tensors):
+    """One query view, its references, and the pixels of the query to render.
+
+    pixels: (R, 2) integer x, y of the query; None for all of them.
+    scene, frame: where the query comes from, for messages and file names.
+    """
+
+    references: Views
+    query: Views
+    pixels: torch.Tensor | None
+    scene: str
+    frame: str

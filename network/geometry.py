@@ -1,0 +1,93 @@
+"""Rays, projection and reading of maps: pure functions on tensors.
+
+Cameras have OpenCV axes, poses are world-to-camera, pixel centres lie at integers, lengths are metres.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from dataset.views import Cameras
+
+MIN_ABS_DEPTH = 1e-4      # a projection closer to the camera plane than this is invalid ...
+REPLACEMENT_DEPTH = 1e-3  # ... and is computed with this depth, so that it stays finite
+
+
+class Projection(NamedTuple):
+    """Where N points fall in V views: pixels (V, N, 2), z-depth (V, N), valid (V, N) bool."""
+
+    pixels: torch.Tensor
+    depth: torch.Tensor
+    valid: torch.Tensor
+
+
+def pixel_grid(height: int, width: int, device=None) -> torch.Tensor:
+    """All pixel centres of an image, row by row: (height * width, 2) of x, y."""
+    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+    return torch.stack([x, y], -1).reshape(-1, 2).float()
+
+
+def pixel_rays(pixels: torch.Tensor, poses: torch.Tensor, Ks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rays through pixels (V, N, 2): centres (V, 3) and directions (V, N, 3) with z = 1 in the camera."""
+    homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1)
+    rotations = poses[:, :, :3]
+    directions = homogeneous @ torch.linalg.inv(Ks).transpose(1, 2) @ rotations
+    centres = -(rotations.transpose(1, 2) @ poses[:, :, 3:])[..., 0]
+    return centres, directions
+
+
+def project(points: torch.Tensor, cameras: Cameras) -> Projection:
+    """Projects points (N, 3) of the world into V views.
+
+    Valid means at least 1e-4 m from the camera plane and inside [-0.5, w-0.5) x [-0.5, h-0.5).
+    A point behind a camera is not marked invalid: the network was trained that way.
+    """
+    height, width = cameras.size
+    matrices = cameras.Ks @ cameras.poses
+    projected = points @ matrices[:, :, :3].transpose(1, 2) + matrices[:, None, :, 3]
+    depth = projected[..., 2]
+    near_plane = depth.abs() < MIN_ABS_DEPTH
+    depth = depth.masked_fill(near_plane, REPLACEMENT_DEPTH)
+    pixels = projected[..., :2] / depth[..., None]
+    x, y = pixels.unbind(-1)
+    inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    return Projection(pixels, depth, inside & ~near_plane)
+
+
+def directions_to_cameras(points: torch.Tensor, cameras: Cameras) -> torch.Tensor:
+    """Unit vectors from points (N, 3) to the V camera centres: (V, N, 3)."""
+    offsets = cameras.centres()[:, None] - points
+    return offsets / offsets.norm(dim=-1, keepdim=True).clamp_min(1e-5)
+
+
+def read_map(maps: torch.Tensor, pixels: torch.Tensor, image_size: tuple[int, int], align_corners: bool) -> torch.Tensor:
+    """Reads maps (V, C, H, W) bilinearly at pixels (V, N, 2) of an image of `image_size` (h, w): (V, N, C).
+
+    Pixels are normalised by the image's size whatever the map's own; outside, the border repeats.
+    Pixels that are not finite read the border too.
+    """
+    height, width = image_size
+    scale = pixels.new_tensor([2 / (width - 1), 2 / (height - 1)])
+    grid = pixels * scale - 1
+    values = F.grid_sample(maps, grid[:, :, None], mode="bilinear", padding_mode="border", align_corners=align_corners)
+    return values[..., 0].transpose(1, 2)
+
+
+def to_inverse_depth(depth: torch.Tensor, depth_range: torch.Tensor) -> torch.Tensor:
+    """Metres (V, ...) to normalised inverse depth: 0 at each view's near, 1 at its far; `depth_range` is (V, 2)."""
+    near, far = _ends(depth, depth_range)
+    return (-1 / depth.clamp_min(1e-5) - near) / (far - near)
+
+
+def from_inverse_depth(inverse: torch.Tensor, depth_range: torch.Tensor) -> torch.Tensor:
+    """The inverse of `to_inverse_depth`."""
+    near, far = _ends(inverse, depth_range)
+    return -1 / (inverse * (far - near) + near)
+
+
+def _ends(values: torch.Tensor, depth_range: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """-1/near and -1/far, shaped to broadcast over `values` (V, ...)."""
+    ends = (-1 / depth_range).reshape(len(depth_range), 2, *[1] * (values.dim() - 1))
+    return ends[:, 0], ends[:, 1]

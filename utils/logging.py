@@ -1,0 +1,20 @@
+"""What the commands say to a person: plain lines on the terminal, warnings once."""
+from __future__ import annotations
+
+import sys
+
+from tqdm import tqdm
+
+_warned: set[str] = set()
+
+
+def say(text: str = "") -> None:
+    """A line on standard output that does not tear a progress bar."""
+    tqdm.write(text, file=sys.stdout)
+
+
+def warn(text: str) -> None:
+    """A line on standard error, the same one only once in a process."""
+    if text not in _warned:
+        _warned.add(text)
+        tqdm.write(f"warning: {text}", file=sys.stderr)
