@@ -1,0 +1,98 @@
+"""Label sets: from a dataset's raw ids to training classes, their names and colours."""
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from utils.colors import distinct_colors
+from utils.errors import UserError
+
+UNKNOWN = 255  # in a lookup: a raw id that the label table does not have
+
+SCANNET_CLASSES = {  # name: (NYU40 id, colour)
+    "wall": (1, (174, 199, 232)), "floor": (2, (152, 223, 138)), "cabinet": (3, (31, 119, 180)),
+    "bed": (4, (255, 187, 120)), "chair": (5, (188, 189, 34)), "sofa": (6, (140, 86, 75)),
+    "table": (7, (255, 152, 150)), "door": (8, (214, 39, 40)), "window": (9, (197, 176, 213)),
+    "bookshelf": (10, (148, 103, 189)), "picture": (11, (196, 156, 148)), "counter": (12, (23, 190, 207)),
+    "desk": (14, (247, 182, 210)), "curtain": (16, (219, 219, 141)), "refrigerator": (24, (255, 127, 14)),
+    "shower curtain": (28, (91, 163, 138)), "toilet": (33, (44, 160, 44)), "sink": (34, (112, 128, 144)),
+    "bathtub": (36, (227, 119, 194)), "otherfurniture": (39, (82, 84, 163)),
+}
+INVALID_COLOR = (248, 166, 116)
+SCANNET_TABLE = "scannetv2-labels.combined.tsv"
+
+REPLICA_CLASSES = (
+    3, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 26, 29, 31, 34, 35, 37, 40, 44, 47, 52, 54, 56, 59, 60,
+    61, 62, 63, 64, 65, 70, 71, 76, 78, 79, 80, 82, 83, 87, 88, 91, 92, 93, 95, 97, 98,
+)
+REPLICA_LAST_ID = 101
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSet:
+    """K classes. `lookup[raw id]` is the class, K where it is to be ignored, `UNKNOWN` where nobody knows the id.
+
+    names: K of them. colors: (K+1, 3) uint8, the last one for "invalid". source: where the ids are defined.
+    """
+
+    names: tuple[str, ...]
+    colors: np.ndarray
+    lookup: np.ndarray
+    source: str
+
+    @property
+    def ignore(self) -> int:
+        return len(self.names)
+
+    def classes(self, raw: np.ndarray, origin: Path) -> np.ndarray:
+        """Raw ids (h, w) -> classes (h, w) uint8. Raises UserError for ids that the table does not have."""
+        inside = np.minimum(raw, len(self.lookup) - 1)
+        classes = np.where(raw == inside, self.lookup[inside], UNKNOWN).astype(np.uint8)
+        if (classes == UNKNOWN).any():
+            unknown = np.unique(raw[classes == UNKNOWN])
+            some = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")
+            raise UserError(f"{origin}: label ids {some} are not in {self.source}; is this the table of these labels?")
+        return classes
+
+
+@lru_cache(maxsize=8)
+def scannet_labels(table: Path) -> LabelSet:
+    """ScanNet's 20 classes by way of NYU40, from the dataset's tab-separated table. Read once in a process."""
+    names = tuple(SCANNET_CLASSES)
+    class_of_nyu40 = {nyu40: index for index, (nyu40, _) in enumerate(SCANNET_CLASSES.values())}
+    try:
+        with open(table, newline="", encoding="utf-8") as lines:
+            rows = [(int(row["id"]), int(row["nyu40id"])) for row in csv.DictReader(lines, delimiter="\t")]
+    except FileNotFoundError:
+        raise UserError(f"{table}: the label table is missing; it is part of the ScanNet release") from None
+    except (KeyError, ValueError, TypeError, UnicodeDecodeError):
+        raise UserError(f"{table}: not ScanNet's label table (tab-separated, with columns id and nyu40id)") from None
+    if not rows:
+        raise UserError(f"{table}: the label table has no rows")
+    lookup = np.full(max(raw for raw, _ in rows) + 1, UNKNOWN, np.uint8)
+    lookup[0] = len(names)  # unlabelled
+    for raw, nyu40 in rows:
+        lookup[raw] = class_of_nyu40.get(nyu40, len(names))
+    colors = np.array([color for _, color in SCANNET_CLASSES.values()] + [INVALID_COLOR], np.uint8)
+    return LabelSet(names, colors, lookup, str(table))
+
+
+@lru_cache(maxsize=64)
+def replica_labels(info: Path | None) -> LabelSet:
+    """Replica's 51 classes of the Semantic-NeRF renderings; `info` is an `info_semantic.json` with their names."""
+    titles: dict[int, str] = {}
+    if info is not None:
+        try:
+            titles = {int(entry["id"]): str(entry["name"]) for entry in json.loads(info.read_text())["classes"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{info}: should hold Replica's classes as {{'classes': [{{'id', 'name'}}, …]}}") from None
+    lookup = np.full(REPLICA_LAST_ID + 1, len(REPLICA_CLASSES), np.uint8)
+    lookup[list(REPLICA_CLASSES)] = np.arange(len(REPLICA_CLASSES))
+    names = tuple(titles.get(raw, f"class {raw}") for raw in REPLICA_CLASSES)
+    colors = np.concatenate([distinct_colors(len(names)), [INVALID_COLOR]]).astype(np.uint8)
+    return LabelSet(names, colors, lookup, "Replica's ids 0 to 101")

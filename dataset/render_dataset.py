@@ -1,0 +1,179 @@
+"""From an index to a `Batch`: training samples drawn at random, test samples in order."""
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from dataset.replica import ReplicaScene
+from dataset.scannet import ScanNetScene
+from dataset.scene import Scene, SceneName
+from dataset.view_selection import Split, require_frames, split_frames, test_references, training_references
+from dataset.views import Batch
+from utils.config import Setting, no_effect
+from utils.errors import UserError
+from utils.files import find_file
+
+SPLITS = Path("configs/splits")
+SCENE_KINDS = {"scannet": ScanNetScene, "replica": ReplicaScene}
+TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set_list` is given
+    "scannet": "scannetv2_train_split.txt",
+    "scannet_single": "scannet_single.txt",
+    "replica": "replica_train_split.txt",
+}
+DEFAULTS = {
+    "data_root": "data",
+    "train_set_list": Setting(None, (list, str)),  # database names, or a file of them; None: by train_database_types
+    "val_set_list": Setting([], (list, str)),      # likewise, or the published list of {name, cfg: {val_database_name}}
+    "train_dataset_cfg": {
+        "train_database_types": ["scannet"],
+        "type2sample_weights": Setting({}, dict),  # database type -> how often; {}: every scene as often
+        "train_ray_num": Setting(1024, int, minimum=1),
+        "min_wn": Setting(8, int, minimum=1),      # references: from min_wn to max_wn - 1
+        "max_wn": Setting(9, int, minimum=2),
+        "aug_depth_range_prob": Setting(0.05, float, minimum=0, maximum=1),
+        "aug_depth_range_min": Setting(0.95, float, minimum=0.01, maximum=1),
+        "aug_depth_range_max": Setting(1.05, float, minimum=1),
+        **no_effect("resolution_type", "aug_pixel_center_sample", "foreground_ratio", "aug_view_select_type"),
+    },
+}
+
+
+def open_scene(name: str, data_root: str | Path) -> Scene:
+    """Opens the scene that a database name stands for. Raises UserError if it cannot be used."""
+    parsed = SceneName.parse(name)
+    if parsed.kind not in SCENE_KINDS:
+        raise UserError(f"'{name}': unknown database type '{parsed.kind}'; there are {', '.join(SCENE_KINDS)}")
+    return SCENE_KINDS[parsed.kind](parsed, Path(data_root))
+
+
+def list_scenes(value: list | str, key: str) -> list[str]:
+    """Database names from a config value: a list of names or of published entries, or a file with a name a line."""
+    if isinstance(value, str):
+        path = find_file(value, SPLITS)
+        names = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
+        names = [name for name in names if name]
+        if not names:
+            raise UserError(f"{path} ({key}): lists no scenes")
+        return names
+    return [_listed_name(entry, key) for entry in value]
+
+
+def _listed_name(entry, key: str) -> str:
+    if isinstance(entry, dict):
+        entry = (entry.get("cfg") or {}).get("val_database_name")
+    if not isinstance(entry, str):
+        raise UserError(f"`{key}`: an entry should be a database name, or have one as cfg.val_database_name")
+    return entry
+
+
+def training_names(cfg) -> list[str]:
+    """The training scenes of a config, from its own list or by its database types."""
+    if cfg.train_set_list is not None:
+        return list_scenes(cfg.train_set_list, "train_set_list")
+    names = []
+    for kind in cfg.train_dataset_cfg.train_database_types:
+        if kind not in TRAINING_LISTS:
+            raise UserError(f"`train_dataset_cfg.train_database_types`: '{kind}' has no list of scenes "
+                            f"(there are {', '.join(TRAINING_LISTS)}); name them in train_set_list")
+        names += list_scenes(str(SPLITS / TRAINING_LISTS[kind]), "train_database_types")
+    return names
+
+
+class TrainingSet(Dataset):
+    """Random samples; item `index` is the same whenever it is asked for with the same seed.
+
+    Frames that test a scene of `held_out` (scene names) are neither rendered nor referred to.
+    """
+
+    def __init__(self, cfg, seed: int, held_out: set[str] = frozenset()):
+        self.cfg = cfg.train_dataset_cfg
+        self.seed = seed
+        if self.cfg.max_wn <= self.cfg.min_wn:
+            raise UserError(f"`train_dataset_cfg.max_wn` ({self.cfg.max_wn}) must be greater than min_wn ({self.cfg.min_wn})")
+        self.scenes = [open_scene(name, cfg.data_root) for name in training_names(cfg)]
+        if not self.scenes:
+            raise UserError("`train_set_list` is empty: name at least one scene to train on")
+        self.frames = [_training_frames(scene, held_out) for scene in self.scenes]
+        for scene, frames in zip(self.scenes, self.frames, strict=True):
+            require_frames(scene.name, len(frames), self.cfg.max_wn, "usable training frames")
+        self.weights = _scene_weights(self.scenes, self.cfg.type2sample_weights)
+
+    def __getitem__(self, index: int) -> Batch:
+        rng = np.random.default_rng([self.seed, index])
+        chosen = rng.choice(len(self.scenes), p=self.weights)
+        scene, frames = self.scenes[chosen], self.frames[chosen]
+        query = int(rng.integers(len(frames)))
+        references = training_references(scene.centres(frames), query, (self.cfg.min_wn, self.cfg.max_wn), rng)
+        reference_views = scene.views([frames[i] for i in references], depth=True)
+        query_view = scene.views([frames[query]], labels=True)
+        stretch = self._depth_range_stretch(rng)
+        return Batch(_stretch_range(reference_views, stretch), _stretch_range(query_view, stretch),
+                     random_pixels(scene.size, self.cfg.train_ray_num, rng), scene.name, frames[query])
+
+    def _depth_range_stretch(self, rng: np.random.Generator) -> torch.Tensor:
+        """Factors of near and far: 1 but in a few samples."""
+        widen = rng.random() < self.cfg.aug_depth_range_prob
+        factors = (rng.uniform(self.cfg.aug_depth_range_min, 1), rng.uniform(1, self.cfg.aug_depth_range_max))
+        return torch.tensor(factors if widen else (1.0, 1.0), dtype=torch.float32)
+
+
+class TestSet(Dataset):
+    """The test frames of a scene, each with the nearest references of the scene's pool."""
+
+    __test__ = False  # not pytest's
+
+    def __init__(self, name: str, data_root: str | Path, references: int, reference_labels: bool = False):
+        self.scene = open_scene(name, data_root)
+        self.split: Split = split_frames(self.scene.frame_ids)
+        self.references = references
+        self.reference_labels = reference_labels
+        require_frames(name, len(self.split.references), references, "frames in the reference pool")
+        require_frames(name, len(self.split.tests), 1, "test frames")
+
+    def __len__(self) -> int:
+        return len(self.split.tests)
+
+    def __getitem__(self, index: int) -> Batch:
+        frame, pool = self.split.tests[index], self.split.references
+        chosen = test_references(self.scene.centres(pool), self.scene.centres([frame])[0], self.references)
+        references = self.scene.views([pool[i] for i in chosen], depth=True, labels=self.reference_labels)
+        return Batch(references, self.scene.views([frame], labels=True), None, self.scene.name, frame)
+
+
+def random_pixels(size: tuple[int, int], count: int, rng: np.random.Generator) -> torch.Tensor:
+    """`count` pixels (count, 2) of x, y, all different where the image has so many."""
+    height, width = size
+    chosen = rng.choice(height * width, count, replace=count > height * width)
+    return torch.from_numpy(np.stack([chosen % width, chosen // width], -1)).float()
+
+
+def _training_frames(scene: Scene, held_out: set[str]) -> list[str]:
+    tests = set(split_frames(scene.frame_ids).tests) if _scene_key(scene.name) in held_out else set()
+    return [frame for frame in scene.frame_ids if frame not in tests]
+
+
+def held_out_scenes(names: list[str]) -> set[str]:
+    """What to pass as `held_out`: the scenes, whatever the image size their names ask for."""
+    return {_scene_key(name) for name in names}
+
+
+def _scene_key(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _scene_weights(scenes: list[Scene], type_weights: dict) -> np.ndarray:
+    kinds = [SceneName.parse(scene.name).kind for scene in scenes]
+    # The published lists call ScanNet's single scene a type of its own.
+    given = {kind.removesuffix("_single"): float(weight) for kind, weight in type_weights.items()}
+    weights = np.array([given.get(kind, 1.0) / kinds.count(kind) if given else 1.0 for kind in kinds])
+    if (weights < 0).any() or weights.sum() <= 0:
+        raise UserError("`train_dataset_cfg.type2sample_weights` should be positive numbers")
+    return weights / weights.sum()
+
+
+def _stretch_range(views, factors: torch.Tensor):
+    return replace(views, cameras=replace(views.cameras, depth_range=views.cameras.depth_range * factors))

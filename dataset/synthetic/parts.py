@@ -1,0 +1,62 @@
+"""Boxes with a material: all that a synthetic room is made of."""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+PATTERNS = ("plain", "stripes", "tiles", "planks", "fabric", "books", "painting", "brick")
+
+
+@dataclass(frozen=True)
+class Material:
+    """Two linear RGB colours in [0, 1] in a pattern of PATTERNS whose period is `scale` metres."""
+
+    color: tuple[float, float, float]
+    second: tuple[float, float, float]
+    pattern: str = "plain"
+    scale: float = 0.1
+    glow: float = 0.0  # light of its own, as if lit by so much
+
+    @classmethod
+    def of(cls, color, pattern: str = "plain", scale: float = 0.1, contrast: float = 0.35, glow: float = 0.0) -> Material:
+        """A material whose second colour is a darker shade of the first."""
+        color = tuple(float(c) for c in color)
+        return cls(color, tuple(c * (1 - contrast) for c in color), pattern, scale, glow)
+
+
+@dataclass(frozen=True)
+class Box:
+    """An oriented box. centre (3,), half (3,) metres, rotation (3, 3) from its axes to the world's."""
+
+    centre: np.ndarray
+    half: np.ndarray
+    rotation: np.ndarray
+    label: str
+    material: Material
+
+    def moved(self, rotation: np.ndarray, offset: np.ndarray) -> Box:
+        return replace(self, centre=rotation @ self.centre + offset, rotation=rotation @ self.rotation)
+
+
+def box(label: str, material: Material, low, high, tilt: np.ndarray | None = None) -> Box:
+    """The box between two corners; `tilt` turns it about its own centre."""
+    low, high = np.asarray(low, float), np.asarray(high, float)
+    return Box((low + high) / 2, np.maximum((high - low) / 2, 1e-3), np.eye(3) if tilt is None else tilt, label, material)
+
+
+def rotation_z(angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+
+
+def rotation_x(angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[1.0, 0, 0], [0, c, -s], [0, s, c]])
+
+
+def pillar(label: str, material: Material, x: float, y: float, radius: float, low: float, high: float) -> list[Box]:
+    """A nearly round upright column: three boxes turned by 30 degrees."""
+    side = radius * np.cos(np.pi / 12)
+    return [box(label, material, (x - side, y - side * 0.7, low), (x + side, y + side * 0.7, high), rotation_z(k * np.pi / 3))
+            for k in range(3)]

@@ -1,0 +1,260 @@
+"""Exact ray casting of boxes: colour, z-depth and class of every pixel, with baked soft light.
+
+Light is view-independent (all surfaces are matt), so it is computed once per room on a grid over every
+face: area lights with soft shadows, and ambient light with occlusion. A picture then needs camera rays only.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dataset.labels import SCANNET_CLASSES
+from dataset.synthetic.parts import PATTERNS, Box
+from dataset.synthetic.room import Room
+
+CLASS_NAMES = tuple(SCANNET_CLASSES)
+IGNORED = len(CLASS_NAMES)
+OCCLUSION_REACH = 1.6   # metres within which things darken each other
+LAMP_RADIUS = 0.35
+MOST_TEXELS = 40        # along one side of a face
+RAYS_AT_ONCE = 16384
+
+
+@dataclass(frozen=True)
+class Light:
+    """How fine the baked light is: texel size in metres, rays per texel for ambient and for each lamp."""
+
+    texel: float = 0.13
+    ambient_rays: int = 24
+    lamp_rays: int = 6
+
+
+class RayCaster:
+    """A room ready to be looked at, on any device."""
+
+    def __init__(self, room: Room, light: Light, seed: int, device: str = "cpu"):
+        self.device = device
+        self.boxes = room.boxes
+        self.centres = self._tensor([part.centre for part in room.boxes])
+        self.halves = self._tensor([part.half for part in room.boxes])
+        self.rotations = self._tensor([part.rotation for part in room.boxes])
+        self.classes = torch.tensor([_class_of(part) for part in room.boxes], device=device)
+        materials = [part.material for part in room.boxes]
+        self.colors = self._tensor([[m.color, m.second] for m in materials])
+        self.patterns = torch.tensor([PATTERNS.index(m.pattern) for m in materials], device=device)
+        self.scales = self._tensor([m.scale for m in materials])
+        self.glows = self._tensor([m.glow for m in materials])
+        self._bake(room, light, seed)
+
+    def _tensor(self, values) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(values, np.float32)).to(self.device)
+
+    def render(self, K: np.ndarray, camera_to_world: np.ndarray, size: tuple[int, int], supersampling: int = 2):
+        """A picture of `size` (h, w): colour (h, w, 3) uint8 averaged over supersampling² rays a pixel, and of the
+        ray through each pixel's centre z-depth (h, w) float32 metres and class (h, w) uint8 (20: ignored)."""
+        offsets = [(0.0, 0.0)]
+        if supersampling > 1:
+            steps = (np.arange(supersampling) + 0.5) / supersampling - 0.5
+            offsets += [(x, y) for y in steps for x in steps]
+        directions = self._camera_rays(K, camera_to_world, size, offsets)
+        depth, hit = self._nearest_hits(directions, K, camera_to_world, size)
+        origin = self._tensor(camera_to_world[:3, 3])
+        colored = slice(1, None) if supersampling > 1 else slice(None)
+        points = origin + directions[colored] * depth[colored][..., None]
+        color = self._shade(points.reshape(-1, 3), hit[colored].reshape(-1)).reshape(*points.shape).mean(0)
+        srgb = color.clamp(0, 1) ** (1 / 2.2)
+        return ((srgb * 255).round().to(torch.uint8).cpu().numpy(), depth[0].cpu().numpy(),
+                self.classes[hit[0]].to(torch.uint8).cpu().numpy())
+
+    def _camera_rays(self, K, camera_to_world, size, offsets) -> torch.Tensor:
+        """(offsets, h, w, 3) in the world, of length 1 along the camera's z: a ray's parameter is z-depth."""
+        height, width = size
+        y, x = torch.meshgrid(torch.arange(height, device=self.device, dtype=torch.float32),
+                              torch.arange(width, device=self.device, dtype=torch.float32), indexing="ij")
+        shifts = self._tensor(offsets)[:, :, None, None]
+        camera = torch.stack([(x + shifts[:, 0] - K[0, 2]) / K[0, 0], (y + shifts[:, 1] - K[1, 2]) / K[1, 1],
+                              torch.ones(len(offsets), height, width, device=self.device)], -1)
+        return camera @ self._tensor(camera_to_world[:3, :3]).T
+
+    def _nearest_hits(self, directions, K, camera_to_world, size):
+        """z-depth and box index of the nearest hit of every ray; each box is tested where it can be seen."""
+        shape = directions.shape[:-1]
+        depth = torch.full(shape, torch.inf, device=self.device)
+        hit = torch.zeros(shape, dtype=torch.long, device=self.device)
+        origin = self._tensor(camera_to_world[:3, 3])
+        for index, part in enumerate(self.boxes):
+            window = _screen_window(part, K, camera_to_world, size)
+            if window is None:
+                continue
+            rows, columns = window
+            local = directions[:, rows, columns] @ self.rotations[index]
+            start = (origin - self.centres[index]) @ self.rotations[index]
+            distance, found = _slab_test(start, local, self.halves[index])
+            nearer = found & (distance < depth[:, rows, columns])
+            depth[:, rows, columns] = torch.where(nearer, distance, depth[:, rows, columns])
+            hit[:, rows, columns] = torch.where(nearer, index, hit[:, rows, columns])
+        return depth, hit
+
+    def _shade(self, points: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """Linear RGB (N, 3) of points on boxes."""
+        local = ((points - self.centres[index])[:, None] @ self.rotations[index])[:, 0]
+        relative = local / self.halves[index]
+        axis = relative.abs().argmax(-1)
+        face = axis * 2 + (relative.gather(1, axis[:, None])[:, 0] > 0)
+        # the two coordinates in the face; on upright faces the second one is up
+        u_axis, v_axis = self._tensor([1, 0, 0]).long()[axis], self._tensor([2, 2, 1]).long()[axis]
+        u, v = local.gather(1, u_axis[:, None])[:, 0], local.gather(1, v_axis[:, None])[:, 0]
+        amount = _pattern(self.patterns[index], u / self.scales[index], v / self.scales[index], index)[:, None]
+        pair = self.colors[index]
+        albedo = pair[:, 0] * (1 - amount) + pair[:, 1] * amount
+        place = torch.stack([relative.gather(1, u_axis[:, None])[:, 0], relative.gather(1, v_axis[:, None])[:, 0]], -1)
+        light = self._read_light(index * 6 + face, place) + self.glows[index][:, None]
+        return albedo * light
+
+    def _read_light(self, faces: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """Baked light (N, 3), bilinear; place (N, 2) in [-1, 1] on the faces."""
+        counts = self.texel_counts[faces]
+        at = (place.clamp(-1, 1) + 1) / 2 * (counts - 1)
+        low = torch.minimum(at.floor(), (counts - 2).clamp_min(0)).long()
+        part = at - low
+        total = 0
+        for du in (0, 1):
+            for dv in (0, 1):
+                weight = (part[:, 0] if du else 1 - part[:, 0]) * (part[:, 1] if dv else 1 - part[:, 1])
+                texel = self.texel_start[faces] + (low[:, 0] + du) * counts[:, 1] + low[:, 1] + dv
+                total = total + self.light[texel] * weight[:, None]
+        return total
+
+    def _bake(self, room: Room, light: Light, seed: int) -> None:
+        points, normals = self._texels(light.texel)
+        inside = ((points > -1e-3) & (points < self._tensor(room.size) + 1e-3)).all(-1)
+        self.light = torch.zeros_like(points)
+        generator = torch.Generator().manual_seed(seed)
+        p, n = points[inside] + 2e-3 * normals[inside], normals[inside]
+        incoming = self._tensor(room.ambient) * self._openness(p, n, light.ambient_rays, generator)[:, None]
+        for place, brightness in zip(room.lamps, room.brightness, strict=True):
+            incoming = incoming + self._tensor(brightness) * self._from_lamp(p, n, self._tensor(place), light.lamp_rays, generator)[:, None]
+        self.light[inside] = incoming
+
+    def _texels(self, spacing: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Grid points over all faces and their normals; remembers where each face's grid starts and its counts."""
+        points, normals, counts, starts, total = [], [], [], [], 0
+        for part in self.boxes:
+            for axis in range(3):
+                u_axis, v_axis = (1, 0, 0)[axis], (2, 2, 1)[axis]
+                nu, nv = (int(np.clip(np.ceil(2 * part.half[i] / spacing) + 1, 2, MOST_TEXELS)) for i in (u_axis, v_axis))
+                u, v = np.meshgrid(np.linspace(-0.98, 0.98, nu), np.linspace(-0.98, 0.98, nv), indexing="ij")
+                for side in (-1, 1):
+                    local = np.zeros((nu * nv, 3))
+                    local[:, u_axis], local[:, v_axis], local[:, axis] = u.ravel(), v.ravel(), side
+                    points.append(part.centre + (local * part.half) @ part.rotation.T)
+                    normals.append(np.tile(part.rotation[:, axis] * side, (nu * nv, 1)))
+                    counts.append((nu, nv))
+                    starts.append(total)
+                    total += nu * nv
+        self.texel_counts = torch.tensor(counts, device=self.device)
+        self.texel_start = torch.tensor(starts, device=self.device)
+        return self._tensor(np.concatenate(points)), self._tensor(np.concatenate(normals))
+
+    def _openness(self, points, normals, rays: int, generator) -> torch.Tensor:
+        """Share of the cosine-weighted hemisphere that is open within OCCLUSION_REACH: (N,)."""
+        uniform = torch.rand(len(points), rays, 2, generator=generator).to(self.device)
+        radius, angle = uniform[..., 0].sqrt(), 2 * torch.pi * uniform[..., 1]
+        tangent, bitangent = _frame(normals)
+        directions = (tangent[:, None] * (radius * angle.cos())[..., None] + bitangent[:, None] * (radius * angle.sin())[..., None]
+                      + normals[:, None] * (1 - radius**2).clamp_min(0).sqrt()[..., None])
+        distance = self._distance_to_anything(points, directions).clamp_max(OCCLUSION_REACH)
+        return (distance / OCCLUSION_REACH).sqrt().mean(-1)
+
+    def _from_lamp(self, points, normals, lamp, rays: int, generator) -> torch.Tensor:
+        """Light of a round lamp of brightness 1, with soft shadows: (N,)."""
+        jitter = torch.randn(len(points), rays, 3, generator=generator).to(self.device)
+        to_lamp = lamp + LAMP_RADIUS * jitter / jitter.norm(dim=-1, keepdim=True) - points[:, None]
+        lit = self._distance_to_anything(points, to_lamp) > 0.97
+        squared = to_lamp.square().sum(-1)
+        cosine = (to_lamp * normals[:, None]).sum(-1).clamp_min(0) / squared.sqrt()
+        return (lit * cosine / (0.6 + 0.5 * squared)).mean(-1)
+
+    def _distance_to_anything(self, points, directions) -> torch.Tensor:
+        """Ray parameter (N, M) of the first hit from points (N, 3) along directions (N, M, 3); inf if there is none."""
+        rays, nearest = directions.shape[1], []
+        at_once = max(1, RAYS_AT_ONCE // rays)
+        for some, outwards in zip(points.split(at_once), directions.split(at_once), strict=True):
+            start = torch.einsum("nbi,bij->nbj", some[:, None] - self.centres, self.rotations)
+            local = torch.einsum("nmi,bij->nmbj", outwards, self.rotations)
+            distance, found = _slab_test(start[:, None], local, self.halves)
+            nearest.append(torch.where(found, distance, torch.inf).amin(-1))
+        return torch.cat(nearest)
+
+
+def _class_of(part: Box) -> int:
+    return CLASS_NAMES.index(part.label) if part.label in CLASS_NAMES else IGNORED
+
+
+def _slab_test(start, direction, half):
+    """Entry parameter of rays into boxes in the boxes' own frames, and whether they enter in front of the start."""
+    inverse = 1 / torch.where(direction.abs() < 1e-9, 1e-9, direction)
+    first, second = (-half - start) * inverse, (half - start) * inverse
+    entry = torch.minimum(first, second).amax(-1)
+    leave = torch.maximum(first, second).amin(-1)
+    return entry, (entry < leave) & (entry > 1e-4)
+
+
+def _screen_window(part: Box, K, camera_to_world, size) -> tuple[slice, slice] | None:
+    """Rows and columns that can see a box; None if none can."""
+    signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T
+    corners = part.centre + (signs * part.half) @ part.rotation.T
+    camera = (corners - camera_to_world[:3, 3]) @ camera_to_world[:3, :3]
+    if (camera[:, 2] <= 0.02).all():
+        return None
+    if (camera[:, 2] < 0.02).any():
+        return slice(0, size[0]), slice(0, size[1])
+    projected = camera @ K.T
+    x, y = projected[:, 0] / projected[:, 2], projected[:, 1] / projected[:, 2]
+    low = np.floor([y.min() - 1, x.min() - 1]).astype(int).clip(0)
+    high = np.minimum(np.ceil([y.max() + 2, x.max() + 2]).astype(int), size)
+    return (slice(low[0], high[0]), slice(low[1], high[1])) if (low < high).all() else None
+
+
+def _frame(normals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two unit vectors across each normal (N, 3)."""
+    helper = torch.where(normals[:, :1].abs() < 0.7, normals.new_tensor([1.0, 0, 0]), normals.new_tensor([0, 1.0, 0]))
+    tangent = torch.linalg.cross(normals, helper)
+    tangent = tangent / tangent.norm(dim=-1, keepdim=True)
+    return tangent, torch.linalg.cross(normals, tangent)
+
+
+def _hash(x: torch.Tensor, y: torch.Tensor, salt: torch.Tensor) -> torch.Tensor:
+    """A number in [0, 1) for each cell of an integer grid."""
+    return torch.frac((torch.sin(x * 12.9898 + y * 78.233 + salt * 3.7) * 43758.547).abs())
+
+
+def _noise(u: torch.Tensor, v: torch.Tensor, salt: torch.Tensor) -> torch.Tensor:
+    """Smooth noise in [0, 1] with features of size 1."""
+    x, y = u.floor(), v.floor()
+    a, b = u - x, v - y
+    a, b = a * a * (3 - 2 * a), b * b * (3 - 2 * b)
+    rows = [_hash(x, y + k, salt) * (1 - a) + _hash(x + 1, y + k, salt) * a for k in (0, 1)]
+    return rows[0] * (1 - b) + rows[1] * b
+
+
+def _pattern(kind: torch.Tensor, u: torch.Tensor, v: torch.Tensor, salt: torch.Tensor) -> torch.Tensor:
+    """How much of the second colour is at each point (N,), for u, v in periods of the pattern."""
+    salt = salt.float()
+    x, y = u.floor(), v.floor()
+    grain = _noise(u * 0.8, v * 12, salt)
+    joint = ((u - x) < 0.05).float()
+    shifted = u + 0.5 * (y % 2)
+    by_kind = {
+        "plain": 0.15 * _noise(u * 0.4, v * 0.4, salt),
+        "stripes": ((u - x) < 0.35).float() * 0.8 + 0.2 * _noise(u, v, salt),
+        "tiles": 0.25 * _hash(x, y, salt) + (((u - x) < 0.06) | ((v - y) < 0.06)).float() * 0.75,
+        "planks": 0.35 * _hash(x, torch.zeros_like(y), salt) + 0.4 * grain * (1 - joint) + 0.6 * joint,
+        "fabric": 0.5 * _noise(u * 3, v * 3, salt) + 0.5 * _noise(u * 0.7, v * 0.7, salt + 9),
+        "books": _hash(x, torch.zeros_like(y), salt) * (1 - joint) + joint,
+        "painting": (_noise(u, v, salt) * 2 + _noise(u * 2.3, v * 2.3, salt + 5)).sin().abs() ** 0.7,
+        "brick": 0.3 * _hash(shifted.floor(), y, salt) + (((shifted - shifted.floor()) < 0.04) | ((v - y) < 0.08)).float() * 0.7,
+    }
+    return torch.stack([by_kind[name] for name in PATTERNS]).gather(0, kind[None])[0].clamp(0, 1)

@@ -1,0 +1,107 @@
+"""Synthetic rooms as files in the layouts of ScanNet and Replica."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dataset.labels import REPLICA_CLASSES, SCANNET_CLASSES, SCANNET_TABLE
+from dataset.synthetic.raycast import CLASS_NAMES
+from utils.files import write_image, write_text
+
+# Raw ids as ScanNet has them: several categories for a class, gaps, and a category that no class takes.
+CATEGORIES = {  # raw id: (category, class)
+    1: ("wall", "wall"), 3: ("floor", "floor"), 2: ("chair", "chair"), 23: ("office chair", "chair"), 4: ("table", "table"),
+    18: ("coffee table", "table"), 5: ("door", "door"), 7: ("cabinet", "cabinet"), 13: ("couch", "sofa"), 11: ("bed", "bed"),
+    9: ("window", "window"), 22: ("bookshelf", "bookshelf"), 15: ("picture", "picture"), 35: ("counter", "counter"),
+    14: ("desk", "desk"), 16: ("curtain", "curtain"), 27: ("refrigerator", "refrigerator"), 55: ("shower curtain", "shower curtain"),
+    17: ("toilet", "toilet"), 24: ("sink", "sink"), 71: ("bathtub", "bathtub"), 40: ("lamp", "otherfurniture"),
+    1163: ("object", "otherfurniture"), 41: ("ceiling", None),
+}
+NYU40_CEILING = 22
+COLUMNS = ("id", "raw_category", "category", "count", "nyu40id", "eigen13id", "nyuClass", "nyu40class", "eigen13class",
+           "ModelNet40", "ModelNet10", "ShapeNetCore55", "synsetoffset", "wnsynsetid", "wnsynsetkey", "mpcat40", "mpcat40index")
+RAW_IDS = np.array([next(raw for raw, (_, name) in CATEGORIES.items() if name == wanted) for wanted in CLASS_NAMES]
+                   + [next(raw for raw, (_, name) in CATEGORIES.items() if name is None)], np.uint16)
+REPLICA_RAW_IDS = np.array([*REPLICA_CLASSES[: len(CLASS_NAMES)], 0], np.uint8)  # any 20 of Replica's classes
+LOST_POSE = np.full((4, 4), -np.inf)
+
+
+def write_label_table(root: Path) -> None:
+    """The tab-separated table of raw ids, with the real file's columns."""
+    rows = ["\t".join(COLUMNS)]
+    for raw, (category, name) in sorted(CATEGORIES.items()):
+        nyu40 = SCANNET_CLASSES[name][0] if name else NYU40_CEILING
+        values = {"id": raw, "raw_category": category, "category": category, "count": 1, "nyu40id": nyu40, "nyu40class": name or "ceiling"}
+        rows.append("\t".join(str(values.get(column, "")) for column in COLUMNS))
+    write_text(root / "scannet" / SCANNET_TABLE, "\n".join(rows) + "\n")
+
+
+class ScanNetWriter:
+    """scannet/<room>/{color,depth,label-filt,pose,intrinsic}."""
+
+    kind = "scannet"
+
+    def __init__(self, root: Path, room: str):
+        self.folder = root / "scannet" / room
+
+    def files(self, frame: int) -> list[Path]:
+        return [self.folder / "color" / f"{frame}.jpg", self.folder / "depth" / f"{frame}.png",
+                self.folder / "label-filt" / f"{frame}.png", self.folder / "pose" / f"{frame}.txt"]
+
+    def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
+        """About ScanNet's field of view, the principal point a little off the middle."""
+        height, width = size
+        focal = 0.89 * width
+        return np.array([[focal, 0, width * 0.497], [0, focal, height * 0.503], [0, 0, 1]])
+
+    def write_scene(self, K: np.ndarray, poses: np.ndarray) -> None:
+        full = np.eye(4)
+        full[:3, :3] = K
+        for sensor in ("color", "depth"):
+            write_text(self.folder / "intrinsic" / f"intrinsic_{sensor}.txt", _matrix(full))
+            write_text(self.folder / "intrinsic" / f"extrinsic_{sensor}.txt", _matrix(np.eye(4)))
+
+    def write_frame(self, frame: int, color, depth, classes, pose, lost: bool) -> None:
+        paths = self.files(frame)
+        write_image(paths[0], color)
+        write_image(paths[1], _millimetres(depth))
+        write_image(paths[2], RAW_IDS[classes])
+        write_text(paths[3], _matrix(LOST_POSE if lost else pose))
+
+
+class ReplicaWriter:
+    """Replica/<room>/Sequence_1/{rgb,depth,semantic_class} and traj_w_c.txt."""
+
+    kind = "replica"
+
+    def __init__(self, root: Path, room: str):
+        self.folder = root / "Replica" / room / "Sequence_1"
+
+    def files(self, frame: int) -> list[Path]:
+        return [self.folder / kind / f"{kind}_{frame}.png" for kind in ("rgb", "depth", "semantic_class")]
+
+    def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
+        height, width = size
+        return np.array([[width / 2, 0, (width - 1) / 2], [0, width / 2, (height - 1) / 2], [0, 0, 1]])
+
+    def write_scene(self, K: np.ndarray, poses: np.ndarray) -> None:
+        lines = [" ".join(f"{value:.9g}" for value in pose.ravel()) for pose in poses]
+        write_text(self.folder / "traj_w_c.txt", "\n".join(lines) + "\n")
+
+    def write_frame(self, frame: int, color, depth, classes, pose, lost: bool) -> None:
+        for path, image in zip(self.files(frame), (color, _millimetres(depth), REPLICA_RAW_IDS[classes]), strict=True):
+            write_image(path, image)
+
+
+WRITERS = {writer.kind: writer for writer in (ScanNetWriter, ReplicaWriter)}
+
+
+def _millimetres(depth: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(depth), depth * 1000, 0).round().clip(0, 65534).astype(np.uint16)
+
+
+def _matrix(values: np.ndarray) -> str:
+    return "\n".join(" ".join(f"{value:.9g}" for value in row) for row in values) + "\n"
+
+

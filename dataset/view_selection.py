@@ -1,0 +1,55 @@
+"""Which frames are for testing, which may be referred to, and which references a query gets."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.errors import UserError
+
+SELF_REFERENCE_PROBABILITY = 0.02  # of training samples may refer to the query's own image
+LARGEST_NEIGHBOURHOOD = 12         # training references are drawn from at most so many nearest frames
+LAST_FRAME, POOL_STEP, TEST_START, TEST_STEP, MOST_TESTS = 700, 5, 2, 20, 10
+
+
+class Split(NamedTuple):
+    """references: the pool that test views may refer to. tests: the frames to be rendered."""
+
+    references: list[str]
+    tests: list[str]
+
+
+def split_frames(frames: list[str]) -> Split:
+    """The published split of a scene's usable frames in numeric order: pool [:700:5], tests [2:700:20], the first 10."""
+    return Split(frames[:LAST_FRAME:POOL_STEP], frames[TEST_START:LAST_FRAME:TEST_STEP][:MOST_TESTS])
+
+
+def nearest(centres: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Indices of camera centres (N, 3) by their distance to `query` (3,), nearest first."""
+    return np.argsort(np.linalg.norm(centres - query, axis=1), kind="stable")
+
+
+def test_references(centres: np.ndarray, query: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the `count` nearest of the pool's centres (N, 3)."""
+    return nearest(centres, query)[:count]
+
+
+def training_references(centres: np.ndarray, query: int, counts: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Indices of references for the frame `query` of a scene whose centres are (N, 3), in random order.
+
+    Their number is drawn from [counts[0], counts[1]); they are drawn from the once or twice as many
+    nearest frames, at most 12 (but never fewer than their number).
+    """
+    order = nearest(centres, centres[query])
+    if rng.random() >= SELF_REFERENCE_PROBABILITY:
+        order = order[order != query]
+    count = int(rng.integers(*counts))
+    neighbourhood = min(count * int(rng.integers(1, 3)), max(LARGEST_NEIGHBOURHOOD, count))
+    return rng.permutation(order[:neighbourhood])[:count]
+
+
+def require_frames(scene: str, have: int, need: int, purpose: str) -> None:
+    """Raises UserError if a scene has too few frames for `purpose`."""
+    if have < need:
+        raise UserError(f"{scene}: has {have} {purpose}, but {need} are needed; "
+                        "use a longer capture or lower train_dataset_cfg.min_wn and max_wn")
