@@ -72,6 +72,13 @@ def check_config(values: dict, schema: dict, where=lambda key: "the configuratio
     return EasyDict(result)
 
 
+def plain(values: Any) -> Any:
+    """A config as plain dicts and lists, to be stored."""
+    if isinstance(values, dict):
+        return {key: plain(value) for key, value in values.items()}
+    return [plain(value) for value in values] if isinstance(values, list | tuple) else values
+
+
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict]:
     if path.resolve() in seen:
         raise UserError(f"{path}: `{BASE_KEY}` leads back to this file")

@@ -1,0 +1,49 @@
+"""What the commands do once they are called: parse, load the config, call."""
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from train.checkpoint import load_checkpoint, load_network
+from train.evaluator import evaluate, report, summary_table, write_report
+from train.run import build_network, choose_device, class_colors, run_folder, test_sets
+from train.settings import SCHEMA
+from train.trainer import Trainer
+from utils.config import load_config
+from utils.errors import UserError
+from utils.logging import say
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cfg", required=True, help="YAML file, for example configs/cra/train_cra_scannet.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, dotted where nested")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def training() -> None:
+    args = _parser("Train on many scenes, or fine-tune on one.").parse_intermixed_args()
+    Trainer(load_config(args.cfg, SCHEMA, args.overrides)).run()
+
+
+def evaluation() -> None:
+    parser = _parser("Render the test frames of val_set_list and score them.")
+    parser.add_argument("--model-path", required=True, help="checkpoint, for example data/model/<name>/model_best.pth")
+    args = parser.parse_intermixed_args()
+    cfg = load_config(args.cfg, SCHEMA, args.overrides)
+    device, folder = choose_device(cfg), run_folder(cfg)
+    checkpoint = load_checkpoint(args.model_path)
+    network = build_network(cfg, device)
+    load_network(network, checkpoint)
+    sets = test_sets(cfg)
+    if not sets:
+        raise UserError("`val_set_list` names no scenes to evaluate on")
+    result = evaluate(network, sets, class_colors(cfg, [test.scene for test in sets]), device, cfg.worker_num,
+                      folder / "panels", cfg.baselines)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    content = report(result, {"name": cfg.name, "model": str(args.model_path), "step": checkpoint.step, "device": name})
+    write_report(content, folder)
+    say(summary_table(content))
+    say(f"\nnumbers: {folder / 'results.md'} and results.json\npictures: {folder / 'panels'}")

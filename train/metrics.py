@@ -1,0 +1,64 @@
+"""Metrics: prediction, target -> numbers. Everything about classes follows from confusion matrices.
+
+A confusion matrix is (K, K+1) int64: rows are true classes, columns predicted ones, the last column
+"invalid". Pixels whose true class is ignored are not in it.
+"""
+from __future__ import annotations
+
+import numpy as np
+from skimage.metrics import structural_similarity
+
+SSIM_WINDOW = 11
+
+
+def psnr(prediction: np.ndarray, target: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of uint8 images (h, w, 3); equal images give that of half a grey level."""
+    error = np.square(prediction.astype(np.float64) - target).mean()
+    return float(10 * np.log10(255**2 / max(error, 0.25)))
+
+
+def ssim(prediction: np.ndarray, target: np.ndarray) -> float:
+    """Structural similarity of uint8 images (h, w, 3), uniform window of 11 pixels."""
+    smallest = min(target.shape[:2])
+    window = min(SSIM_WINDOW, smallest if smallest % 2 else smallest - 1)
+    return float(structural_similarity(target, prediction, win_size=window, channel_axis=-1, data_range=255))
+
+
+def confusion(prediction: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:
+    """(K, K+1) counts of predicted classes 0…K at pixels of true classes 0…K-1 (K is ignored)."""
+    counted = target < classes
+    index = target[counted].astype(np.int64) * (classes + 1) + prediction[counted]
+    return np.bincount(index.ravel(), minlength=classes * (classes + 1)).reshape(classes, classes + 1)
+
+
+def drop_invalid(matrix: np.ndarray) -> np.ndarray:
+    """The published variant: pixels predicted "invalid" do not count."""
+    return np.concatenate([matrix[:, :-1], np.zeros_like(matrix[:, -1:])], 1)
+
+
+def class_ious(matrix: np.ndarray) -> np.ndarray:
+    """Intersection over union (K,), nan for classes that are not there in truth."""
+    hits = np.diagonal(matrix).astype(float)
+    truth, predicted = matrix.sum(1), matrix[:, :-1].sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(truth > 0, hits / (truth + predicted - hits), np.nan)
+
+
+def class_scores(matrix: np.ndarray) -> dict[str, float]:
+    """miou, total_accuracy and class_average_accuracy over the classes that are there in truth; 0 if none is."""
+    truth = matrix.sum(1)
+    there = truth > 0
+    if not there.any():
+        return {"miou": 0.0, "total_accuracy": 0.0, "class_average_accuracy": 0.0}
+    hits = np.diagonal(matrix)
+    return {"miou": float(np.mean(class_ious(matrix)[there])), "total_accuracy": float(hits.sum() / truth.sum()),
+            "class_average_accuracy": float(np.mean(hits[there] / truth[there]))}
+
+
+def commonest_class(matrices: list[np.ndarray]) -> list[np.ndarray]:
+    """Confusion matrices of the same pictures had each pixel been given the class that is commonest in all of them."""
+    commonest = int(sum(matrices).sum(1).argmax())
+    constant = [np.zeros_like(matrix) for matrix in matrices]
+    for new, matrix in zip(constant, matrices, strict=True):
+        new[:, commonest] = matrix.sum(1)
+    return constant

@@ -1,0 +1,75 @@
+"""What every command needs of a config: the device, the run's folder, the network, the test sets, the colours."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from easydict import EasyDict
+
+from dataset.render_dataset import TestSet, list_scenes
+from dataset.scene import Scene
+from network.renderer import Renderer
+from utils.colors import distinct_colors
+from utils.errors import UserError
+
+
+def choose_device(cfg) -> torch.device:
+    """Raises UserError for a device that is not there."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"`device`: '{name}' is not there; auto uses a GPU where there is one, cpu always works") from None
+    return device
+
+
+def run_folder(cfg) -> Path:
+    """<output_root>/<name>: all that a run writes lies in it."""
+    if not cfg.name or cfg.name in (".", "..") or "/" in cfg.name:
+        raise UserError(f"`name` should be a folder name, but is {cfg.name!r}")
+    return Path(cfg.output_root) / cfg.name
+
+
+def build_network(cfg, device) -> Renderer:
+    """The config's network with weights drawn from its seed."""
+    torch.manual_seed(cfg.seed)
+    return Renderer(cfg).to(device)
+
+
+def test_sets(cfg) -> list[TestSet]:
+    """The sets of `val_set_list`, each checked against the config."""
+    sets = [TestSet(name, cfg.data_root, cfg.train_dataset_cfg.min_wn, reference_labels=cfg.baselines)
+            for name in list_scenes(cfg.val_set_list, "val_set_list")]
+    for test in sets:
+        require_classes(cfg, test.scene)
+    return sets
+
+
+def require_classes(cfg, scene: Scene) -> None:
+    """Raises UserError if a scene's classes are not those that the network is to learn."""
+    if scene.labels is not None and cfg.render_label and scene.labels.ignore != cfg.num_classes:
+        raise UserError(f"{scene.name}: has {scene.labels.ignore} classes, but num_classes is {cfg.num_classes}")
+    if cfg.ignore_label not in (None, cfg.num_classes):
+        raise UserError(f"`ignore_label` is {cfg.ignore_label}, but the ignored class comes after the last one: {cfg.num_classes}")
+
+
+def class_colors(cfg, scenes: list[Scene]) -> np.ndarray:
+    """(K+1, 3) uint8: `semantic_color_map`, or the colours of the first scene that has classes."""
+    if cfg.semantic_color_map is not None:
+        try:
+            colors = np.array(cfg.semantic_color_map, dtype=np.uint8)
+        except (ValueError, OverflowError, TypeError):
+            colors = np.empty(0)
+        if colors.shape != (cfg.num_classes + 1, 3):
+            raise UserError(f"`semantic_color_map` should be {cfg.num_classes + 1} colours of 3 numbers from 0 to 255")
+        return colors
+    known = next((scene.labels for scene in scenes if scene.labels is not None), None)
+    return distinct_colors(cfg.num_classes + 1) if known is None else known.colors
+
+
+def network_settings(cfg) -> EasyDict:
+    """The keys that decide which parameters a network has."""
+    names = ("init_net_type", "num_classes", "use_hierarchical_sampling", "dist_decoder_cfg", "fine_dist_decoder_cfg")
+    return EasyDict({name: cfg[name] for name in names})
