@@ -1,5 +1,11 @@
+from pathlib import Path
+
 import pytest
 import torch
+
+from dataset.synthetic.generate import SIZES, generate
+from train.settings import SCHEMA
+from utils.config import check_config
 
 
 def pytest_collection_modifyitems(items):
@@ -16,3 +22,33 @@ def full_float32():
     torch.backends.cudnn.allow_tf32 = False
     yield
     torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture(scope="session")
+def rooms(tmp_path_factory) -> Path:
+    """Tiny synthetic rooms in ScanNet's layout: scannet/{train_000,train_001,val_000,test_000}. Not to be changed."""
+    root = tmp_path_factory.mktemp("rooms")
+    generate(root, "scannet", SIZES["tiny"])
+    return root
+
+
+@pytest.fixture(scope="session")
+def replica_rooms(tmp_path_factory) -> Path:
+    """The same in Replica's layout: Replica/<room>/Sequence_1. Not to be changed."""
+    root = tmp_path_factory.mktemp("replica")
+    generate(root, "replica", SIZES["tiny"])
+    return root
+
+
+@pytest.fixture
+def config(rooms, tmp_path):
+    """Makes small configs over the tiny rooms; keyword arguments change keys."""
+    def make(**changes):
+        values = {
+            "name": "run", "data_root": str(rooms), "output_root": str(tmp_path / "model"), "device": "cpu", "worker_num": 0,
+            "train_set_list": str(rooms / "train.txt"), "val_set_list": str(rooms / "val.txt"),
+            "depth_sample_num": 8, "fine_depth_sample_num": 8, "total_step": 6, "val_interval": 100, "save_interval": 3,
+            "max_grad_norm": 10, "train_dataset_cfg": {"train_ray_num": 32, "min_wn": 3, "max_wn": 4},
+        }
+        return check_config({**values, **changes}, SCHEMA)
+    return make

@@ -14,15 +14,13 @@ import torch
 import torch.nn.functional as F
 
 from dataset.views import Batch, Cameras, Views
-from network import renderer
 from network.renderer import Renderer
-from utils.config import check_config, no_effect
+from train.settings import SCHEMA
+from utils.config import check_config
 
 FOLDER = Path(os.environ.get("SRAY_PARITY_DIR", Path(__file__).parent / "data" / "parity"))
 CASES = sorted(path.stem for path in FOLDER.glob("*.json"))
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-# Keys of a case's config that shape nothing in the network.
-IDLE = no_effect("ignore_label", "use_depth_loss")
 
 
 def fill(name: str, shape) -> np.ndarray:
@@ -38,8 +36,7 @@ def fill(name: str, shape) -> np.ndarray:
 
 
 def build(config: dict) -> Renderer:
-    schema = renderer.DEFAULTS | IDLE
-    network = Renderer(check_config(config, schema)).eval()
+    network = Renderer(check_config(config, SCHEMA)).eval()
     state = {name: torch.from_numpy(fill(name, tuple(value.shape))).to(value.dtype)
              for name, value in network.state_dict().items()
              if value.is_floating_point() and "imagenet_" not in name}

@@ -1,0 +1,113 @@
+"""Metrics and losses against loops and closed forms."""
+import numpy as np
+import pytest
+import torch
+
+from train.evaluator import NETWORK, Evaluation, Score, report, summarise, to_markdown
+from train.losses import color_loss, semantic_loss
+from train.metrics import class_ious, class_scores, commonest_class, confusion, drop_invalid, psnr, ssim
+from train.schedule import build_optimizer, learning_rate, set_learning_rate
+
+
+def test_psnr_of_a_known_error():
+    image = np.full((16, 16, 3), 100, np.uint8)
+    assert psnr(image + 10, image) == pytest.approx(20 * np.log10(255 / 10))
+    assert np.isfinite(psnr(image, image))
+
+
+def test_ssim_is_1_for_equal_images_and_falls_with_noise():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    assert ssim(image, image) == pytest.approx(1)
+    assert ssim(rng.integers(0, 255, image.shape, dtype=np.uint8), image) < 0.2
+    assert ssim(image[:8], image[:8]) == pytest.approx(1)  # smaller than the window
+
+
+def test_confusion_and_scores_equal_a_loop():
+    rng = np.random.default_rng(1)
+    classes = 5
+    truth, prediction = rng.integers(0, 4, (30, 30)), rng.integers(0, classes + 1, (30, 30))
+    truth[:3] = classes  # ignored
+    matrix = confusion(prediction, truth, classes)
+    expected = np.zeros((classes, classes + 1), int)
+    for t, p in zip(truth.ravel(), prediction.ravel(), strict=True):
+        if t < classes:
+            expected[t, p] += 1
+    assert (matrix == expected).all()
+    ious, accuracies = [], []
+    counted = truth < classes
+    for c in range(4):  # class 4 is not there in truth
+        inside, predicted = counted & (truth == c), counted & (prediction == c)
+        ious.append((inside & predicted).sum() / (inside | predicted).sum())
+        accuracies.append((inside & predicted).sum() / inside.sum())
+    scores = class_scores(matrix)
+    assert scores["miou"] == pytest.approx(np.mean(ious))
+    assert scores["class_average_accuracy"] == pytest.approx(np.mean(accuracies))
+    assert scores["total_accuracy"] == pytest.approx((truth == prediction)[counted].mean())
+    assert np.isnan(class_ious(matrix)[4])
+
+
+def test_a_prediction_of_invalid_is_an_error_unless_dropped_as_published():
+    truth = np.array([[0, 0, 1, 1]])
+    prediction = np.array([[0, 2, 1, 1]])  # 2 is "invalid"
+    matrix = confusion(prediction, truth, 2)
+    assert class_scores(matrix)["total_accuracy"] == 0.75
+    assert class_scores(drop_invalid(matrix))["total_accuracy"] == 1
+
+
+def test_commonest_class_is_what_a_constant_picture_scores():
+    rng = np.random.default_rng(2)
+    truths = [rng.choice(4, (10, 10), p=[0.1, 0.5, 0.2, 0.2]) for _ in range(3)]
+    matrices = [confusion(rng.integers(0, 4, (10, 10)), truth, 4) for truth in truths]
+    for constant, truth in zip(commonest_class(matrices), truths, strict=True):
+        assert (constant == confusion(np.full_like(truth, 1), truth, 4)).all()
+
+
+def test_the_three_averagings_differ_as_they_should():
+    perfect, wrong = np.array([[100, 0, 0], [0, 0, 0]]), np.array([[0, 10, 0], [0, 0, 0]])
+    half = np.array([[5, 5, 0], [0, 0, 0]])
+    scores = {"a": Score([30, 10], [0.9, 0.1], [perfect, wrong]), "b": Score([20], [0.5], [half])}
+    summary = summarise(scores)
+    assert summary["psnr"] == 20  # mean of (20, 20)
+    assert summary["per_image"]["total_accuracy"] == pytest.approx((0.5 + 0.5) / 2)
+    assert summary["per_scene"]["total_accuracy"] == pytest.approx((100 / 110 + 0.5) / 2)
+    assert summary["pooled"]["total_accuracy"] == pytest.approx(105 / 120)
+
+
+def test_report_names_what_was_ignored_and_absent_classes():
+    evaluation = Evaluation(("wall", "floor"), {NETWORK: {"room": Score([20.0], [0.5], [np.array([[3, 1, 1], [0, 0, 0]])])}}, 7, 12)
+    content = report(evaluation, {"name": "test"})
+    assert content["iou_per_class"] == {"wall": 0.6, "floor": None}
+    assert content["pixels"] == {"all": 12, "ignored": 7, "predicted_invalid": 1}
+    text = to_markdown(content)
+    assert "7 have no class" in text and "| floor | not there |" in text
+    assert evaluation.key_metric("miou") == pytest.approx(0.6) and evaluation.key_metric("psnr") == 20
+
+
+def test_without_labels_the_key_metric_is_psnr():
+    evaluation = Evaluation((), {NETWORK: {"room": Score([20.0], [0.5])}})
+    assert evaluation.key_metric("miou") == 20 and "mIoU" in to_markdown(report(evaluation, {"name": "x"}))
+
+
+def test_color_loss_counts_scored_rays_only():
+    color, target = torch.tensor([[1.0, 0, 0], [0, 0, 0], [1, 1, 1]]), torch.zeros(3, 3)
+    assert color_loss(color, target, torch.tensor([True, True, False])).item() == pytest.approx(0.5)
+    assert color_loss(color, target, torch.zeros(3, dtype=torch.bool)).item() == 0
+
+
+def test_semantic_loss_leaves_ignored_pixels_out_and_is_0_without_any():
+    logits = torch.randn(4, 3)
+    target = torch.tensor([0, 2, 1, 2])
+    expected = -torch.log_softmax(logits, -1)[[0, 2], [0, 1]].mean()
+    assert semantic_loss(logits, target, ignore=2).item() == pytest.approx(expected.item())
+    assert semantic_loss(logits, torch.full((4,), 2), ignore=2).item() == 0
+
+
+def test_schedule_decays_in_steps_and_new_layers_have_their_own_rate(config):
+    cfg = config(lr_cfg={"lr_init": 1e-2, "decay_step": 10, "decay_rate": 0.1, "lr_min": 5e-4, "scale_new": 3.0})
+    assert [learning_rate(step, cfg.lr_cfg) for step in (0, 9, 10, 25)] == pytest.approx([1e-2, 1e-2, 1e-3, 5e-4])
+    network = torch.nn.ModuleDict({"old": torch.nn.Linear(1, 1), "head_new": torch.nn.Linear(2, 2)})
+    optimizer = build_optimizer(network, cfg)
+    set_learning_rate(optimizer, 0.1, cfg.lr_cfg.scale_new)
+    assert [[p.shape for p in group["params"]] for group in optimizer.param_groups] == [[(1, 1), (1,)], [(2, 2), (2,)]]
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.3])
