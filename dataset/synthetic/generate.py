@@ -34,7 +34,7 @@ class Size:
 
 SIZES = {
     "tiny": Size({"train": 2, "val": 1, "test": 1}, 48, (48, 64), Light(0.5, 6, 2), 1),
-    "demo": Size({"train": 8, "val": 1, "test": 1}, 60, (192, 256), Light(0.18, 16, 4)),
+    "demo": Size({"train": 8, "val": 1, "test": 1}, 60, (192, 256), Light(0.25, 12, 4)),
     "full": Size({"train": 40, "val": 4, "test": 10}, 120, (480, 640), Light()),
 }
 FIRST_SEED = {"train": 0, "val": 10000, "test": 20000}
