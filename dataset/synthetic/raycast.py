@@ -53,7 +53,8 @@ class RayCaster:
 
     def render(self, K: np.ndarray, camera_to_world: np.ndarray, size: tuple[int, int], supersampling: int = 2):
         """A picture of `size` (h, w): colour (h, w, 3) uint8 averaged over supersampling² rays a pixel, and of the
-        ray through each pixel's centre z-depth (h, w) float32 metres and class (h, w) uint8 (20: ignored)."""
+        ray through each pixel's centre z-depth (h, w) float32 metres (inf: nothing there) and class (h, w) uint8
+        (20: ignored)."""
         offsets = [(0.0, 0.0)]
         if supersampling > 1:
             steps = (np.arange(supersampling) + 0.5) / supersampling - 0.5
@@ -62,11 +63,12 @@ class RayCaster:
         depth, hit = self._nearest_hits(directions, K, camera_to_world, size)
         origin = self._tensor(camera_to_world[:3, 3])
         colored = slice(1, None) if supersampling > 1 else slice(None)
-        points = origin + directions[colored] * depth[colored][..., None]
-        color = self._shade(points.reshape(-1, 3), hit[colored].reshape(-1)).reshape(*points.shape).mean(0)
-        srgb = color.clamp(0, 1) ** (1 / 2.2)
-        return ((srgb * 255).round().to(torch.uint8).cpu().numpy(), depth[0].cpu().numpy(),
-                self.classes[hit[0]].to(torch.uint8).cpu().numpy())
+        met = depth.isfinite()
+        points = origin + directions[colored] * depth[colored].nan_to_num(posinf=0)[..., None]
+        color = self._shade(points.reshape(-1, 3), hit[colored].reshape(-1)).reshape(*points.shape)
+        srgb = (color * met[colored][..., None]).mean(0).clamp(0, 1) ** (1 / 2.2)
+        classes = torch.where(met[0], self.classes[hit[0]], IGNORED)
+        return (srgb * 255).round().to(torch.uint8).cpu().numpy(), depth[0].cpu().numpy(), classes.to(torch.uint8).cpu().numpy()
 
     def _camera_rays(self, K, camera_to_world, size, offsets) -> torch.Tensor:
         """(offsets, h, w, 3) in the world, of length 1 along the camera's z: a ray's parameter is z-depth."""
