@@ -1,4 +1,5 @@
 """Evaluates: python run_evaluation.py --cfg configs/cra/test_cra_scannet.yaml --model-path MODEL [key=value …]"""
+
 from train.commands import evaluation
 from utils.cli import run_command
 

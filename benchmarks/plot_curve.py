@@ -1,4 +1,8 @@
-"""Draws a run's training curve from its TensorBoard logs: python benchmarks/plot_curve.py LOGS PICTURE (needs matplotlib)."""
+"""Draws a run's training curve from its TensorBoard logs (needs matplotlib).
+
+python benchmarks/plot_curve.py LOGS PICTURE
+"""
+
 from __future__ import annotations
 
 import argparse
@@ -25,8 +29,14 @@ def main() -> None:
         for name in names:
             if name in there:
                 rows = events.Scalars(name)
-                axis.plot([row.step for row in rows], [row.value for row in rows], "o-" if name.startswith("val") else "-",
-                          label=name, linewidth=1, markersize=4)
+                axis.plot(
+                    [row.step for row in rows],
+                    [row.value for row in rows],
+                    "o-" if name.startswith("val") else "-",
+                    label=name,
+                    linewidth=1,
+                    markersize=4,
+                )
         axis.set(title=title, xlabel="step")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)

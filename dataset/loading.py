@@ -1,4 +1,5 @@
 """Feeds batches: worker processes decode ahead while the device computes."""
+
 from __future__ import annotations
 
 import os
@@ -35,8 +36,16 @@ def load(dataset: Dataset, indices: Iterable[int], workers: int | None, device) 
         workers = min(8, max(1, (os.cpu_count() or 1) - 1))
     workers = min(workers, len(indices))
     on_gpu = str(device) != "cpu"
-    loader = DataLoader(_Guarded(dataset), batch_size=None, sampler=indices, num_workers=workers, pin_memory=on_gpu,
-                        collate_fn=_unchanged, worker_init_fn=_one_thread, prefetch_factor=4 if workers else None)
+    loader = DataLoader(
+        _Guarded(dataset),
+        batch_size=None,
+        sampler=indices,
+        num_workers=workers,
+        pin_memory=on_gpu,
+        collate_fn=_unchanged,
+        worker_init_fn=_one_thread,
+        prefetch_factor=4 if workers else None,
+    )
     for batch in loader:
         if isinstance(batch, UserError):
             raise batch

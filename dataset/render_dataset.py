@@ -1,4 +1,5 @@
 """From an index to a `Batch`: training samples drawn at random, test samples in order."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -27,12 +28,12 @@ TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set
 DEFAULTS = {
     "data_root": "data",
     "train_set_list": Setting(None, (list, str)),  # database names, or a file of them; None: by train_database_types
-    "val_set_list": Setting([], (list, str)),      # likewise, or the published list of {name, cfg: {val_database_name}}
+    "val_set_list": Setting([], (list, str)),  # likewise, or the published list of {name, cfg: {val_database_name}}
     "train_dataset_cfg": {
         "train_database_types": ["scannet"],
         "type2sample_weights": Setting({}, dict),  # database type -> how often; {}: every scene as often
         "train_ray_num": Setting(1024, int, minimum=1),
-        "min_wn": Setting(8, int, minimum=1),      # references: from min_wn to max_wn - 1
+        "min_wn": Setting(8, int, minimum=1),  # references: from min_wn to max_wn - 1
         "max_wn": Setting(9, int, minimum=2),
         "aug_depth_range_prob": Setting(0.05, float, minimum=0, maximum=1),
         "aug_depth_range_min": Setting(0.95, float, minimum=0.01, maximum=1),
@@ -77,8 +78,10 @@ def training_names(cfg) -> list[str]:
     names = []
     for kind in cfg.train_dataset_cfg.train_database_types:
         if kind not in TRAINING_LISTS:
-            raise UserError(f"`train_dataset_cfg.train_database_types`: '{kind}' has no list of scenes "
-                            f"(there are {', '.join(TRAINING_LISTS)}); name them in train_set_list")
+            raise UserError(
+                f"`train_dataset_cfg.train_database_types`: '{kind}' has no list of scenes "
+                f"(there are {', '.join(TRAINING_LISTS)}); name them in train_set_list"
+            )
         names += list_scenes(str(SPLITS / TRAINING_LISTS[kind]), "train_database_types")
     return names
 
@@ -93,7 +96,9 @@ class TrainingSet(Dataset):
         self.cfg = cfg.train_dataset_cfg
         self.seed = seed
         if self.cfg.max_wn <= self.cfg.min_wn:
-            raise UserError(f"`train_dataset_cfg.max_wn` ({self.cfg.max_wn}) must be greater than min_wn ({self.cfg.min_wn})")
+            raise UserError(
+                f"`train_dataset_cfg.max_wn` ({self.cfg.max_wn}) must be greater than min_wn ({self.cfg.min_wn})"
+            )
         self.scenes = [open_scene(name, cfg.data_root) for name in training_names(cfg)]
         if not self.scenes:
             raise UserError("`train_set_list` is empty: name at least one scene to train on")
@@ -111,8 +116,13 @@ class TrainingSet(Dataset):
         reference_views = scene.views([frames[i] for i in references], depth=True)
         query_view = scene.views([frames[query]], labels=True)
         stretch = self._depth_range_stretch(rng)
-        return Batch(_stretch_range(reference_views, stretch), _stretch_range(query_view, stretch),
-                     random_pixels(scene.size, self.cfg.train_ray_num, rng), scene.name, frames[query])
+        return Batch(
+            _stretch_range(reference_views, stretch),
+            _stretch_range(query_view, stretch),
+            random_pixels(scene.size, self.cfg.train_ray_num, rng),
+            scene.name,
+            frames[query],
+        )
 
     def _depth_range_stretch(self, rng: np.random.Generator) -> torch.Tensor:
         """Factors of near and far: 1 but in a few samples."""
@@ -141,7 +151,7 @@ class TestSet(Dataset):
         frame, pool = self.split.tests[index], self.split.references
         chosen = test_references(self.scene.centres(pool), self.scene.centres([frame])[0], self.references)
         references = self.scene.views([pool[i] for i in chosen], depth=True, labels=self.reference_labels)
-        return Batch(references, self.scene.views([frame], labels=True), None, self.scene.name, frame)
+        return Batch(references, self.scene.views([frame], depth=True, labels=True), None, self.scene.name, frame)
 
 
 def random_pixels(size: tuple[int, int], count: int, rng: np.random.Generator) -> torch.Tensor:

@@ -1,4 +1,5 @@
 """Replica scenes as rendered for Semantic-NeRF: data/Replica/<scene>/Sequence_{1,2}/{rgb,depth,semantic_class}."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -24,14 +25,28 @@ class ReplicaScene(Scene):
         roots = [data_root / "Replica", data_root / "replica"]
         self.folder = next((root / name.path for root in roots if (root / name.path).is_dir()), None)
         if self.folder is None:
-            raise UserError(f"{name.text}: there is no folder {roots[0] / name.path}; prepare the scene there or set data_root")
+            raise UserError(
+                f"{name.text}: there is no folder {roots[0] / name.path}; prepare the scene there or set data_root"
+            )
         folders = {"rgb": "rgb_", "depth": "depth_", "semantic_class": "semantic_class_"}
-        self._files = {kind: numbered_files(self.folder / kind, (".png", ".jpg"), prefix) for kind, prefix in folders.items()}
+        self._files = {
+            kind: numbered_files(self.folder / kind, (".png", ".jpg"), prefix) for kind, prefix in folders.items()
+        }
         if not self._files["rgb"]:
             raise UserError(f"{name.text}: {self.folder / 'rgb'} has no images named rgb_0.png, rgb_1.png, …")
         self.has_depth = bool(self._files["depth"])
-        info = next((path for path in (self.folder / "info_semantic.json", self.folder.parent / "info_semantic.json",
-                                       self.folder.parent.parent / "info_semantic.json") if path.is_file()), None)
+        info = next(
+            (
+                path
+                for path in (
+                    self.folder / "info_semantic.json",
+                    self.folder.parent / "info_semantic.json",
+                    self.folder.parent.parent / "info_semantic.json",
+                )
+                if path.is_file()
+            ),
+            None,
+        )
         self.labels = replica_labels(info) if self._files["semantic_class"] else None
         self.raw_size = image_size(self._files["rgb"][min(self._files["rgb"])])
         self.size = view_size(name.width, self.raw_size)
@@ -44,13 +59,18 @@ class ReplicaScene(Scene):
     def _find_usable_frames(self) -> None:
         poses = read_trajectory(self.folder / "traj_w_c.txt")
         needed = [files for files in self._files.values() if files]
-        usable = [number for number in sorted(self._files["rgb"])
-                  if number < len(poses) and np.isfinite(poses[number]).all() and all(number in files for files in needed)]
+        usable = [
+            number
+            for number in sorted(self._files["rgb"])
+            if number < len(poses) and np.isfinite(poses[number]).all() and all(number in files for files in needed)
+        ]
         left_out = len(self._files["rgb"]) - len(usable)
         self.skipped = {"no pose, depth or label": left_out} if left_out else {}
         if not usable:
-            raise UserError(f"{self.name}: none of the {left_out} frames has an image, a pose, and the depth and label "
-                            "that other frames have")
+            raise UserError(
+                f"{self.name}: none of the {left_out} frames has an image, a pose, and the depth and label "
+                "that other frames have"
+            )
         if left_out:
             warn(f"{self.name}: {left_out} of {len(self._files['rgb'])} frames are left out (no pose, depth or label)")
         self.frame_ids = [str(number) for number in usable]

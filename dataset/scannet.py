@@ -1,4 +1,5 @@
 """ScanNet scenes: data/scannet/sceneXXXX_YY/{color,depth,label-filt,pose,intrinsic}."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -56,7 +57,9 @@ class ScanNetScene(Scene):
         if not usable:
             raise UserError(f"{self.name}: none of the {len(self._colors)} frames is usable ({reasons})")
         if set(self.skipped) - {"tracking lost"}:
-            warn(f"{self.name}: {len(self._colors) - len(usable)} of {len(self._colors)} frames are left out ({reasons})")
+            warn(
+                f"{self.name}: {len(self._colors) - len(usable)} of {len(self._colors)} frames are left out ({reasons})"
+            )
         self.frame_ids = list(usable)
         self.camera_to_world = np.stack(list(usable.values()))
 
@@ -78,8 +81,11 @@ def numbered_files(folder: Path, suffixes: tuple[str, ...], prefix: str = "") ->
     """Files such as 12.jpg or rgb_12.png by their number; {} if there is no such folder."""
     if not folder.is_dir():
         return {}
-    return {int(path.stem[len(prefix):]): path for path in folder.iterdir()
-            if path.suffix in suffixes and path.stem.startswith(prefix) and path.stem[len(prefix):].isdigit()}
+    return {
+        int(path.stem[len(prefix) :]): path
+        for path in folder.iterdir()
+        if path.suffix in suffixes and path.stem.startswith(prefix) and path.stem[len(prefix) :].isdigit()
+    }
 
 
 def read_matrix(path: Path) -> np.ndarray:

@@ -1,4 +1,5 @@
 """What every scene offers, whatever its files look like: frame ids, cameras, and one decode per frame."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -31,8 +32,9 @@ class SceneName:
         parts = text.strip().split("/")
         background, _, width = parts[-1].rpartition("_")
         if len(parts) < 3 or not background or not width.isdigit() or not all(parts) or ".." in parts:
-            raise UserError(f"'{text}' is not a database name such as scannet/scene0376_02/black_320 "
-                            "(type/scene/black_width)")
+            raise UserError(
+                f"'{text}' is not a database name such as scannet/scene0376_02/black_320 (type/scene/black_width)"
+            )
         if not 16 <= int(width) <= 16384:
             raise UserError(f"'{text}': an image width of {width} is out of range (16 to 16384)")
         return cls(text.strip(), parts[0], "/".join(parts[1:-1]), int(width))
@@ -85,9 +87,12 @@ class Scene:
         rotations = to_world[:, :3, :3].transpose(0, 2, 1)
         poses = np.concatenate([rotations, -rotations @ to_world[:, :3, 3:]], -1)
         count = len(frames)
-        return Cameras(torch.from_numpy(poses).float(),
-                       torch.from_numpy(scale_intrinsics(self.K, self.raw_size, self.size)).float().repeat(count, 1, 1),
-                       torch.tensor(self.depth_range, dtype=torch.float32).repeat(count, 1), self.size)
+        return Cameras(
+            torch.from_numpy(poses).float(),
+            torch.from_numpy(scale_intrinsics(self.K, self.raw_size, self.size)).float().repeat(count, 1, 1),
+            torch.tensor(self.depth_range, dtype=torch.float32).repeat(count, 1),
+            self.size,
+        )
 
     def views(self, frames: Sequence[str], depth: bool = False, labels: bool = False) -> Views:
         """Frames as `Views` of this scene's size; depth and labels where asked for and there."""
@@ -95,7 +100,8 @@ class Scene:
             self.cameras(frames),
             _stack(self._color(frame) for frame in frames).permute(0, 3, 1, 2).contiguous(),
             _stack(self._depth(frame) for frame in frames)[:, None] if depth and self.has_depth else None,
-            _stack(self._labels(frame) for frame in frames) if labels and self.labels is not None else None)
+            _stack(self._labels(frame) for frame in frames) if labels and self.labels is not None else None,
+        )
 
     def _rows(self, frames: Sequence[str]) -> list[int]:
         if not hasattr(self, "_row_of_frame"):
@@ -105,8 +111,10 @@ class Scene:
     def _color(self, frame: str) -> np.ndarray:
         image = self.read_color(frame)
         if image.shape[:2] != self.raw_size:
-            raise UserError(f"{self.color_path(frame)}: is {image.shape[1]}x{image.shape[0]}, but the scene's first frame "
-                            f"is {self.raw_size[1]}x{self.raw_size[0]} and they share one camera")
+            raise UserError(
+                f"{self.color_path(frame)}: is {image.shape[1]}x{image.shape[0]}, but the scene's first frame "
+                f"is {self.raw_size[1]}x{self.raw_size[0]} and they share one camera"
+            )
         return cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_AREA)
 
     def _depth(self, frame: str) -> np.ndarray:
@@ -120,8 +128,10 @@ class Scene:
         """Maps may be of another size than the colour image, but not of another shape."""
         ratio = (values.shape[1] / values.shape[0]) / (self.raw_size[1] / self.raw_size[0])
         if not 0.97 < ratio < 1.03:
-            raise UserError(f"{self.name}, frame {frame}: the {kind} image is {values.shape[1]}x{values.shape[0]}, but colour "
-                            f"is {self.raw_size[1]}x{self.raw_size[0]}: they cannot be of the same frame")
+            raise UserError(
+                f"{self.name}, frame {frame}: the {kind} image is {values.shape[1]}x{values.shape[0]}, but colour "
+                f"is {self.raw_size[1]}x{self.raw_size[0]}: they cannot be of the same frame"
+            )
         return values
 
 

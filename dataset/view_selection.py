@@ -1,4 +1,5 @@
 """Which frames are for testing, which may be referred to, and which references a query gets."""
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 from utils.errors import UserError
 
 SELF_REFERENCE_PROBABILITY = 0.02  # of training samples may refer to the query's own image
-LARGEST_NEIGHBOURHOOD = 12         # training references are drawn from at most so many nearest frames
+LARGEST_NEIGHBOURHOOD = 12  # training references are drawn from at most so many nearest frames
 LAST_FRAME, POOL_STEP, TEST_START, TEST_STEP, MOST_TESTS = 700, 5, 2, 20, 10
 
 
@@ -20,7 +21,7 @@ class Split(NamedTuple):
 
 
 def split_frames(frames: list[str]) -> Split:
-    """The published split of a scene's usable frames in numeric order: pool [:700:5], tests [2:700:20], the first 10."""
+    """The published split of a scene's usable frames in order: pool [:700:5], the first 10 of [2:700:20] for tests."""
     return Split(frames[:LAST_FRAME:POOL_STEP], frames[TEST_START:LAST_FRAME:TEST_STEP][:MOST_TESTS])
 
 
@@ -34,7 +35,9 @@ def test_references(centres: np.ndarray, query: np.ndarray, count: int) -> np.nd
     return nearest(centres, query)[:count]
 
 
-def training_references(centres: np.ndarray, query: int, counts: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def training_references(
+    centres: np.ndarray, query: int, counts: tuple[int, int], rng: np.random.Generator
+) -> np.ndarray:
     """Indices of references for the frame `query` of a scene whose centres are (N, 3), in random order.
 
     Their number is drawn from [counts[0], counts[1]); they are drawn from the once or twice as many
@@ -51,5 +54,7 @@ def training_references(centres: np.ndarray, query: int, counts: tuple[int, int]
 def require_frames(scene: str, have: int, need: int, purpose: str) -> None:
     """Raises UserError if a scene has too few frames for `purpose`."""
     if have < need:
-        raise UserError(f"{scene}: has {have} {purpose}, but {need} are needed; "
-                        "use a longer capture or lower train_dataset_cfg.min_wn and max_wn")
+        raise UserError(
+            f"{scene}: has {have} {purpose}, but {need} are needed; "
+            "use a longer capture or lower train_dataset_cfg.min_wn and max_wn"
+        )

@@ -3,6 +3,7 @@
 Arrays leave the loader in the smallest type that holds them (uint8 colour, uint16 depth, uint8
 classes); `.to(device)` moves them and turns them into what the network computes with.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace

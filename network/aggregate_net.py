@@ -1,4 +1,5 @@
 """From what was read in each view at each sample to the values of the sample."""
+
 from __future__ import annotations
 
 import torch
@@ -15,9 +16,17 @@ class AggregateNet(nn.Module):
         self.agg_impl = CRANet(**cranet)
         self.prob_embed = nn.Sequential(nn.Linear(34, 32), nn.ReLU(), nn.Linear(32, 32))
 
-    def forward(self, color: torch.Tensor, image_features: torch.Tensor, ray_features: torch.Tensor,
-                hit: torch.Tensor, visibility: torch.Tensor, view_directions: torch.Tensor,
-                query_directions: torch.Tensor, valid: torch.Tensor) -> SampleValues:
+    def forward(
+        self,
+        color: torch.Tensor,
+        image_features: torch.Tensor,
+        ray_features: torch.Tensor,
+        hit: torch.Tensor,
+        visibility: torch.Tensor,
+        view_directions: torch.Tensor,
+        query_directions: torch.Tensor,
+        valid: torch.Tensor,
+    ) -> SampleValues:
         """color (V, R, S, 3), features (V, R, S, 32) each, hit, visibility and valid (V, R, S),
         view_directions (V, R, S, 3) from the samples to the views' cameras, query_directions (R, 3) to the query's."""
         probabilities = torch.stack([2 * (hit - 0.5), 2 * (visibility - 0.5)], -1)

@@ -1,4 +1,5 @@
 """Attention over the samples of a ray or over the views of a sample."""
+
 from __future__ import annotations
 
 import torch

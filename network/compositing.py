@@ -1,4 +1,5 @@
 """From densities along a ray to what a pixel sees (the quadrature of NeRF, with unit step length)."""
+
 from __future__ import annotations
 
 import torch

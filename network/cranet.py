@@ -3,6 +3,7 @@
 The geometry and colour part is IBRNet's aggregation with NeuRay's visibility; the semantic part is
 S-Ray's (section 3.3): attention along the ray inside each view, then across the views of each sample.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -64,8 +65,14 @@ class CRANet(nn.Module):
         self.register_buffer("geometry_encoding", sine_encoding(samples, 16), persistent=False)
         self.register_buffer("semantic_encoding", sine_encoding(samples, 32), persistent=False)
 
-    def forward(self, color: torch.Tensor, features: torch.Tensor, embedding: torch.Tensor,
-                direction_difference: torch.Tensor, valid: torch.Tensor) -> SampleValues:
+    def forward(
+        self,
+        color: torch.Tensor,
+        features: torch.Tensor,
+        embedding: torch.Tensor,
+        direction_difference: torch.Tensor,
+        valid: torch.Tensor,
+    ) -> SampleValues:
         """What V views contribute to R rays of S samples.
 
         color (V, R, S, 3), features (V, R, S, 32) of the images, embedding (V, R, S, 32) of the ray

@@ -1,4 +1,5 @@
 """Where along a reference's ray the surface is: a mixture of two logistics in inverse depth (NeuRay, section 3.2)."""
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -35,12 +36,17 @@ class DistDecoder(nn.Module):
 
     def forward(self, ray_features: torch.Tensor) -> RayDistribution:
         visibility = None if self.vis_decoder is None else self.vis_decoder(ray_features)
-        return RayDistribution(self.mean_decoder(ray_features), self.var_decoder(ray_features) + MIN_VAR,
-                               self.aw_decoder(ray_features), visibility)
+        return RayDistribution(
+            self.mean_decoder(ray_features),
+            self.var_decoder(ray_features) + MIN_VAR,
+            self.aw_decoder(ray_features),
+            visibility,
+        )
 
 
-def visibility_and_hit(distribution: RayDistribution, inverse_depth: torch.Tensor,
-                       intervals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def visibility_and_hit(
+    distribution: RayDistribution, inverse_depth: torch.Tensor, intervals: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Probability that each sample is seen by each view, and that the view's ray ends in it: (V, R, S) each.
 
     inverse_depth: (V, R, S), normalised in that view; intervals: (R, S), of the query (see `sampling`).

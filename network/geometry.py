@@ -2,6 +2,7 @@
 
 Cameras have OpenCV axes, poses are world-to-camera, pixel centres lie at integers, lengths are metres.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 
 from dataset.views import Cameras
 
-MIN_ABS_DEPTH = 1e-4      # a projection closer to the camera plane than this is invalid ...
+MIN_ABS_DEPTH = 1e-4  # a projection closer to the camera plane than this is invalid ...
 REPLACEMENT_DEPTH = 1e-3  # ... and is computed with this depth, so that it stays finite
 
 
@@ -62,7 +63,9 @@ def directions_to_cameras(points: torch.Tensor, cameras: Cameras) -> torch.Tenso
     return offsets / offsets.norm(dim=-1, keepdim=True).clamp_min(1e-5)
 
 
-def read_map(maps: torch.Tensor, pixels: torch.Tensor, image_size: tuple[int, int], align_corners: bool) -> torch.Tensor:
+def read_map(
+    maps: torch.Tensor, pixels: torch.Tensor, image_size: tuple[int, int], align_corners: bool
+) -> torch.Tensor:
     """Reads maps (V, C, H, W) bilinearly at pixels (V, N, 2) of an image of `image_size` (h, w): (V, N, C).
 
     Pixels are normalised by the image's size whatever the map's own; outside, the border repeats.

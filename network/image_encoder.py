@@ -1,4 +1,5 @@
 """Image features of the references."""
+
 from __future__ import annotations
 
 from network.layers import ResUNet, conv

@@ -2,6 +2,7 @@
 
 A front end is built by `build_init_net` and turns `Views` into features (V, 32, h/4, w/4).
 """
+
 from __future__ import annotations
 
 from dataclasses import replace

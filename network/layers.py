@@ -1,4 +1,5 @@
 """Building blocks of the convolutional encoders. Every convolution larger than 1x1 pads by reflection."""
+
 from __future__ import annotations
 
 import torch
@@ -39,8 +40,14 @@ class PreActivationBlock(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Sequential(norm(channels), nn.ReLU(), conv(channels, channels, 3),
-                                  norm(channels), nn.ReLU(), conv(channels, channels, 3))
+        self.conv = nn.Sequential(
+            norm(channels),
+            nn.ReLU(),
+            conv(channels, channels, 3),
+            norm(channels),
+            nn.ReLU(),
+            conv(channels, channels, 3),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.conv(x)

@@ -1,4 +1,5 @@
 """The whole network: encode the references once, then render any pixels of any query view from them."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -7,18 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dataset.views import Batch, Cameras, Views, Tensors
+from dataset.views import Batch, Cameras, Tensors, Views
 from network.aggregate_net import AggregateNet
 from network.compositing import composite, hit_probabilities
 from network.dist_decoder import DistDecoder, visibility_and_hit
-from network.geometry import (
-    directions_to_cameras,
-    pixel_grid,
-    pixel_rays,
-    project,
-    read_map,
-    to_inverse_depth,
-)
+from network.geometry import directions_to_cameras, pixel_grid, pixel_rays, project, read_map, to_inverse_depth
 from network.image_encoder import image_encoder
 from network.init_net import build_init_net
 from network.sampling import importance_depths, inverse_depth_intervals, uniform_depths
@@ -27,10 +21,10 @@ from utils.config import Setting, no_effect
 from utils.errors import UserError
 
 _AGGREGATION = {
-    "label_hidden": [16],                  # empty: no logits; the numbers themselves have no effect
+    "label_hidden": [16],  # empty: no logits; the numbers themselves have no effect
     "num_classes": Setting(None, int, minimum=1),  # None: the top level's
-    "use_ptrans": True,                    # Cross-Reprojection Attention
-    "ptrans_first": False,                 # across the views first, then along the ray
+    "use_ptrans": True,  # Cross-Reprojection Attention
+    "ptrans_first": False,  # across the views first, then along the ray
     **no_effect("sem_only", "use_img_feats", "rp_args", "fuse_type", "neuray_feats"),
 }
 DEFAULTS = {
@@ -40,9 +34,9 @@ DEFAULTS = {
     "use_hierarchical_sampling": True,
     "depth_sample_num": Setting(64, int, minimum=4),
     "fine_depth_sample_num": Setting(64, int, minimum=4),
-    "fine_depth_use_all": False,           # keep the coarse samples in the fine pass
+    "fine_depth_use_all": False,  # keep the coarse samples in the fine pass
     "ray_batch_num": Setting(2048, int, minimum=1),  # rays rendered at once outside training
-    "ray_mask_view_num": Setting(2, int, minimum=0),   # a ray is scored if more than `ray_mask_point_num` of its
+    "ray_mask_view_num": Setting(2, int, minimum=0),  # a ray is scored if more than `ray_mask_point_num` of its
     "ray_mask_point_num": Setting(8, int, minimum=0),  # samples are seen by more than `ray_mask_view_num` views
     "dist_decoder_cfg": {"use_vis": True},
     "fine_dist_decoder_cfg": {"use_vis": True},
@@ -124,8 +118,9 @@ class Renderer(nn.Module):
         ray_features = self.vis_encoder(image_features, geometry_features)
         return Encoding(references.cameras, references.images, image_features, ray_features)
 
-    def render_rays(self, encoding: Encoding, camera: Cameras, pixels: torch.Tensor,
-                    generator: torch.Generator | None = None) -> Prediction:
+    def render_rays(
+        self, encoding: Encoding, camera: Cameras, pixels: torch.Tensor, generator: torch.Generator | None = None
+    ) -> Prediction:
         """Pixels (R, 2) of one camera, coarse and fine."""
         depth_range = camera.depth_range[0]
         depths = uniform_depths(depth_range, self.depth_samples).expand(len(pixels), -1)
@@ -168,24 +163,44 @@ class Renderer(nn.Module):
         intervals = inverse_depth_intervals(depths, camera.depth_range[0])
         visibility, hit = visibility_and_hit(distribution, inverse_depth, intervals)
 
-        values = agg_net(per_sample(color), per_sample(image_features), per_sample(ray_features), hit * valid,
-                         visibility * valid, per_sample(directions_to_cameras(points, encoding.cameras)),
-                         -directions / directions.norm(dim=-1, keepdim=True), valid)
+        values = agg_net(
+            per_sample(color),
+            per_sample(image_features),
+            per_sample(ray_features),
+            hit * valid,
+            visibility * valid,
+            per_sample(directions_to_cameras(points, encoding.cameras)),
+            -directions / directions.norm(dim=-1, keepdim=True),
+            valid,
+        )
         hit_probability = hit_probabilities(values.density)
         logits = None if values.logits is None else composite(hit_probability, values.logits)
         scored = ((valid.sum(0) > self.scored_views).sum(-1)) > self.scored_samples
-        return Rendering(composite(hit_probability, values.color), logits, (hit_probability * depths).sum(-1),
-                         hit_probability, depths, scored)
+        return Rendering(
+            composite(hit_probability, values.color),
+            logits,
+            (hit_probability * depths).sum(-1),
+            hit_probability,
+            depths,
+            scored,
+        )
 
 
 def _aggregate_net(cfg, key: str, samples: int) -> AggregateNet:
     """Raises UserError where the section's own number of classes contradicts the top level's."""
     section = cfg[key]
     if section.num_classes not in (None, cfg.num_classes):
-        raise UserError(f"{key}.num_classes is {section.num_classes} but num_classes is {cfg.num_classes}: "
-                        f"give both the same, or leave {key}.num_classes out")
-    return AggregateNet(num_classes=cfg.num_classes, samples=samples, use_attention=section.use_ptrans,
-                        views_first=section.ptrans_first, with_logits=cfg.render_label and bool(section.label_hidden))
+        raise UserError(
+            f"{key}.num_classes is {section.num_classes} but num_classes is {cfg.num_classes}: "
+            f"give both the same, or leave {key}.num_classes out"
+        )
+    return AggregateNet(
+        num_classes=cfg.num_classes,
+        samples=samples,
+        use_attention=section.use_ptrans,
+        views_first=section.ptrans_first,
+        with_logits=cfg.render_label and bool(section.label_hidden),
+    )
 
 
 def pad_views(views: Views, multiple: int) -> Views:

@@ -1,4 +1,5 @@
 """Depths along rays: uniform in inverse depth for the coarse pass, by importance for the fine one."""
+
 from __future__ import annotations
 
 import torch
@@ -10,8 +11,9 @@ LAST_INTERVAL = 1e6  # the interval behind the last sample, in normalised invers
 
 def uniform_depths(depth_range: torch.Tensor, count: int) -> torch.Tensor:
     """`count` depths (count,) uniform in 1/z from near to far (depth_range, (2,)), both included."""
-    return from_inverse_depth(torch.linspace(0, 1, count, device=depth_range.device, dtype=depth_range.dtype)[None],
-                              depth_range[None])[0]
+    return from_inverse_depth(
+        torch.linspace(0, 1, count, device=depth_range.device, dtype=depth_range.dtype)[None], depth_range[None]
+    )[0]
 
 
 def inverse_depth_intervals(depths: torch.Tensor, depth_range: torch.Tensor) -> torch.Tensor:
@@ -20,8 +22,13 @@ def inverse_depth_intervals(depths: torch.Tensor, depth_range: torch.Tensor) -> 
     return torch.cat([inverse[:, 1:] - inverse[:, :-1], torch.full_like(inverse[:, :1], LAST_INTERVAL)], -1)
 
 
-def importance_depths(depths: torch.Tensor, hit_probability: torch.Tensor, depth_range: torch.Tensor, count: int,
-                      generator: torch.Generator | None = None) -> torch.Tensor:
+def importance_depths(
+    depths: torch.Tensor,
+    hit_probability: torch.Tensor,
+    depth_range: torch.Tensor,
+    count: int,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
     """Draws `count` sorted depths a ray where hits are likely (inverse transform sampling in inverse depth).
 
     depths, hit_probability: (R, S). With a generator the draws are random, without one they are the
@@ -29,12 +36,15 @@ def importance_depths(depths: torch.Tensor, hit_probability: torch.Tensor, depth
     """
     inverse = to_inverse_depth(depths[None], depth_range[None])[0]
     edges = torch.cat([inverse[:, :1], (inverse[:, 1:] + inverse[:, :-1]) / 2, inverse[:, -1:]], -1)
-    weights = hit_probability.detach() + 1e-5
+    # A network that diverged must show in the loss: as a depth, nan would make reading maps crash the process.
+    weights = hit_probability.detach().nan_to_num() + 1e-5
     cumulative = torch.cumsum(weights / weights.sum(-1, keepdim=True), -1)
     cumulative = torch.cat([torch.zeros_like(cumulative[:, :1]), cumulative], -1)
 
     if generator is None:
-        draws = ((torch.arange(count, device=depths.device, dtype=depths.dtype) + 0.5) / count).expand(len(depths), count)
+        draws = ((torch.arange(count, device=depths.device, dtype=depths.dtype) + 0.5) / count).expand(
+            len(depths), count
+        )
     else:
         draws = torch.rand(len(depths), count, generator=generator, device=depths.device, dtype=depths.dtype)
     above = torch.searchsorted(cumulative, draws.contiguous(), right=True).clamp(1, cumulative.shape[-1] - 1)

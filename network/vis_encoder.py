@@ -1,4 +1,5 @@
 """Ray features: what each reference knows of the visibility along its own rays."""
+
 from __future__ import annotations
 
 import torch

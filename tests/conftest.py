@@ -43,12 +43,24 @@ def replica_rooms(tmp_path_factory) -> Path:
 @pytest.fixture
 def config(rooms, tmp_path):
     """Makes small configs over the tiny rooms; keyword arguments change keys."""
+
     def make(**changes):
         values = {
-            "name": "run", "data_root": str(rooms), "output_root": str(tmp_path / "model"), "device": "cpu", "worker_num": 0,
-            "train_set_list": str(rooms / "train.txt"), "val_set_list": str(rooms / "val.txt"),
-            "depth_sample_num": 8, "fine_depth_sample_num": 8, "total_step": 6, "val_interval": 100, "save_interval": 3,
-            "max_grad_norm": 10, "train_dataset_cfg": {"train_ray_num": 32, "min_wn": 3, "max_wn": 4},
+            "name": "run",
+            "data_root": str(rooms),
+            "output_root": str(tmp_path / "model"),
+            "device": "cpu",
+            "worker_num": 0,
+            "train_set_list": str(rooms / "train.txt"),
+            "val_set_list": str(rooms / "val.txt"),
+            "depth_sample_num": 8,
+            "fine_depth_sample_num": 8,
+            "total_step": 6,
+            "val_interval": 100,
+            "save_interval": 3,
+            "max_grad_norm": 10,
+            "train_dataset_cfg": {"train_ray_num": 32, "min_wn": 3, "max_wn": 4},
         }
         return check_config({**values, **changes}, SCHEMA)
+
     return make

@@ -1,4 +1,5 @@
 """Scenes against the generator's truth, and what they say of bad files."""
+
 import shutil
 
 import cv2
@@ -7,7 +8,15 @@ import pytest
 import torch
 
 from dataset.labels import SCANNET_CLASSES, replica_labels, scannet_labels
-from dataset.render_dataset import TestSet, TrainingSet, held_out_scenes, list_scenes, open_scene, random_pixels, training_names
+from dataset.render_dataset import (
+    TestSet,
+    TrainingSet,
+    held_out_scenes,
+    list_scenes,
+    open_scene,
+    random_pixels,
+    training_names,
+)
 from dataset.scene import SceneName
 from dataset.synthetic.generate import lost_frames
 from dataset.synthetic.room import furnish
@@ -56,7 +65,9 @@ def disagreement(scene, first: str, second: str):
 @pytest.mark.parametrize("layout", ["scannet", "replica"])
 @pytest.mark.parametrize("width", [64, 48])
 def test_frames_agree_when_projected_into_each_other(layout, width, rooms, replica_rooms):
-    root, name = (rooms, "scannet/train_001") if layout == "scannet" else (replica_rooms, "replica/train_001/Sequence_1")
+    root, name = (
+        (rooms, "scannet/train_001") if layout == "scannet" else (replica_rooms, "replica/train_001/Sequence_1")
+    )
     scene = open_scene(f"{name}/black_{width}", root)
     classes, color, depth = disagreement(scene, scene.frame_ids[4], scene.frame_ids[8])
     assert classes < 0.06 and color < 0.06 and depth < 0.04
@@ -94,10 +105,12 @@ def test_resizing_keeps_types_holes_and_class_ids(room):
 def test_labels_of_another_size_are_resized_to_the_image(room):
     for kind in ("depth", "label-filt"):
         for path in (folder(room) / kind).glob("*.png"):
-            big = cv2.resize(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), (160, 120), interpolation=cv2.INTER_NEAREST_EXACT)
+            big = cv2.resize(
+                cv2.imread(str(path), cv2.IMREAD_UNCHANGED), (160, 120), interpolation=cv2.INTER_NEAREST_EXACT
+            )
             write_image(path, big)
     scene = open_scene(ROOM, room)
-    classes, color, depth = disagreement(scene, scene.frame_ids[4], scene.frame_ids[8])
+    classes, _, depth = disagreement(scene, scene.frame_ids[4], scene.frame_ids[8])
     assert classes < 0.06 and depth < 0.04
 
 
@@ -139,7 +152,7 @@ def test_training_references_come_from_the_nearest_and_rarely_include_the_query(
     drawn = [training_references(centres, 30, (8, 9), np.random.default_rng(seed)) for seed in range(400)]
     assert all(len(set(row)) == 8 for row in drawn)
     assert max(abs(index - 30) for row in drawn for index in row) == 6  # of the 12 nearest
-    assert min(max(abs(i - 30) for i in row) for row in drawn) == 4     # or of the 8 nearest
+    assert min(max(abs(i - 30) for i in row) for row in drawn) == 4  # or of the 8 nearest
     with_itself = sum(30 in row for row in drawn)
     assert 0 < with_itself < 30
 
@@ -166,7 +179,9 @@ def test_training_samples_depend_on_seed_and_index_alone(config):
 def test_depth_range_is_widened_in_some_samples(config):
     cfg = config(train_dataset_cfg={"train_ray_num": 4, "min_wn": 2, "max_wn": 3, "aug_depth_range_prob": 1.0})
     ranges = [TrainingSet(cfg, 0)[i].references.cameras.depth_range[0].tolist() for i in range(3)]
-    assert all(0.095 <= near <= 0.1 and 10 <= far <= 10.5 for near, far in ranges) and len({tuple(r) for r in ranges}) == 3
+    assert (
+        all(0.095 <= near <= 0.1 and 10 <= far <= 10.5 for near, far in ranges) and len({tuple(r) for r in ranges}) == 3
+    )
 
 
 def test_held_out_scenes_keep_their_test_frames_from_training(config, rooms):
@@ -203,14 +218,21 @@ def test_lists_of_scenes(tmp_path, config):
 
 def test_published_training_lists(config):
     names = training_names(config(train_set_list=None))
-    assert len(names) == 198 and "scannet/scene0001_00/black_320" not in names and "scannet/scene0160_00/black_320" not in names
+    assert (
+        len(names) == 198
+        and "scannet/scene0001_00/black_320" not in names
+        and "scannet/scene0160_00/black_320" not in names
+    )
     single = {"train_database_types": ["scannet_single"], "type2sample_weights": {"scannet_single": 1}}
     assert training_names(config(train_set_list=None, train_dataset_cfg=single)) == ["scannet/scene0376_02/black_320"]
     tests = list_scenes("configs/splits/scannetv2_test_split.txt", "x")
     assert len(tests) == 10 and not set(tests) & set(list_scenes("configs/splits/scannetv2_val_split.txt", "x"))
 
 
-@pytest.mark.parametrize("name", ["scannet", "scannet/x", "scannet/x/320", "scannet//black_320", "scannet/../black_320", "", "scannet/x/black_9"])
+@pytest.mark.parametrize(
+    "name",
+    ["scannet", "scannet/x", "scannet/x/320", "scannet//black_320", "scannet/../black_320", "", "scannet/x/black_9"],
+)
 def test_names_that_are_no_database_names(name):
     with pytest.raises(UserError, match=name or "''"):
         SceneName.parse(name)
@@ -224,6 +246,7 @@ def test_rooms_hold_many_classes_of_several_parts():
 
 
 # What is wrong with the files, and what is said of it.
+
 
 def break_pose(root):
     (folder(root) / "pose" / "3.txt").write_text("1 0 0 0\n0 1 0 0\n")
@@ -285,21 +308,24 @@ def no_intrinsics(root):
     (folder(root) / "intrinsic" / "intrinsic_color.txt").unlink()
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (break_pose, r"pose/3.txt: should hold a 4x4 matrix, but has 8 numbers"),
-    (break_all_poses, r"none of the 48 frames is usable \(tracking lost: 48\)"),
-    (truncate_image, r"color/2.jpg: the image is truncated"),
-    (truncate_depth, r"depth/2.png: the image is truncated"),
-    (write_nonsense, r"color/2.jpg: not an image"),
-    (remove_scene, r"there is no folder .*train_000"),
-    (empty_scene, r"color has no images"),
-    (unknown_label, r"label-filt/2.png: label ids 40000 are not in .*\.tsv"),
-    (labels_of_other_frames, r"none of the 48 frames is usable \(.*no label-filt"),
-    (label_of_another_shape, r"frame 2: the label image is 64x20, but colour is 64x48"),
-    (no_table, r"tsv: the label table is missing"),
-    (broken_table, r"tsv: not ScanNet's label table"),
-    (no_intrinsics, r"intrinsic_color.txt: there is no such file"),
-])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (break_pose, r"pose/3.txt: should hold a 4x4 matrix, but has 8 numbers"),
+        (break_all_poses, r"none of the 48 frames is usable \(tracking lost: 48\)"),
+        (truncate_image, r"color/2.jpg: the image is truncated"),
+        (truncate_depth, r"depth/2.png: the image is truncated"),
+        (write_nonsense, r"color/2.jpg: not an image"),
+        (remove_scene, r"there is no folder .*train_000"),
+        (empty_scene, r"color has no images"),
+        (unknown_label, r"label-filt/2.png: label ids 40000 are not in .*\.tsv"),
+        (labels_of_other_frames, r"none of the 48 frames is usable \(.*no label-filt"),
+        (label_of_another_shape, r"frame 2: the label image is 64x20, but colour is 64x48"),
+        (no_table, r"tsv: the label table is missing"),
+        (broken_table, r"tsv: not ScanNet's label table"),
+        (no_intrinsics, r"intrinsic_color.txt: there is no such file"),
+    ],
+)
 def test_damage_is_told_in_one_line(damage, message, room):
     damage(room)
     with pytest.raises(UserError, match=message) as caught:

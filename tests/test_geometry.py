@@ -1,4 +1,5 @@
 """Geometry against naive loops."""
+
 import math
 
 import numpy as np
@@ -35,7 +36,9 @@ def test_project_equals_a_loop():
     cameras = random_cameras(5)
     points = torch.randn(200, 3, dtype=torch.float64) * 3
     # one point in the first camera's plane, one just inside and one just outside its right border
-    centre, directions = pixel_rays(torch.tensor([[[31.499, 5.0], [31.501, 5.0]]], dtype=torch.float64).repeat(5, 1, 1), cameras.poses, cameras.Ks)
+    centre, directions = pixel_rays(
+        torch.tensor([[[31.499, 5.0], [31.501, 5.0]]], dtype=torch.float64).repeat(5, 1, 1), cameras.poses, cameras.Ks
+    )
     points = torch.cat([points, cameras.centres()[:1], centre[0] + 2 * directions[0]])
     projection = project(points, cameras)
     for v in range(5):
@@ -51,7 +54,12 @@ def test_project_equals_a_loop():
 
 
 def test_points_behind_a_camera_are_not_marked_invalid():
-    cameras = Cameras(torch.eye(3, 4)[None], torch.tensor([[[30.0, 0, 15], [0, 30, 12], [0, 0, 1]]]), torch.tensor([[0.1, 10.0]]), (24, 32))
+    cameras = Cameras(
+        torch.eye(3, 4)[None],
+        torch.tensor([[[30.0, 0, 15], [0, 30, 12], [0, 0, 1]]]),
+        torch.tensor([[0.1, 10.0]]),
+        (24, 32),
+    )
     projection = project(torch.tensor([[0.0, 0, -2]]), cameras)
     assert projection.valid.item() and projection.depth.item() == -2
 
@@ -75,7 +83,9 @@ def test_directions_to_cameras_are_unit_and_point_back():
     for v in range(3):
         for n in range(10):
             expected = cameras.centres()[v] - points[n]
-            np.testing.assert_allclose(directions[v, n], expected / math.sqrt(sum(x * x for x in expected.tolist())), atol=1e-9)
+            np.testing.assert_allclose(
+                directions[v, n], expected / math.sqrt(sum(x * x for x in expected.tolist())), atol=1e-9
+            )
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -97,8 +107,12 @@ def test_read_map_equals_a_loop(align_corners):
             x0, y0 = min(int(x), width - 2), min(int(y), height - 2)
             a, b = x - x0, y - y0
             m = maps[v]
-            expected = ((1 - a) * (1 - b) * m[:, y0, x0] + a * (1 - b) * m[:, y0, x0 + 1]
-                        + (1 - a) * b * m[:, y0 + 1, x0] + a * b * m[:, y0 + 1, x0 + 1])
+            expected = (
+                (1 - a) * (1 - b) * m[:, y0, x0]
+                + a * (1 - b) * m[:, y0, x0 + 1]
+                + (1 - a) * b * m[:, y0 + 1, x0]
+                + a * b * m[:, y0 + 1, x0 + 1]
+            )
             np.testing.assert_allclose(read[v, n], expected, atol=1e-9)
 
 
@@ -117,12 +131,19 @@ def test_view_differences_equal_a_loop():
     images = torch.rand(3, 3, 4, 8, generator=generator, dtype=torch.float64)
     depth = torch.rand(3, 1, 4, 8, generator=generator, dtype=torch.float64) * 2 + 1
     # cameras that see each other's points: nearly the same pose
-    cameras = Cameras(cameras.poses[:1] + 0.02 * cameras.poses, cameras.Ks * torch.tensor([[0.3], [0.3], [1.0]], dtype=torch.float64), cameras.depth_range, (4, 8))
+    cameras = Cameras(
+        cameras.poses[:1] + 0.02 * cameras.poses,
+        cameras.Ks * torch.tensor([[0.3], [0.3], [1.0]], dtype=torch.float64),
+        cameras.depth_range,
+        (4, 8),
+    )
     views = Views(cameras, images, depth)
     result = view_differences(views)
     seen = 0
     for v in range(3):
-        centres, directions = pixel_rays(pixel_grid(4, 8).double()[None], cameras.poses[v:v + 1], cameras.Ks[v:v + 1])
+        centres, directions = pixel_rays(
+            pixel_grid(4, 8).double()[None], cameras.poses[v : v + 1], cameras.Ks[v : v + 1]
+        )
         for y in range(4):
             for x in range(8):
                 point = centres[0] + directions[0, y * 8 + x] * depth[v, 0, y, x]
@@ -131,7 +152,9 @@ def test_view_differences_equal_a_loop():
                 for t in range(3):
                     if not projection.valid[t, 0]:
                         continue
-                    read = read_map(torch.cat([images[t], depth[t]])[None], projection.pixels[t:t + 1], (4, 8), True)[0, 0]
+                    read = read_map(torch.cat([images[t], depth[t]])[None], projection.pixels[t : t + 1], (4, 8), True)[
+                        0, 0
+                    ]
                     colors.append((read[:3] - images[v, :, y, x]).abs())
                     near, far = cameras.depth_range[t].tolist()
                     difference = abs(-1 / max(read[3].item(), 1e-5) + 1 / max(projection.depth[t, 0].item(), 1e-5))
@@ -154,8 +177,15 @@ def test_intrinsics_scale_each_axis_by_its_own_ratio():
         assert (small[1] + 0.5) / 240 == pytest.approx((big[1] + 0.5) / 968)
 
 
-@pytest.mark.parametrize(("raw", "width", "expected"), [((968, 1296), 320, (240, 320)), ((480, 640), 320, (240, 320)),
-                                                        ((480, 640), 640, (480, 640)), ((968, 1296), 160, (120, 160))])
+@pytest.mark.parametrize(
+    ("raw", "width", "expected"),
+    [
+        ((968, 1296), 320, (240, 320)),
+        ((480, 640), 320, (240, 320)),
+        ((480, 640), 640, (480, 640)),
+        ((968, 1296), 160, (120, 160)),
+    ],
+)
 def test_view_size(raw, width, expected):
     assert view_size(width, raw) == expected
 
@@ -164,7 +194,11 @@ def test_padding_reflects_below_and_right_and_leaves_the_rest():
     cameras = random_cameras(2, size=(20, 33))
     views = Views(cameras, torch.rand(2, 3, 20, 33), torch.rand(2, 1, 20, 33))
     padded = pad_views(views, 16)
-    assert padded.cameras.size == (32, 48) and padded.images.shape == (2, 3, 32, 48) and padded.depth.shape == (2, 1, 32, 48)
+    assert (
+        padded.cameras.size == (32, 48)
+        and padded.images.shape == (2, 3, 32, 48)
+        and padded.depth.shape == (2, 1, 32, 48)
+    )
     assert torch.equal(padded.images[..., :20, :33], views.images)
     assert torch.equal(padded.images[..., 20, :33], views.images[..., 18, :])
     assert torch.equal(padded.depth[..., :20, 33], views.depth[..., :, 31])

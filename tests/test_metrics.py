@@ -1,12 +1,15 @@
 """Metrics and losses against loops and closed forms."""
+
 import numpy as np
 import pytest
 import torch
 
-from train.evaluator import NETWORK, Evaluation, Score, report, summarise, to_markdown
+from train.evaluator import NETWORK, Evaluation
 from train.losses import color_loss, semantic_loss
 from train.metrics import class_ious, class_scores, commonest_class, confusion, drop_invalid, psnr, ssim
+from train.report import report, to_markdown
 from train.schedule import build_optimizer, learning_rate, set_learning_rate
+from train.scores import Score, summarise
 
 
 def test_psnr_of_a_known_error():
@@ -75,7 +78,9 @@ def test_the_three_averagings_differ_as_they_should():
 
 
 def test_report_names_what_was_ignored_and_absent_classes():
-    evaluation = Evaluation(("wall", "floor"), {NETWORK: {"room": Score([20.0], [0.5], [np.array([[3, 1, 1], [0, 0, 0]])])}}, 7, 12)
+    evaluation = Evaluation(
+        ("wall", "floor"), {NETWORK: {"room": Score([20.0], [0.5], [np.array([[3, 1, 1], [0, 0, 0]])])}}, 7, 12
+    )
     content = report(evaluation, {"name": "test"})
     assert content["iou_per_class"] == {"wall": 0.6, "floor": None}
     assert content["pixels"] == {"all": 12, "ignored": 7, "predicted_invalid": 1}

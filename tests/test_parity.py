@@ -3,6 +3,7 @@
 Runs every case (NAME.json + NAME.npz) in the folder that SRAY_PARITY_DIR names, tests/data/parity by default.
 What to build is decided by each case's own config.
 """
+
 import json
 import os
 import zlib
@@ -37,9 +38,11 @@ def fill(name: str, shape) -> np.ndarray:
 
 def build(config: dict) -> Renderer:
     network = Renderer(check_config(config, SCHEMA)).eval()
-    state = {name: torch.from_numpy(fill(name, tuple(value.shape))).to(value.dtype)
-             for name, value in network.state_dict().items()
-             if value.is_floating_point() and "imagenet_" not in name}
+    state = {
+        name: torch.from_numpy(fill(name, tuple(value.shape))).to(value.dtype)
+        for name, value in network.state_dict().items()
+        if value.is_floating_point() and "imagenet_" not in name
+    }
     network.load_state_dict(state, strict=False)
     return network
 
@@ -47,8 +50,10 @@ def build(config: dict) -> Renderer:
 def views(arrays, prefix: str) -> Views | None:
     if f"{prefix}.imgs" not in arrays:
         return None
-    tensors = {key: torch.from_numpy(arrays[f"{prefix}.{key}"])
-               for key in ("imgs", "depth", "poses", "Ks", "depth_range", "labels")}
+    tensors = {
+        key: torch.from_numpy(arrays[f"{prefix}.{key}"])
+        for key in ("imgs", "depth", "poses", "Ks", "depth_range", "labels")
+    }
     cameras = Cameras(tensors["poses"], tensors["Ks"], tensors["depth_range"], tuple(tensors["imgs"].shape[-2:]))
     return Views(cameras, tensors["imgs"], tensors["depth"], tensors["labels"][:, 0])
 
@@ -77,8 +82,9 @@ def test_outputs_and_gradients(case, device):
 
     def check(actual: torch.Tensor, key: str, atol: float = tolerance):
         expected = arrays[key]
-        np.testing.assert_allclose(actual.detach().cpu().numpy().reshape(expected.shape), expected, atol=atol,
-                                   rtol=tolerance, err_msg=key)
+        np.testing.assert_allclose(
+            actual.detach().cpu().numpy().reshape(expected.shape), expected, atol=atol, rtol=tolerance, err_msg=key
+        )
 
     geometry = network.init_net(batch.references)
     image_features = network.image_encoder(batch.references.images)

@@ -1,4 +1,5 @@
 """Sampling, compositing, ray distributions and attention against closed forms and loops."""
+
 import math
 
 import numpy as np
@@ -59,7 +60,9 @@ def test_importance_depths_fall_where_the_hit_is():
 
 def test_random_depths_follow_the_generator_and_carry_no_gradient():
     depths, hits = uniform_depths(RANGE, 8)[None], torch.rand(1, 8, dtype=torch.float64, requires_grad=True)
-    first, again, other = (importance_depths(depths, hits, RANGE, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        importance_depths(depths, hits, RANGE, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again) and not torch.equal(first, other) and not first.requires_grad
 
 
@@ -81,7 +84,9 @@ def test_an_opaque_sample_hides_all_behind_it_and_negative_density_is_none():
 def test_visibility_and_hit_equal_a_loop(with_visibility):
     views, rays, samples = 2, 3, 5
     random = torch.rand(views, rays, samples, 6, dtype=torch.float64)
-    distribution = RayDistribution(random[..., :2], random[..., 2:4] * 5, random[..., 4:5], random[..., 5:6] if with_visibility else None)
+    distribution = RayDistribution(
+        random[..., :2], random[..., 2:4] * 5, random[..., 4:5], random[..., 5:6] if with_visibility else None
+    )
     inverse = torch.rand(views, rays, samples, dtype=torch.float64)
     intervals = torch.rand(rays, samples, dtype=torch.float64)
     visibility, hit = visibility_and_hit(distribution, inverse, intervals)
@@ -92,12 +97,18 @@ def test_visibility_and_hit_equal_a_loop(with_visibility):
                 high = inverse[v, r, s] + intervals[r, s] / 2
                 seen = struck = 0
                 for k, weight in enumerate((random[v, r, s, 4], 1 - random[v, r, s, 4])):
+
                     def cdf(x, v=v, r=r, s=s, k=k):
-                        value = 1 / (1 + math.exp(-2 * (x - random[v, r, s, k]) * random[v, r, s, 2 + k] * 5))  # tanh as a logistic
+                        value = 1 / (
+                            1 + math.exp(-2 * (x - random[v, r, s, k]) * random[v, r, s, 2 + k] * 5)
+                        )  # tanh as a logistic
                         return value * (random[v, r, s, 5] if with_visibility else 1)
+
                     seen += weight * (1 - cdf(low))
                     struck += weight * (cdf(high) - cdf(low))
-                assert visibility[v, r, s] == pytest.approx(float(seen)) and hit[v, r, s] == pytest.approx(float(struck))
+                assert visibility[v, r, s] == pytest.approx(float(seen)) and hit[v, r, s] == pytest.approx(
+                    float(struck)
+                )
 
 
 def test_attention_equals_a_loop():
@@ -112,13 +123,15 @@ def test_attention_equals_a_loop():
             heads = []
             for h in range(4):
                 part = slice(4 * h, 4 * h + 4)
-                logits = [float(q[b, i, part] @ k[b, j, part]) / 2 if mask[b, i] else -1e9 for j in range(5)]
+                logits = [float((q[b, i, part] @ k[b, j, part]).detach()) / 2 if mask[b, i] else -1e9 for j in range(5)]
                 weights = np.exp(np.array(logits) - max(logits))
                 weights /= weights.sum()
                 heads.append(sum(w * v[b, j, part] for j, w in enumerate(weights)))
             y = attention.fc(torch.cat(heads)) + x[b, i]
             y = (y - y.mean()) / (y.var(unbiased=False) + 1e-6).sqrt()
-            np.testing.assert_allclose(result[b, i].detach(), (y * attention.layer_norm.weight + attention.layer_norm.bias).detach(), atol=1e-9)
+            np.testing.assert_allclose(
+                result[b, i].detach(), (y * attention.layer_norm.weight + attention.layer_norm.bias).detach(), atol=1e-9
+            )
 
 
 def test_sine_encoding_equals_its_formula():

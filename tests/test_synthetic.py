@@ -1,4 +1,5 @@
 """The generator: exact where it can be computed by hand, and never writing twice."""
+
 import numpy as np
 import pytest
 
@@ -13,8 +14,11 @@ GREY = Material.of((0.5, 0.5, 0.5))
 
 def simple_room() -> Room:
     """A floor, a ceiling and a turned box in front of the camera; the camera looks along +y from (0, 0, 1)."""
-    boxes = [box("floor", GREY, (-5, -5, -1), (5, 15, 0)), box("ceiling", GREY, (-5, -5, 3), (5, 15, 4)),
-             box("table", GREY, (-1, 3, 0), (1, 5, 2), rotation_z(np.pi / 4))]
+    boxes = [
+        box("floor", GREY, (-5, -5, -1), (5, 15, 0)),
+        box("ceiling", GREY, (-5, -5, 3), (5, 15, 4)),
+        box("table", GREY, (-1, 3, 0), (1, 5, 2), rotation_z(np.pi / 4)),
+    ]
     return Room(boxes, np.array([5, 15, 3.0]), np.array([[0, 2, 2.8]]), np.ones((1, 3)), np.ones(3))
 
 
@@ -60,8 +64,12 @@ def test_the_walk_is_smooth_inside_the_room_and_clear_of_things(seed):
     assert (positions > 0).all() and (positions < room.size).all()
     assert min(_distance(part, positions).min() for part in room.boxes) > CLEARANCE * 0.99
     assert np.linalg.norm(np.diff(positions, axis=0), axis=1).max() < 0.12
-    np.testing.assert_allclose(poses[:, :3, :3] @ poses[:, :3, :3].transpose(0, 2, 1), np.tile(np.eye(3), (80, 1, 1)), atol=1e-9)
-    assert (np.linalg.det(poses[:, :3, :3]) > 0).all() and (poses[:, 2, 1] < -0.5).all()  # the image's down is the world's
+    np.testing.assert_allclose(
+        poses[:, :3, :3] @ poses[:, :3, :3].transpose(0, 2, 1), np.tile(np.eye(3), (80, 1, 1)), atol=1e-9
+    )
+    assert (np.linalg.det(poses[:, :3, :3]) > 0).all() and (
+        poses[:, 2, 1] < -0.5
+    ).all()  # the image's down is the world's
 
 
 def test_rooms_differ_and_repeat_with_their_seed():

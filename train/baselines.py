@@ -1,20 +1,13 @@
 """What one gets without a network, for scale: the nearest reference, copied or warped by its depth."""
-from __future__ import annotations
 
-from typing import NamedTuple
+from __future__ import annotations
 
 import numpy as np
 import torch
 
 from dataset.views import Batch
 from network.geometry import pixel_grid, pixel_rays, project
-
-
-class Picture(NamedTuple):
-    """color (h, w, 3) uint8; classes (h, w) or None."""
-
-    color: np.ndarray
-    classes: np.ndarray | None
+from train.pictures import Picture
 
 
 def nearest_copied(batch: Batch) -> Picture:
@@ -31,7 +24,9 @@ def nearest_warped(batch: Batch) -> Picture:
     if nearest.depth is None:
         return copied
     cameras = nearest.cameras
-    centres, directions = pixel_rays(pixel_grid(*cameras.size, device=nearest.images.device)[None], cameras.poses[:1], cameras.Ks[:1])
+    centres, directions = pixel_rays(
+        pixel_grid(*cameras.size, device=nearest.images.device)[None], cameras.poses[:1], cameras.Ks[:1]
+    )
     depth = nearest.depth[0].reshape(-1)
     landed = project(centres[0] + directions[0] * depth[:, None], target)
     usable = landed.valid[0] & (landed.depth[0] > 0) & (depth > 0)

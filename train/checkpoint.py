@@ -1,4 +1,5 @@
 """Checkpoints: written whole or not at all, read without running code from them."""
+
 from __future__ import annotations
 
 import _codecs
@@ -19,8 +20,10 @@ from utils.files import atomic_write
 # Entries of a NeuRay checkpoint that S-Ray has no use for.
 NEURAY_EXTRAS = ("sph_fitter.",)
 # Published checkpoints hold their best metric as a numpy scalar. Rebuilding one runs nothing else.
-_NUMPY_SCALARS = [(np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar, name)
-                  for name in ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")]
+_NUMPY_SCALARS = [
+    (np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar, name)
+    for name in ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+]
 _SAFE = [*_NUMPY_SCALARS, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32)), _codecs.encode]
 
 
@@ -36,37 +39,62 @@ class Checkpoint:
     config: dict | None
 
 
-def save_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, best: float, config: dict) -> None:
+def save_checkpoint(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, best: float, config: dict
+) -> None:
     """Writes the published entries and the config; an interrupted or failed write leaves the old file as it was."""
-    content = {"network_state_dict": network.state_dict(), "optimizer_state_dict": optimizer.state_dict(),
-               "step": step, "best_para": float(best), "config": plain(config)}
+    content = {
+        "network_state_dict": network.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+        "step": step,
+        "best_para": float(best),
+        "config": plain(config),
+    }
     with atomic_write(path) as temporary:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # torch's zip writer reports a full disk as one
-            raise UserError(f"{path}: could not be written ({str(error).splitlines()[0]}); is the disk full? "
-                            "The file of before is still good") from None
+            raise UserError(
+                f"{path}: could not be written ({str(error).splitlines()[0]}); is the disk full? "
+                "The file of before is still good"
+            ) from None
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Reads a checkpoint onto the CPU. Raises UserError for anything that is not one, or that holds code."""
     path = Path(path)
+    _require_checkpoint_bytes(path)
     try:
         with torch.serialization.safe_globals(_SAFE):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such checkpoint") from None
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            raise UserError(f"{path}: holds code or objects instead of tensors; it was not loaded") from None
-        raise UserError(f"{path}: not a checkpoint") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IsADirectoryError, AttributeError):
+    except pickle.UnpicklingError:
+        raise UserError(f"{path}: holds code or objects besides tensors and numbers; it was not loaded") from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError):
         raise UserError(f"{path}: not a checkpoint, or cut short") from None
     if not isinstance(content, dict) or not isinstance(content.get("network_state_dict"), dict):
         raise UserError(f"{path}: not a checkpoint of this network (it has no network_state_dict)")
     network = {name.removeprefix("module."): value for name, value in content["network_state_dict"].items()}
-    return Checkpoint(path, network, content.get("optimizer_state_dict"), int(content.get("step", 0)),
-                      float(content.get("best_para", 0.0)), content.get("config"))
+    return Checkpoint(
+        path,
+        network,
+        content.get("optimizer_state_dict"),
+        int(content.get("step", 0)),
+        float(content.get("best_para", 0.0)),
+        content.get("config"),
+    )
+
+
+def _require_checkpoint_bytes(path: Path) -> None:
+    """Raises UserError unless the file is there and starts like a zip archive or a pickle."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such checkpoint") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    if start != b"PK" and not start.startswith(b"\x80"):
+        raise UserError(f"{path}: not a checkpoint")
 
 
 @dataclass(frozen=True)
@@ -91,13 +119,22 @@ def load_network(network: nn.Module, checkpoint: Checkpoint, allow_new_layers: b
     own = network.state_dict()
     theirs = checkpoint.network
     _require_same_classes(own, checkpoint)
-    report = LoadReport([name for name in own if name in theirs], [name for name in own if name not in theirs],
-                        [name for name in theirs if name not in own])
-    wrong = [f"{name} is {tuple(theirs[name].shape)} instead of {tuple(own[name].shape)}"
-             for name in report.loaded if theirs[name].shape != own[name].shape]
+    report = LoadReport(
+        [name for name in own if name in theirs],
+        [name for name in own if name not in theirs],
+        [name for name in theirs if name not in own],
+    )
+    wrong = [
+        f"{name} is {tuple(theirs[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in report.loaded
+        if theirs[name].shape != own[name].shape
+    ]
     wrong += [f"{name} is missing" for name in report.missing if not (allow_new_layers and NEW_LAYERS in name)]
-    wrong += [f"{name} is not in this network" for name in report.left_over
-              if not (allow_new_layers and name.startswith(NEURAY_EXTRAS))]
+    wrong += [
+        f"{name} is not in this network"
+        for name in report.left_over
+        if not (allow_new_layers and name.startswith(NEURAY_EXTRAS))
+    ]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise UserError(f"{checkpoint.path}: does not fit the network of this config: {wrong[0]}{more}")
@@ -109,4 +146,6 @@ def _require_same_classes(own: dict[str, torch.Tensor], checkpoint: Checkpoint) 
     name = "agg_net.agg_impl.semantic_fc2_new.bias"
     if name in own and name in checkpoint.network and own[name].shape != checkpoint.network[name].shape:
         theirs, ours = len(checkpoint.network[name]) - 1, len(own[name]) - 1
-        raise UserError(f"{checkpoint.path}: was trained for {theirs} classes, but the config asks for {ours} (num_classes)")
+        raise UserError(
+            f"{checkpoint.path}: was trained for {theirs} classes, but the config asks for {ours} (num_classes)"
+        )

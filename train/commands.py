@@ -1,4 +1,5 @@
 """What the commands do once they are called: parse, load the config, call."""
+
 from __future__ import annotations
 
 import argparse
@@ -6,7 +7,9 @@ import argparse
 import torch
 
 from train.checkpoint import load_checkpoint, load_network
-from train.evaluator import evaluate, report, summary_table, write_report
+from train.evaluator import evaluate, labels_of
+from train.pictures import PanelWriter
+from train.report import report, summary_table, write_report
 from train.run import build_network, choose_device, class_colors, run_folder, test_sets
 from train.settings import SCHEMA
 from train.trainer import Trainer
@@ -32,18 +35,23 @@ def evaluation() -> None:
     parser = _parser("Render the test frames of val_set_list and score them.")
     parser.add_argument("--model-path", required=True, help="checkpoint, for example data/model/<name>/model_best.pth")
     args = parser.parse_intermixed_args()
-    cfg = load_config(args.cfg, SCHEMA, args.overrides)
+    evaluate_model(load_config(args.cfg, SCHEMA, args.overrides), args.model_path)
+
+
+def evaluate_model(cfg, model_path: str) -> None:
+    """Scores a checkpoint on `val_set_list`; panels and tables go to the run's folder, the small table is printed."""
     device, folder = choose_device(cfg), run_folder(cfg)
-    checkpoint = load_checkpoint(args.model_path)
+    checkpoint = load_checkpoint(model_path)
     network = build_network(cfg, device)
     load_network(network, checkpoint)
     sets = test_sets(cfg)
     if not sets:
         raise UserError("`val_set_list` names no scenes to evaluate on")
-    result = evaluate(network, sets, class_colors(cfg, [test.scene for test in sets]), device, cfg.worker_num,
-                      folder / "panels", cfg.baselines)
+    colors = class_colors(cfg, [test.scene for test in sets])
+    with PanelWriter(folder / "panels", colors, labels_of(sets)) as write_panel:
+        result = evaluate(network, sets, device, cfg.worker_num, cfg.baselines, write_panel)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    content = report(result, {"name": cfg.name, "model": str(args.model_path), "step": checkpoint.step, "device": name})
+    content = report(result, {"name": cfg.name, "model": str(model_path), "step": checkpoint.step, "device": name})
     write_report(content, folder)
     say(summary_table(content))
-    say(f"\nnumbers: {folder / 'results.md'} and results.json\npictures: {folder / 'panels'}")
+    say(f"\nnumbers:  {folder / 'results.md'} and results.json\npictures: {folder / 'panels'}")

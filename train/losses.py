@@ -1,4 +1,5 @@
 """Losses: what was rendered, what is there -> a number."""
+
 from __future__ import annotations
 
 import torch

@@ -3,6 +3,7 @@
 A confusion matrix is (K, K+1) int64: rows are true classes, columns predicted ones, the last column
 "invalid". Pixels whose true class is ignored are not in it.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -51,8 +52,11 @@ def class_scores(matrix: np.ndarray) -> dict[str, float]:
     if not there.any():
         return {"miou": 0.0, "total_accuracy": 0.0, "class_average_accuracy": 0.0}
     hits = np.diagonal(matrix)
-    return {"miou": float(np.mean(class_ious(matrix)[there])), "total_accuracy": float(hits.sum() / truth.sum()),
-            "class_average_accuracy": float(np.mean(hits[there] / truth[there]))}
+    return {
+        "miou": float(np.mean(class_ious(matrix)[there])),
+        "total_accuracy": float(hits.sum() / truth.sum()),
+        "class_average_accuracy": float(np.mean(hits[there] / truth[there])),
+    }
 
 
 def commonest_class(matrices: list[np.ndarray]) -> list[np.ndarray]:

@@ -1,4 +1,5 @@
 """What every command needs of a config: the device, the run's folder, the network, the test sets, the colours."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -21,7 +22,9 @@ def choose_device(cfg) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
-        raise UserError(f"`device`: '{name}' is not there; auto uses a GPU where there is one, cpu always works") from None
+        raise UserError(
+            f"`device`: '{name}' is not there; auto uses a GPU where there is one, cpu always works"
+        ) from None
     return device
 
 
@@ -40,8 +43,10 @@ def build_network(cfg, device) -> Renderer:
 
 def test_sets(cfg) -> list[TestSet]:
     """The sets of `val_set_list`, each checked against the config."""
-    sets = [TestSet(name, cfg.data_root, cfg.train_dataset_cfg.min_wn, reference_labels=cfg.baselines)
-            for name in list_scenes(cfg.val_set_list, "val_set_list")]
+    sets = [
+        TestSet(name, cfg.data_root, cfg.train_dataset_cfg.min_wn, reference_labels=cfg.baselines)
+        for name in list_scenes(cfg.val_set_list, "val_set_list")
+    ]
     for test in sets:
         require_classes(cfg, test.scene)
     return sets
@@ -52,7 +57,9 @@ def require_classes(cfg, scene: Scene) -> None:
     if scene.labels is not None and cfg.render_label and scene.labels.ignore != cfg.num_classes:
         raise UserError(f"{scene.name}: has {scene.labels.ignore} classes, but num_classes is {cfg.num_classes}")
     if cfg.ignore_label not in (None, cfg.num_classes):
-        raise UserError(f"`ignore_label` is {cfg.ignore_label}, but the ignored class comes after the last one: {cfg.num_classes}")
+        raise UserError(
+            f"`ignore_label` is {cfg.ignore_label}, but the ignored class comes after the last one: {cfg.num_classes}"
+        )
 
 
 def class_colors(cfg, scenes: list[Scene]) -> np.ndarray:

@@ -1,4 +1,5 @@
 """The optimiser with its two parameter groups, and the learning rate."""
+
 from __future__ import annotations
 
 import torch
@@ -26,8 +27,9 @@ def build_optimizer(network: nn.Module, cfg) -> torch.optim.Optimizer:
     """Two groups in the published order: the parameters NeuRay has too, and the new ones."""
     named = list(network.named_parameters())
     groups = [[parameter for name, parameter in named if (NEW_LAYERS in name) == new] for new in (False, True)]
-    return OPTIMIZERS[cfg.optimizer_type]([{"params": group} for group in groups], lr=cfg.lr_cfg.lr_init,
-                                          weight_decay=cfg.lr_cfg.optim_args.weight_decay)
+    return OPTIMIZERS[cfg.optimizer_type](
+        [{"params": group} for group in groups], lr=cfg.lr_cfg.lr_init, weight_decay=cfg.lr_cfg.optim_args.weight_decay
+    )
 
 
 def learning_rate(step: int, lr_cfg) -> float:

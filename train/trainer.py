@@ -1,4 +1,5 @@
 """The training loop, from top to bottom."""
+
 from __future__ import annotations
 
 import math
@@ -8,7 +9,6 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
@@ -18,10 +18,12 @@ from dataset.render_dataset import TrainingSet, held_out_scenes, list_scenes
 from dataset.views import Batch
 from network.renderer import Prediction
 from train.checkpoint import load_checkpoint, load_network, save_checkpoint
-from train.evaluator import NETWORK, Evaluation, evaluate, summarise
+from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
 from train.losses import color_loss, semantic_loss
+from train.pictures import Frame, PanelWriter, make_panel
 from train.run import build_network, choose_device, class_colors, require_classes, run_folder, test_sets
 from train.schedule import build_optimizer, learning_rate, set_learning_rate
+from train.scores import summarise
 from utils.config import Setting, plain
 from utils.errors import UserError
 from utils.files import find_file
@@ -31,9 +33,9 @@ DEFAULTS = {
     "loss": ["render", "semantic"],
     "render_loss_scale": Setting(0.75, float, minimum=0),
     "semantic_loss_scale": Setting(0.25, float, minimum=0),
-    "use_nr_fine_loss": True,                            # colour loss of the fine pass too
-    "use_ray_mask": True,                                # only rays that enough views see have a colour loss
-    "load_pretrain": Setting(None, str),                 # weights to start from; a run of this name goes on instead
+    "use_nr_fine_loss": True,  # colour loss of the fine pass too
+    "use_ray_mask": True,  # only rays that enough views see have a colour loss
+    "load_pretrain": Setting(None, str),  # weights to start from; a run of this name goes on instead
     "total_step": Setting(300000, int, minimum=1),
     "val_interval": Setting(10000, int, minimum=1),
     "save_interval": Setting(5000, int, minimum=1),
@@ -117,8 +119,10 @@ class Trainer:
         if self.stopped_by is not None:
             say(f"{self.stopped_by}: saved step {self.step} in {self.latest}; the same command goes on from there")
         else:
-            say(f"trained {self.step} steps; the latest model is {self.latest}"
-                + (f", the best {self.best_file}" if self.best_file.is_file() else ""))
+            say(
+                f"trained {self.step} steps; the latest model is {self.latest}"
+                + (f", the best {self.best_file}" if self.best_file.is_file() else "")
+            )
 
     def _start_or_resume(self) -> None:
         if self.latest.is_file():
@@ -127,15 +131,22 @@ class Trainer:
             try:
                 self.optimizer.load_state_dict(checkpoint.optimizer)
             except (ValueError, KeyError, TypeError, AttributeError):
-                raise UserError(f"{self.latest}: its optimiser's state does not fit this config; give the run another name") from None
+                raise UserError(
+                    f"{self.latest}: its optimiser's state does not fit this config; give the run another name"
+                ) from None
             self.step, self.best = checkpoint.step, checkpoint.best
-            say(f"goes on from step {self.step} of {self.latest} (best {self.cfg.key_metric_name} so far: {self.best:.4f})")
+            say(
+                f"goes on from step {self.step} of {self.latest}"
+                + (f" (best {self.cfg.key_metric_name} so far: {self.best:.4f})" if math.isfinite(self.best) else "")
+            )
         elif self.cfg.load_pretrain is not None:
             try:
                 path = find_file(self.cfg.load_pretrain)
             except UserError:
-                raise UserError(f"`load_pretrain`: there is no file {self.cfg.load_pretrain}; "
-                                "load_pretrain=null starts from random weights") from None
+                raise UserError(
+                    f"`load_pretrain`: there is no file {self.cfg.load_pretrain}; "
+                    "load_pretrain=null starts from random weights"
+                ) from None
             report = load_network(self.network, load_checkpoint(path), allow_new_layers=True)
             say(f"starts from {path}: {report}")
 
@@ -169,7 +180,8 @@ class Trainer:
                 losses[f"color_{name}"] = cfg.render_loss_scale * color_loss(rendering.color, color, scored)
             if "semantic" in cfg.loss and rendering.logits is not None and query.labels is not None:
                 losses[f"semantic_{name}"] = cfg.semantic_loss_scale * semantic_loss(
-                    rendering.logits, query.labels[0, y, x], cfg.num_classes)
+                    rendering.logits, query.labels[0, y, x], cfg.num_classes
+                )
         if not losses:
             raise UserError(f"{batch.scene}: has no labels, and `loss` asks for nothing else; add render to it")
         error = (prediction.final.color.detach().clamp(0, 1) - color).square().mean()
@@ -178,19 +190,32 @@ class Trainer:
     def _report(self, progress: tqdm) -> None:
         """Fetches the latest steps from the device, checks them, shows and logs their means."""
         totals = torch.stack([sum(entry.losses.values()) for entry in self.log]).cpu()
-        for number, (total, entry) in enumerate(zip(totals.tolist(), self.log, strict=True), self.step - len(self.log) + 1):
+        for number, (total, entry) in enumerate(
+            zip(totals.tolist(), self.log, strict=True), self.step - len(self.log) + 1
+        ):
             if not math.isfinite(total):
                 kept = f"{self.latest} is as it was saved last" if self.latest.is_file() else "nothing was saved yet"
-                raise UserError(f"step {number}: the loss is {total} ({entry.frame}); training stops, {kept}. "
-                                "Lower lr_cfg.lr_init, or check that frame")
-        means = {name: torch.stack([entry.losses[name] for entry in self.log if name in entry.losses]).mean().item()
-                 for name in self.log[-1].losses}
+                raise UserError(
+                    f"step {number}: the loss is {total} ({entry.frame}); training stops, {kept}. "
+                    "Lower lr_cfg.lr_init, or check that frame"
+                )
+        means = {
+            name: torch.stack([entry.losses[name] for entry in self.log if name in entry.losses]).mean().item()
+            for name in self.log[-1].losses
+        }
         psnr = torch.stack([entry.psnr for entry in self.log]).mean().item()
         rays = len(self.log) * self.cfg.train_dataset_cfg.train_ray_num / self.stopwatch.lap()
-        progress.set_postfix(loss=f"{sum(means.values()):.4f}", psnr=f"{psnr:.2f}", rays=f"{rays:,.0f}/s", refresh=False)
-        for name, value in {**{f"loss/{name}": value for name, value in means.items()}, "loss/total": float(totals.mean()),
-                            "train/psnr": psnr, "train/grad_norm": self.log[-1].grad_norm.item(),
-                            "train/rays_per_second": rays, "train/lr": self.optimizer.param_groups[0]["lr"]}.items():
+        progress.set_postfix(
+            loss=f"{sum(means.values()):.4f}", psnr=f"{psnr:.2f}", rays=f"{rays:,.0f}/s", refresh=False
+        )
+        for name, value in {
+            **{f"loss/{name}": value for name, value in means.items()},
+            "loss/total": float(totals.mean()),
+            "train/psnr": psnr,
+            "train/grad_norm": self.log[-1].grad_norm.item(),
+            "train/rays_per_second": rays,
+            "train/lr": self.optimizer.param_groups[0]["lr"],
+        }.items():
             self.writer.add_scalar(name, value, self.step)
         self.log.clear()
 
@@ -199,13 +224,19 @@ class Trainer:
         if not self.test_sets:
             return
         self._report_pending()
-        panels = any(name.startswith("vis") for name in self.cfg.val_metric)
+        labels = labels_of(self.test_sets)
+        with PanelWriter(self.folder / "val", self.colors, labels) as write_panel:
 
-        def show(scene: str, panel: np.ndarray) -> None:
-            self.writer.add_image(f"val/{scene}", panel, self.step, dataformats="HWC")
+            def show(frame: Frame) -> None:
+                write_panel(frame)
+                if frame.index == 0:
+                    panel = make_panel(frame, self.colors, labels)
+                    self.writer.add_image(f"val/{frame.batch.scene}", panel, self.step, dataformats="HWC")
 
-        evaluation = evaluate(self.network, self.test_sets, self.colors, self.device, self.cfg.worker_num,
-                              self.folder / "val" if panels else None, on_panel=show if panels else None)
+            panels = any(name.startswith("vis") for name in self.cfg.val_metric)
+            evaluation = evaluate(
+                self.network, self.test_sets, self.device, self.cfg.worker_num, on_frame=show if panels else None
+            )
         value = evaluation.key_metric(self.cfg.key_metric_name)
         self._log_validation(evaluation, value)
         if value > self.best:
@@ -217,8 +248,10 @@ class Trainer:
         """No model is judged or saved before the steps that made it were checked."""
         for entry in self.log:
             if not math.isfinite(sum(entry.losses.values()).item()):
-                raise UserError(f"step {self.step}: the loss is not a number ({entry.frame}); training stops. "
-                                "Lower lr_cfg.lr_init, or check that frame")
+                raise UserError(
+                    f"step {self.step}: the loss is not a number ({entry.frame}); training stops. "
+                    "Lower lr_cfg.lr_init, or check that frame"
+                )
 
     def _log_validation(self, evaluation: Evaluation, value: float) -> None:
         summary = summarise(evaluation.scores[NETWORK])
@@ -234,6 +267,7 @@ class Trainer:
 
     def _listen_to_signals(self) -> None:
         """SIGINT and SIGTERM finish the step and save; a second one ends at once."""
+
         def note(number, _frame):
             if self.stopped_by is not None:
                 raise KeyboardInterrupt

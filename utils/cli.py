@@ -1,4 +1,5 @@
 """How the commands end: quietly, or with one line that says what is wrong."""
+
 from __future__ import annotations
 
 import errno
@@ -20,7 +21,9 @@ def run_command(main) -> None:
         sys.stderr.close()  # whoever read our output has gone
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            _fail(f"the disk is full ({error.filename or 'while writing'}); free some space and start the same command again")
+            _fail(
+                f"the disk is full ({error.filename or 'while writing'}); free some space and start the command again"
+            )
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             _fail(f"{error.filename}: may not be read or written here")
         raise

@@ -1,4 +1,5 @@
 """Colours for classes and depth."""
+
 from __future__ import annotations
 
 import colorsys

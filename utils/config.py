@@ -3,6 +3,7 @@
 A default is a plain value, whose type is then required; a nested dict; or a `Setting` where more is to
 be said. Unknown keys and ill-typed values are errors that name the file, the key and the nearest valid one.
 """
+
 from __future__ import annotations
 
 import difflib
@@ -133,7 +134,9 @@ def _check_section(values: dict, schema: dict, prefix: str, where, idle: list[st
     for key in values:
         if key not in schema:
             near = difflib.get_close_matches(str(key), [str(name) for name in schema], 1, cutoff=0.5)
-            hint = f"; did you mean `{prefix}{near[0]}`?" if near else f"; it takes {', '.join(sorted(map(str, schema)))}"
+            hint = (
+                f"; did you mean `{prefix}{near[0]}`?" if near else f"; it takes {', '.join(sorted(map(str, schema)))}"
+            )
             raise UserError(f"{where(prefix + str(key))}: unknown key `{prefix}{key}`{hint}")
     result = {}
     for key, default in schema.items():
@@ -175,8 +178,14 @@ def _check_value(value: Any, setting: Setting, name: str, where: str) -> Any:
     return value
 
 
-_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list",
-               dict: "a section of keys"}
+_TYPE_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a section of keys",
+}
 
 
 def _type_name(value: Any) -> str:

@@ -1,4 +1,5 @@
 """Reading and writing files so that damage is noticed and never caused."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,5 @@
 """What the commands say to a person: plain lines on the terminal, warnings once."""
+
 from __future__ import annotations
 
 import sys

@@ -1,4 +1,5 @@
 """Pictures that are put together from pictures: panels with titles, and class legends."""
+
 from __future__ import annotations
 
 import cv2
@@ -25,7 +26,7 @@ def grid(rows: list[list[tuple[str, np.ndarray]]]) -> np.ndarray:
             top, left = i * cell_height + TITLE_HEIGHT, j * cell_width + GAP
             text(canvas, title, left, top - 6)
             picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
-            canvas[top:top + picture.shape[0], left:left + picture.shape[1]] = picture
+            canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return canvas
 
 
@@ -40,6 +41,6 @@ def legend(names: list[str], colors: np.ndarray, width: int) -> np.ndarray:
         x += needed
     canvas = np.full((y + TITLE_HEIGHT, width, 3), BACKGROUND, np.uint8)
     for name, color, (x, y) in zip(names, colors, places, strict=True):
-        canvas[y + 4:y + 18, x:x + 18] = color
+        canvas[y + 4 : y + 18, x : x + 18] = color
         text(canvas, name, x + 22, y + 16)
     return canvas

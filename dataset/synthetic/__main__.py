@@ -1,4 +1,5 @@
 """Generates synthetic rooms: `python -m dataset.synthetic demo --out data/synthetic`."""
+
 from __future__ import annotations
 
 import argparse
@@ -16,12 +17,18 @@ from utils.errors import UserError
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dataset.synthetic", description=__doc__)
     parser.add_argument("size", choices=SIZES)
-    parser.add_argument("--out", type=Path, default=Path("data/synthetic"), help="folder to write to (default: %(default)s)")
-    parser.add_argument("--layout", choices=WRITERS, default="scannet", help="whose files to write (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/synthetic"), help="folder to write to (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--layout", choices=WRITERS, default="scannet", help="whose files to write (default: %(default)s)"
+    )
     parser.add_argument("--image", metavar="WxH", help="image size, for example 1296x968")
     parser.add_argument("--frames", type=int, help="frames of each room")
     parser.add_argument("--rooms", type=int, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="how many rooms")
-    parser.add_argument("--width", type=int, default=None, help="image width that the scene lists ask for (default: half, 320 at most)")
+    parser.add_argument(
+        "--width", type=int, default=None, help="image width that the scene lists ask for (default: half, 320 at most)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rooms made at once (default: one a core)")
     parser.add_argument("--debug", action="store_true")

@@ -1,4 +1,5 @@
 """Writes rooms to disk, several at once, and the lists of their names."""
+
 from __future__ import annotations
 
 import json
@@ -52,7 +53,9 @@ class Job:
     device: str
 
 
-def generate(root: Path, kind: str, size: Size, list_width: int | None = None, device: str = "cpu", workers: int = 1) -> None:
+def generate(
+    root: Path, kind: str, size: Size, list_width: int | None = None, device: str = "cpu", workers: int = 1
+) -> None:
     """Writes all rooms of a size and the lists train.txt, val.txt and test.txt of their database names.
 
     What is there already is not written again. Raises UserError if the folder holds rooms of another size.
@@ -76,7 +79,10 @@ def generate(root: Path, kind: str, size: Size, list_width: int | None = None, d
             with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
                 for done in as_completed([pool.submit(write_room, job) for job in jobs]):
                     progress.update(done.result())
-    say(f"{len(jobs)} rooms of {size.frames} frames are in {root} (lists: {', '.join(f'{split}.txt' for split in size.rooms)})")
+    say(
+        f"{len(jobs)} rooms of {size.frames} frames are in {root}, "
+        f"listed in {', '.join(f'{split}.txt' for split in size.rooms)}"
+    )
 
 
 def write_room(job: Job) -> int:
@@ -108,8 +114,10 @@ def _claim(path: Path, what: dict) -> None:
     if path.is_file():
         found = json.loads(path.read_text())
         if found != what:
-            raise UserError(f"{path.parent}: holds rooms of {found['frames']} frames at {found['image'][1]}x{found['image'][0]}; "
-                            "choose another --out, or remove that folder")
+            raise UserError(
+                f"{path.parent}: holds rooms of {found['frames']} frames at {found['image'][1]}x{found['image'][0]}; "
+                "choose another --out, or remove that folder"
+            )
     else:
         write_text(path, json.dumps(what))
 

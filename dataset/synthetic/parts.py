@@ -1,4 +1,5 @@
 """Boxes with a material: all that a synthetic room is made of."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -19,7 +20,9 @@ class Material:
     glow: float = 0.0  # light of its own, as if lit by so much
 
     @classmethod
-    def of(cls, color, pattern: str = "plain", scale: float = 0.1, contrast: float = 0.35, glow: float = 0.0) -> Material:
+    def of(
+        cls, color, pattern: str = "plain", scale: float = 0.1, contrast: float = 0.35, glow: float = 0.0
+    ) -> Material:
         """A material whose second colour is a darker shade of the first."""
         color = tuple(float(c) for c in color)
         return cls(color, tuple(c * (1 - contrast) for c in color), pattern, scale, glow)
@@ -42,7 +45,9 @@ class Box:
 def box(label: str, material: Material, low, high, tilt: np.ndarray | None = None) -> Box:
     """The box between two corners; `tilt` turns it about its own centre."""
     low, high = np.asarray(low, float), np.asarray(high, float)
-    return Box((low + high) / 2, np.maximum((high - low) / 2, 1e-3), np.eye(3) if tilt is None else tilt, label, material)
+    return Box(
+        (low + high) / 2, np.maximum((high - low) / 2, 1e-3), np.eye(3) if tilt is None else tilt, label, material
+    )
 
 
 def rotation_z(angle: float) -> np.ndarray:
@@ -58,5 +63,13 @@ def rotation_x(angle: float) -> np.ndarray:
 def pillar(label: str, material: Material, x: float, y: float, radius: float, low: float, high: float) -> list[Box]:
     """A nearly round upright column: three boxes turned by 30 degrees."""
     side = radius * np.cos(np.pi / 12)
-    return [box(label, material, (x - side, y - side * 0.7, low), (x + side, y + side * 0.7, high), rotation_z(k * np.pi / 3))
-            for k in range(3)]
+    return [
+        box(
+            label,
+            material,
+            (x - side, y - side * 0.7, low),
+            (x + side, y + side * 0.7, high),
+            rotation_z(k * np.pi / 3),
+        )
+        for k in range(3)
+    ]

@@ -3,6 +3,7 @@
 Light is view-independent (all surfaces are matt), so it is computed once per room on a grid over every
 face: area lights with soft shadows, and ambient light with occlusion. A picture then needs camera rays only.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from dataset.synthetic.room import Room
 
 CLASS_NAMES = tuple(SCANNET_CLASSES)
 IGNORED = len(CLASS_NAMES)
-OCCLUSION_REACH = 1.6   # metres within which things darken each other
+OCCLUSION_REACH = 1.6  # metres within which things darken each other
 LAMP_RADIUS = 0.35
-MOST_TEXELS = 40        # along one side of a face
+MOST_TEXELS = 40  # along one side of a face
 RAYS_AT_ONCE = 16384
 
 
@@ -68,16 +69,29 @@ class RayCaster:
         color = self._shade(points.reshape(-1, 3), hit[colored].reshape(-1)).reshape(*points.shape)
         srgb = (color * met[colored][..., None]).mean(0).clamp(0, 1) ** (1 / 2.2)
         classes = torch.where(met[0], self.classes[hit[0]], IGNORED)
-        return (srgb * 255).round().to(torch.uint8).cpu().numpy(), depth[0].cpu().numpy(), classes.to(torch.uint8).cpu().numpy()
+        return (
+            (srgb * 255).round().to(torch.uint8).cpu().numpy(),
+            depth[0].cpu().numpy(),
+            classes.to(torch.uint8).cpu().numpy(),
+        )
 
     def _camera_rays(self, K, camera_to_world, size, offsets) -> torch.Tensor:
         """(offsets, h, w, 3) in the world, of length 1 along the camera's z: a ray's parameter is z-depth."""
         height, width = size
-        y, x = torch.meshgrid(torch.arange(height, device=self.device, dtype=torch.float32),
-                              torch.arange(width, device=self.device, dtype=torch.float32), indexing="ij")
+        y, x = torch.meshgrid(
+            torch.arange(height, device=self.device, dtype=torch.float32),
+            torch.arange(width, device=self.device, dtype=torch.float32),
+            indexing="ij",
+        )
         shifts = self._tensor(offsets)[:, :, None, None]
-        camera = torch.stack([(x + shifts[:, 0] - K[0, 2]) / K[0, 0], (y + shifts[:, 1] - K[1, 2]) / K[1, 1],
-                              torch.ones(len(offsets), height, width, device=self.device)], -1)
+        camera = torch.stack(
+            [
+                (x + shifts[:, 0] - K[0, 2]) / K[0, 0],
+                (y + shifts[:, 1] - K[1, 2]) / K[1, 1],
+                torch.ones(len(offsets), height, width, device=self.device),
+            ],
+            -1,
+        )
         return camera @ self._tensor(camera_to_world[:3, :3]).T
 
     def _nearest_hits(self, directions, K, camera_to_world, size):
@@ -137,7 +151,11 @@ class RayCaster:
         p, n = points[inside] + 2e-3 * normals[inside], normals[inside]
         incoming = self._tensor(room.ambient) * self._openness(p, n, light.ambient_rays, generator)[:, None]
         for place, brightness in zip(room.lamps, room.brightness, strict=True):
-            incoming = incoming + self._tensor(brightness) * self._from_lamp(p, n, self._tensor(place), light.lamp_rays, generator)[:, None]
+            incoming = (
+                incoming
+                + self._tensor(brightness)
+                * self._from_lamp(p, n, self._tensor(place), light.lamp_rays, generator)[:, None]
+            )
         self.light[inside] = incoming
 
     def _texels(self, spacing: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -146,7 +164,9 @@ class RayCaster:
         for part in self.boxes:
             for axis in range(3):
                 u_axis, v_axis = (1, 0, 0)[axis], (2, 2, 1)[axis]
-                nu, nv = (int(np.clip(np.ceil(2 * part.half[i] / spacing) + 1, 2, MOST_TEXELS)) for i in (u_axis, v_axis))
+                nu, nv = (
+                    int(np.clip(np.ceil(2 * part.half[i] / spacing) + 1, 2, MOST_TEXELS)) for i in (u_axis, v_axis)
+                )
                 u, v = np.meshgrid(np.linspace(-0.98, 0.98, nu), np.linspace(-0.98, 0.98, nv), indexing="ij")
                 for side in (-1, 1):
                     local = np.zeros((nu * nv, 3))
@@ -165,8 +185,11 @@ class RayCaster:
         uniform = torch.rand(len(points), rays, 2, generator=generator).to(self.device)
         radius, angle = uniform[..., 0].sqrt(), 2 * torch.pi * uniform[..., 1]
         tangent, bitangent = _frame(normals)
-        directions = (tangent[:, None] * (radius * angle.cos())[..., None] + bitangent[:, None] * (radius * angle.sin())[..., None]
-                      + normals[:, None] * (1 - radius**2).clamp_min(0).sqrt()[..., None])
+        directions = (
+            tangent[:, None] * (radius * angle.cos())[..., None]
+            + bitangent[:, None] * (radius * angle.sin())[..., None]
+            + normals[:, None] * (1 - radius**2).clamp_min(0).sqrt()[..., None]
+        )
         distance = self._distance_to_anything(points, directions).clamp_max(OCCLUSION_REACH)
         return (distance / OCCLUSION_REACH).sqrt().mean(-1)
 
@@ -257,6 +280,7 @@ def _pattern(kind: torch.Tensor, u: torch.Tensor, v: torch.Tensor, salt: torch.T
         "fabric": 0.5 * _noise(u * 3, v * 3, salt) + 0.5 * _noise(u * 0.7, v * 0.7, salt + 9),
         "books": _hash(x, torch.zeros_like(y), salt) * (1 - joint) + joint,
         "painting": (_noise(u, v, salt) * 2 + _noise(u * 2.3, v * 2.3, salt + 5)).sin().abs() ** 0.7,
-        "brick": 0.3 * _hash(shifted.floor(), y, salt) + (((shifted - shifted.floor()) < 0.04) | ((v - y) < 0.08)).float() * 0.7,
+        "brick": 0.3 * _hash(shifted.floor(), y, salt)
+        + (((shifted - shifted.floor()) < 0.04) | ((v - y) < 0.08)).float() * 0.7,
     }
     return torch.stack([by_kind[name] for name in PATTERNS]).gather(0, kind[None])[0].clamp(0, 1)

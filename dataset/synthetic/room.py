@@ -1,4 +1,5 @@
 """A furnished room and a walk through it, from a seed. World: z up, metres, the floor at z = 0."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataset.synthetic import furniture
 from dataset.synthetic.parts import Box, Material, box, rotation_z
 
 WALL_THICKNESS = 0.12
-CLEARANCE = 0.3            # between the camera and anything
+CLEARANCE = 0.3  # between the camera and anything
 STEP_ANGLE = np.radians(2.2)  # of the walk around the room, from one frame to the next
 THEMES = {  # what stands along the walls, in the order in which it is tried
     "bedroom": ("bed", "cabinet", "desk", "bookshelf", "lamp", "chair", "plant", "boxes"),
@@ -38,8 +39,12 @@ def furnish(seed: int) -> Room:
     size = np.array([rng.uniform(4.2, 6.2), rng.uniform(3.8, 5.4), rng.uniform(2.45, 2.9)])
     boxes = _shell(rng, size)
     taken = [[] for _ in range(4)]  # what hangs on each wall: (from, to, lowest point)
-    floor: list[np.ndarray] = []    # footprints (x0, y0, x1, y1)
-    for maker, count in ((furniture.door, 1), (furniture.window, int(rng.integers(1, 3))), (furniture.picture, int(rng.integers(2, 4)))):
+    floor: list[np.ndarray] = []  # footprints (x0, y0, x1, y1)
+    for maker, count in (
+        (furniture.door, 1),
+        (furniture.window, int(rng.integers(1, 3))),
+        (furniture.picture, int(rng.integers(2, 4))),
+    ):
         for _ in range(count):
             boxes += _hang(rng, maker(rng), size, taken)
     theme = list(THEMES)[seed % len(THEMES)]
@@ -49,26 +54,54 @@ def furnish(seed: int) -> Room:
         boxes += _stand(rng, furniture.STANDING[name](rng), size, taken, floor)
     if theme != "bath":
         boxes += _dining_group(rng, size, floor)
-    lamps = np.stack([size * [rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75), 0.93] for _ in range(int(rng.integers(1, 3)))])
+    lamps = np.stack(
+        [size * [rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75), 0.93] for _ in range(int(rng.integers(1, 3)))]
+    )
     warmth = np.array([1.0, rng.uniform(0.82, 1.0), rng.uniform(0.65, 1.0)])
-    return Room(boxes, size, lamps, np.tile(warmth * rng.uniform(2.2, 3.2) / len(lamps), (len(lamps), 1)),
-                np.array([0.9, 0.95, 1.0]) * rng.uniform(0.35, 0.55))
+    return Room(
+        boxes,
+        size,
+        lamps,
+        np.tile(warmth * rng.uniform(2.2, 3.2) / len(lamps), (len(lamps), 1)),
+        np.array([0.9, 0.95, 1.0]) * rng.uniform(0.35, 0.55),
+    )
 
 
 def _shell(rng, size) -> list[Box]:
     x, y, z = size
     t = WALL_THICKNESS
     tone = rng.uniform(0.45, 0.85, 3)
-    walls = [Material.of(tone * rng.uniform(0.9, 1.05), rng.choice(["fabric", "stripes", "brick", "tiles"]), rng.uniform(0.12, 0.4),
-                         rng.uniform(0.06, 0.18)) for _ in range(4)]
-    ground = Material.of(furniture.WOODS[rng.integers(len(furniture.WOODS))] if rng.random() < 0.6 else rng.uniform(0.25, 0.7, 3),
-                         rng.choice(["planks", "tiles", "fabric"]), rng.uniform(0.12, 0.35), rng.uniform(0.2, 0.4))
-    rug = Material(tuple(rng.uniform(0.1, 0.8, 3)), tuple(rng.uniform(0.1, 0.8, 3)), rng.choice(["tiles", "stripes", "fabric"]), rng.uniform(0.1, 0.25))
+    walls = [
+        Material.of(
+            tone * rng.uniform(0.9, 1.05),
+            rng.choice(["fabric", "stripes", "brick", "tiles"]),
+            rng.uniform(0.12, 0.4),
+            rng.uniform(0.06, 0.18),
+        )
+        for _ in range(4)
+    ]
+    ground = Material.of(
+        furniture.WOODS[rng.integers(len(furniture.WOODS))] if rng.random() < 0.6 else rng.uniform(0.25, 0.7, 3),
+        rng.choice(["planks", "tiles", "fabric"]),
+        rng.uniform(0.12, 0.35),
+        rng.uniform(0.2, 0.4),
+    )
+    rug = Material(
+        tuple(rng.uniform(0.1, 0.8, 3)),
+        tuple(rng.uniform(0.1, 0.8, 3)),
+        rng.choice(["tiles", "stripes", "fabric"]),
+        rng.uniform(0.1, 0.25),
+    )
     centre, half = size[:2] * rng.uniform(0.4, 0.6, 2), rng.uniform(0.5, 0.9, 2)
-    return [box("floor", ground, (-t, -t, -t), (x + t, y + t, 0)), box("ceiling", Material.of((0.85, 0.85, 0.83), "fabric", 0.3, 0.05), (-t, -t, z), (x + t, y + t, z + t)),
-            box("wall", walls[0], (-t, -t, 0), (x + t, 0, z)), box("wall", walls[1], (x, -t, 0), (x + t, y + t, z)),
-            box("wall", walls[2], (-t, y, 0), (x + t, y + t, z)), box("wall", walls[3], (-t, -t, 0), (0, y + t, z)),
-            box("floor", rug, (*(centre - half), 0), (*(centre + half), 0.012))]
+    return [
+        box("floor", ground, (-t, -t, -t), (x + t, y + t, 0)),
+        box("ceiling", Material.of((0.85, 0.85, 0.83), "fabric", 0.3, 0.05), (-t, -t, z), (x + t, y + t, z + t)),
+        box("wall", walls[0], (-t, -t, 0), (x + t, 0, z)),
+        box("wall", walls[1], (x, -t, 0), (x + t, y + t, z)),
+        box("wall", walls[2], (-t, y, 0), (x + t, y + t, z)),
+        box("wall", walls[3], (-t, -t, 0), (0, y + t, z)),
+        box("floor", rug, (*(centre - half), 0), (*(centre + half), 0.012)),
+    ]
 
 
 def _hang(rng, parts, size, taken) -> list[Box]:
@@ -124,7 +157,12 @@ def _dining_group(rng, size, floor) -> list[Box]:
         for side in rng.permutation([0, np.pi])[: int(rng.integers(1, 3))]:
             facing = turn @ rotation_z(side)
             distance = (high[1] - low[1]) / 2 + 0.45
-            seats.append([part.moved(facing, place - facing @ np.array([rng.uniform(-0.2, 0.2), distance, 0])) for part in furniture.chair(rng)])
+            seats.append(
+                [
+                    part.moved(facing, place - facing @ np.array([rng.uniform(-0.2, 0.2), distance, 0]))
+                    for part in furniture.chair(rng)
+                ]
+            )
         footprints = [_footprint(parts) for parts in (moved, *seats)]
         if not any(_overlap(a, b) for a in footprints for b in floor):
             floor += footprints
@@ -155,8 +193,14 @@ def walk(room: Room, frames: int, seed: int) -> np.ndarray:
     phases, start = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0, 2 * np.pi)
     angle = start + STEP_ANGLE * np.arange(frames)
     radius = 0.24 + 0.05 * np.sin(1.7 * angle + phases[0])
-    positions = np.stack([middle[0] + room.size[0] * radius * np.cos(angle), middle[1] + room.size[1] * radius * np.sin(angle),
-                          1.5 + 0.13 * np.sin(2.3 * angle + phases[1])], -1)
+    positions = np.stack(
+        [
+            middle[0] + room.size[0] * radius * np.cos(angle),
+            middle[1] + room.size[1] * radius * np.sin(angle),
+            1.5 + 0.13 * np.sin(2.3 * angle + phases[1]),
+        ],
+        -1,
+    )
     positions = _keep_clear(room, positions)
     heading = angle + np.pi + 0.45 * np.sin(1.3 * angle + phases[2])
     pitch = 0.3 + 0.1 * np.sin(1.9 * angle + phases[3])
@@ -168,7 +212,7 @@ def walk(room: Room, frames: int, seed: int) -> np.ndarray:
 
 
 def _keep_clear(room: Room, positions: np.ndarray) -> np.ndarray:
-    """Raises the walk, all of it so that it stays smooth, until nothing is within CLEARANCE; the ceiling is the limit."""
+    """Raises the whole walk, so that it stays smooth, until nothing is within CLEARANCE; the ceiling is the limit."""
     for lift in np.arange(0, 0.8, 0.05):
         raised = np.minimum(positions + [0, 0, lift], [np.inf, np.inf, room.size[2] - CLEARANCE])
         if min(_distance(part, raised).min() for part in room.boxes) > CLEARANCE:

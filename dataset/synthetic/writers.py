@@ -1,4 +1,5 @@
 """Synthetic rooms as files in the layouts of ScanNet and Replica."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,18 +12,56 @@ from utils.files import write_image, write_text
 
 # Raw ids as ScanNet has them: several categories for a class, gaps, and a category that no class takes.
 CATEGORIES = {  # raw id: (category, class)
-    1: ("wall", "wall"), 3: ("floor", "floor"), 2: ("chair", "chair"), 23: ("office chair", "chair"), 4: ("table", "table"),
-    18: ("coffee table", "table"), 5: ("door", "door"), 7: ("cabinet", "cabinet"), 13: ("couch", "sofa"), 11: ("bed", "bed"),
-    9: ("window", "window"), 22: ("bookshelf", "bookshelf"), 15: ("picture", "picture"), 35: ("counter", "counter"),
-    14: ("desk", "desk"), 16: ("curtain", "curtain"), 27: ("refrigerator", "refrigerator"), 55: ("shower curtain", "shower curtain"),
-    17: ("toilet", "toilet"), 24: ("sink", "sink"), 71: ("bathtub", "bathtub"), 40: ("lamp", "otherfurniture"),
-    1163: ("object", "otherfurniture"), 41: ("ceiling", None),
+    1: ("wall", "wall"),
+    3: ("floor", "floor"),
+    2: ("chair", "chair"),
+    23: ("office chair", "chair"),
+    4: ("table", "table"),
+    18: ("coffee table", "table"),
+    5: ("door", "door"),
+    7: ("cabinet", "cabinet"),
+    13: ("couch", "sofa"),
+    11: ("bed", "bed"),
+    9: ("window", "window"),
+    22: ("bookshelf", "bookshelf"),
+    15: ("picture", "picture"),
+    35: ("counter", "counter"),
+    14: ("desk", "desk"),
+    16: ("curtain", "curtain"),
+    27: ("refrigerator", "refrigerator"),
+    55: ("shower curtain", "shower curtain"),
+    17: ("toilet", "toilet"),
+    24: ("sink", "sink"),
+    71: ("bathtub", "bathtub"),
+    40: ("lamp", "otherfurniture"),
+    1163: ("object", "otherfurniture"),
+    41: ("ceiling", None),
 }
 NYU40_CEILING = 22
-COLUMNS = ("id", "raw_category", "category", "count", "nyu40id", "eigen13id", "nyuClass", "nyu40class", "eigen13class",
-           "ModelNet40", "ModelNet10", "ShapeNetCore55", "synsetoffset", "wnsynsetid", "wnsynsetkey", "mpcat40", "mpcat40index")
-RAW_IDS = np.array([next(raw for raw, (_, name) in CATEGORIES.items() if name == wanted) for wanted in CLASS_NAMES]
-                   + [next(raw for raw, (_, name) in CATEGORIES.items() if name is None)], np.uint16)
+COLUMNS = (
+    "id",
+    "raw_category",
+    "category",
+    "count",
+    "nyu40id",
+    "eigen13id",
+    "nyuClass",
+    "nyu40class",
+    "eigen13class",
+    "ModelNet40",
+    "ModelNet10",
+    "ShapeNetCore55",
+    "synsetoffset",
+    "wnsynsetid",
+    "wnsynsetkey",
+    "mpcat40",
+    "mpcat40index",
+)
+RAW_IDS = np.array(
+    [next(raw for raw, (_, name) in CATEGORIES.items() if name == wanted) for wanted in CLASS_NAMES]
+    + [next(raw for raw, (_, name) in CATEGORIES.items() if name is None)],
+    np.uint16,
+)
 REPLICA_RAW_IDS = np.array([*REPLICA_CLASSES[: len(CLASS_NAMES)], 0], np.uint8)  # any 20 of Replica's classes
 LOST_POSE = np.full((4, 4), -np.inf)
 
@@ -32,7 +71,14 @@ def write_label_table(root: Path) -> None:
     rows = ["\t".join(COLUMNS)]
     for raw, (category, name) in sorted(CATEGORIES.items()):
         nyu40 = SCANNET_CLASSES[name][0] if name else NYU40_CEILING
-        values = {"id": raw, "raw_category": category, "category": category, "count": 1, "nyu40id": nyu40, "nyu40class": name or "ceiling"}
+        values = {
+            "id": raw,
+            "raw_category": category,
+            "category": category,
+            "count": 1,
+            "nyu40id": nyu40,
+            "nyu40class": name or "ceiling",
+        }
         rows.append("\t".join(str(values.get(column, "")) for column in COLUMNS))
     write_text(root / "scannet" / SCANNET_TABLE, "\n".join(rows) + "\n")
 
@@ -46,8 +92,12 @@ class ScanNetWriter:
         self.folder = root / "scannet" / room
 
     def files(self, frame: int) -> list[Path]:
-        return [self.folder / "color" / f"{frame}.jpg", self.folder / "depth" / f"{frame}.png",
-                self.folder / "label-filt" / f"{frame}.png", self.folder / "pose" / f"{frame}.txt"]
+        return [
+            self.folder / "color" / f"{frame}.jpg",
+            self.folder / "depth" / f"{frame}.png",
+            self.folder / "label-filt" / f"{frame}.png",
+            self.folder / "pose" / f"{frame}.txt",
+        ]
 
     def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
         """About ScanNet's field of view, the principal point a little off the middle."""
@@ -103,5 +153,3 @@ def _millimetres(depth: np.ndarray) -> np.ndarray:
 
 def _matrix(values: np.ndarray) -> str:
     return "\n".join(" ".join(f"{value:.9g}" for value in row) for row in values) + "\n"
-
-

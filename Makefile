@@ -1,0 +1,23 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed  ## rooms, training, pictures: a few minutes
+	$(RUN) -m train.demo
+
+test: $(VENV)/.installed  ## all tests; those of a GPU skip without one
+	$(RUN) -m pytest -q
+
+lint: $(VENV)/.installed
+	$(RUN) -m ruff check .
+
+$(VENV)/.installed: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one with PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) data/demo .pytest_cache .ruff_cache

@@ -1,0 +1,249 @@
+"""Training on tiny rooms: the loss falls, runs resume exactly, and what can go wrong is caught."""
+
+import math
+import multiprocessing
+import os
+import pickle
+import resource
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from network.renderer import Renderer
+from train.checkpoint import load_checkpoint, load_network, save_checkpoint
+from train.run import build_network
+from train.schedule import build_optimizer
+from train.trainer import Trainer
+from utils.errors import UserError
+
+
+def weights(path):
+    return load_checkpoint(path).network
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def saved(config, tmp_path):
+    """A small network's checkpoint and its config."""
+    cfg = config()
+    network = build_network(cfg, "cpu")
+    save_checkpoint(tmp_path / "model.pth", network, build_optimizer(network, cfg), 7, 0.5, cfg)
+    return tmp_path / "model.pth", cfg, network
+
+
+def test_the_loss_falls(config):
+    cfg = config(total_step=60, train_log_step=60, save_interval=60, lr_cfg={"lr_init": 3e-3})
+    trainer, totals = Trainer(cfg), []
+    step = trainer._train_step
+    trainer._train_step = lambda batch: totals.append(step(batch)) or totals[-1]
+    trainer.run()
+    losses = [sum(entry.losses.values()).item() for entry in totals]
+    assert len(losses) == 60 and np.mean(losses[-20:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(config):
+    whole = Trainer(config(name="whole"))
+    whole.run()
+    Trainer(config(name="parts", total_step=3)).run()
+    resumed = Trainer(config(name="parts"))
+    resumed.run()
+    assert resumed.step == whole.step == 6
+    a, b = load_checkpoint(whole.latest), load_checkpoint(resumed.latest)
+    assert_same(a.network, b.network)
+    for old, new in zip(a.optimizer["state"].values(), b.optimizer["state"].values(), strict=True):
+        assert torch.equal(old["exp_avg_sq"], new["exp_avg_sq"]) and old["step"] == new["step"]
+
+
+def test_worker_processes_give_the_same_run(config):
+    here, there = Trainer(config(name="here", total_step=3)), Trainer(config(name="there", total_step=3, worker_num=2))
+    here.run(), there.run()
+    assert_same(weights(here.latest), weights(there.latest))
+
+
+def test_a_signal_saves_and_the_next_run_goes_on(config, capsys):
+    whole = Trainer(config(name="whole"))
+    whole.run()
+    stopped = Trainer(config(name="stopped", save_interval=100))
+    step = stopped._train_step
+
+    def interrupted(batch):
+        if stopped.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(batch)
+
+    stopped._train_step = interrupted
+    stopped.run()
+    assert load_checkpoint(stopped.latest).step == 4
+    assert "SIGTERM: saved step 4" in capsys.readouterr().out
+    resumed = Trainer(config(name="stopped"))
+    resumed.run()
+    assert_same(weights(whole.latest), weights(resumed.latest))
+
+
+def test_validation_keeps_the_best_model_and_the_best_metric_is_resumed(config):
+    trainer = Trainer(config(total_step=4, val_interval=2))
+    trainer.run()
+    best = load_checkpoint(trainer.best_file)
+    assert best.step in (2, 4) and best.best == trainer.best > 0 and math.isfinite(best.best)
+    assert best.config["train_dataset_cfg"]["train_ray_num"] == 32
+    assert list((trainer.folder / "val").rglob("*.jpg")) and list((trainer.folder / "logs").iterdir())
+    again = Trainer(config(total_step=4))
+    again.run()
+    assert again.best == trainer.best
+
+
+def test_fine_tuning_starts_from_a_model_and_says_what_was_loaded(config, saved, capsys):
+    path, _, network = saved
+    name = "scannet/val_000/black_64"
+    trainer = Trainer(config(load_pretrain=str(path), train_set_list=[name], val_set_list=[name]))
+    trainer._start_or_resume()
+    assert_same(trainer.network.state_dict(), network.state_dict())
+    assert trainer.step == 0 and "loaded 338, missing 0, left over 0" in capsys.readouterr().out
+    assert not set(trainer.test_sets[0].split.tests) & set(trainer.training_set.frames[0])
+
+
+def test_pretraining_without_the_new_layers_and_with_neuray_extras(saved, config):
+    path, _, network = saved
+    content = torch.load(path, weights_only=True)
+    content["network_state_dict"] = {
+        f"module.{name}": value for name, value in content["network_state_dict"].items() if "_new" not in name
+    }
+    content["network_state_dict"]["module.sph_fitter.weight"] = torch.zeros(3)
+    content["best_para"] = np.float64(0.25)  # as the published files have it
+    torch.save(content, path)
+    other = build_network(config(seed=5), "cpu")
+    checkpoint = load_checkpoint(path)
+    report = load_network(other, checkpoint, allow_new_layers=True)
+    assert checkpoint.best == 0.25 and report.left_over == ["sph_fitter.weight"]
+    assert report.missing and all("_new" in name for name in report.missing)
+    assert torch.equal(other.dist_decoder.mean_decoder[0].weight, network.dist_decoder.mean_decoder[0].weight)
+    with pytest.raises(UserError, match="_new.* is missing"):
+        load_network(other, checkpoint)
+
+
+def test_differences_beyond_the_new_layers_are_errors_and_change_nothing(saved, config):
+    path, _, _ = saved
+    content = torch.load(path, weights_only=True)
+    del content["network_state_dict"]["image_encoder.conv1.weight"]
+    torch.save(content, path)
+    other = build_network(config(seed=5), "cpu")
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(UserError, match="image_encoder.conv1.weight is missing"):
+        load_network(other, load_checkpoint(path), allow_new_layers=True)
+    assert_same(before, other.state_dict())
+
+
+def test_another_number_of_classes(saved, config):
+    path, _, _ = saved
+    with pytest.raises(UserError, match=r"was trained for 20 classes, but the config asks for 51 \(num_classes\)"):
+        load_network(Renderer(config(num_classes=51)), load_checkpoint(path))
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("echo evil > evil.txt",))
+
+
+def test_files_that_are_no_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    torch.save({"network_state_dict": Evil()}, tmp_path / "code.pth")
+    (tmp_path / "plain_code.pth").write_bytes(pickle.dumps(Evil()))
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"network_state_dict": {"a": torch.zeros(1000)}}, tmp_path / "whole.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:-900])
+    for name, message in {
+        "text": "not a checkpoint",
+        "empty": "not a checkpoint",
+        "code": "holds code",
+        "list": "no network_state_dict",
+        "plain_code": "holds code",
+        "cut": "cut short",
+        "missing": "no such checkpoint",
+    }.items():
+        with pytest.raises(UserError, match=message) as caught:
+            load_checkpoint(tmp_path / f"{name}.pth")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "evil.txt").exists()
+
+
+def _save_with_little_disk(path, cfg):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    network = build_network(cfg, "cpu")
+    try:
+        save_checkpoint(path, network, build_optimizer(network, cfg), 8, 0.6, cfg)
+    except (UserError, OSError):
+        os._exit(3)
+    os._exit(0)
+
+
+def _save_and_die(path, cfg):
+    network = build_network(cfg, "cpu")
+    os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    save_checkpoint(path, network, build_optimizer(network, cfg), 8, 0.6, cfg)
+
+
+@pytest.mark.parametrize(("target", "code"), [(_save_with_little_disk, 3), (_save_and_die, -9)])
+def test_a_full_disk_or_a_kill_while_saving_leaves_the_old_file_good(target, code, saved):
+    path, cfg, network = saved
+    process = multiprocessing.get_context("spawn").Process(target=target, args=(path, cfg))
+    process.start()
+    process.join(120)
+    assert process.exitcode == code
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.step == 7
+    assert_same(checkpoint.network, network.state_dict())
+
+
+def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_model(config):
+    trainer = Trainer(config(total_step=6, save_interval=3, train_log_step=2))
+    step = trainer._train_step
+
+    def spoiled(batch):
+        if trainer.step == 4:
+            with torch.no_grad():
+                next(trainer.network.parameters()).fill_(math.nan)
+        return step(batch)
+
+    trainer._train_step = spoiled
+    with pytest.raises(UserError, match=r"step 5: the loss is nan \(scannet/train_00\d/black_64, frame \d+\)"):
+        trainer.run()
+    kept = load_checkpoint(trainer.latest)
+    assert kept.step == 3 and all(value.isfinite().all() for value in kept.network.values())
+
+
+def test_scenes_of_other_classes_are_refused(config, replica_rooms):
+    with pytest.raises(UserError, match="has 51 classes, but num_classes is 20"):
+        Trainer(config(data_root=str(replica_rooms), train_set_list=str(replica_rooms / "train.txt"), val_set_list=[]))
+    with pytest.raises(UserError, match="agg_net_cfg.num_classes is 51 but num_classes is 20"):
+        Trainer(config(agg_net_cfg={"num_classes": 51}))
+
+
+def test_variants_of_the_network_train(config, replica_rooms):
+    variants = [
+        {"fine_depth_use_all": True},
+        {"use_hierarchical_sampling": False},
+        {"render_label": False, "loss": ["render"]},
+        {
+            "agg_net_cfg": {"use_ptrans": False},
+            "fine_agg_net_cfg": {"ptrans_first": True},
+            "dist_decoder_cfg": {"use_vis": False},
+        },
+        {
+            "data_root": str(replica_rooms),
+            "train_set_list": str(replica_rooms / "train.txt"),
+            "val_set_list": [],
+            "num_classes": 51,
+        },
+    ]
+    for number, changes in enumerate(variants):
+        trainer = Trainer(config(name=f"variant{number}", total_step=1, **changes))
+        trainer.run()
+        assert trainer.latest.is_file()

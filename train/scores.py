@@ -1,0 +1,59 @@
+"""Scores of pictures, image by image, and their averages over images and scenes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from train.metrics import class_scores, commonest_class, confusion, drop_invalid, psnr, ssim
+from train.pictures import Picture
+
+AVERAGINGS = {
+    "per_image": "per image, then mean over a scene's images, then over scenes (the published one)",
+    "per_scene": "per scene from its pooled confusion matrix, then mean over scenes",
+    "pooled": "from one confusion matrix pooled over all images",
+    "per_image_dropping_invalid": 'as per_image, but pixels predicted "invalid" are dropped (as published; flatters)',
+}
+
+
+@dataclass
+class Score:
+    """Of one method on one scene, image by image: PSNR, SSIM and confusion matrices (the lists may be empty)."""
+
+    psnr: list[float] = field(default_factory=list)
+    ssim: list[float] = field(default_factory=list)
+    matrices: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, picture: Picture, target: Picture, classes: int) -> None:
+        self.psnr.append(psnr(picture.color, target.color))
+        self.ssim.append(ssim(picture.color, target.color))
+        if picture.classes is not None and target.classes is not None:
+            self.matrices.append(confusion(picture.classes, target.classes, classes))
+
+
+def score_commonest_class(scores: dict[str, Score]) -> dict[str, Score]:
+    """The score of giving every pixel the class that is commonest in all test frames."""
+    matrices = iter(commonest_class([matrix for score in scores.values() for matrix in score.matrices]))
+    return {scene: Score(matrices=[next(matrices) for _ in score.matrices]) for scene, score in scores.items()}
+
+
+def summarise(scores: dict[str, Score]) -> dict:
+    """Numbers of one method over scenes, by every averaging of AVERAGINGS that it has classes for."""
+    summary = {}
+    if any(score.psnr for score in scores.values()):
+        for name in ("psnr", "ssim"):
+            summary[name] = float(np.mean([np.mean(getattr(score, name)) for score in scores.values()]))
+    with_classes = [score.matrices for score in scores.values() if score.matrices]
+    if with_classes:
+        summary["per_image"] = _mean([_mean([class_scores(m) for m in matrices]) for matrices in with_classes])
+        summary["per_scene"] = _mean([class_scores(sum(matrices)) for matrices in with_classes])
+        summary["pooled"] = class_scores(sum(sum(matrices) for matrices in with_classes))
+        summary["per_image_dropping_invalid"] = _mean(
+            [_mean([class_scores(drop_invalid(m)) for m in matrices]) for matrices in with_classes]
+        )
+    return summary
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
