@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from dataset.replica import ReplicaScene
-from dataset.scannet import ScanNetScene
+from dataset.cache import DEFAULTS as CACHE_DEFAULTS
+from dataset.cache import Cache
+from dataset.replica import replica_scene
+from dataset.scannet import scannet_scene
 from dataset.scene import Scene, SceneName
 from dataset.view_selection import Split, require_frames, split_frames, test_references, training_references
 from dataset.views import Batch
@@ -19,7 +21,7 @@ from utils.errors import UserError
 from utils.files import find_file
 
 SPLITS = Path("configs/splits")
-SCENE_KINDS = {"scannet": ScanNetScene, "replica": ReplicaScene}
+SCENE_KINDS = {"scannet": scannet_scene, "replica": replica_scene}
 TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set_list` is given
     "scannet": "scannetv2_train_split.txt",
     "scannet_single": "scannet_single.txt",
@@ -27,6 +29,7 @@ TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set
 }
 DEFAULTS = {
     "data_root": "data",
+    **CACHE_DEFAULTS,
     "train_set_list": Setting(None, (list, str)),  # database names, or a file of them; None: by train_database_types
     "val_set_list": Setting([], (list, str)),  # likewise, or the published list of {name, cfg: {val_database_name}}
     "train_dataset_cfg": {
@@ -43,12 +46,12 @@ DEFAULTS = {
 }
 
 
-def open_scene(name: str, data_root: str | Path) -> Scene:
+def open_scene(name: str, data_root: str | Path, cache: Cache | None = None) -> Scene:
     """Opens the scene that a database name stands for. Raises UserError if it cannot be used."""
     parsed = SceneName.parse(name)
     if parsed.kind not in SCENE_KINDS:
         raise UserError(f"'{name}': unknown database type '{parsed.kind}'; there are {', '.join(SCENE_KINDS)}")
-    return SCENE_KINDS[parsed.kind](parsed, Path(data_root))
+    return Scene(SCENE_KINDS[parsed.kind](parsed, Path(data_root)), cache)
 
 
 def list_scenes(value: list | str, key: str) -> list[str]:
@@ -99,7 +102,7 @@ class TrainingSet(Dataset):
             raise UserError(
                 f"`train_dataset_cfg.max_wn` ({self.cfg.max_wn}) must be greater than min_wn ({self.cfg.min_wn})"
             )
-        self.scenes = [open_scene(name, cfg.data_root) for name in training_names(cfg)]
+        self.scenes = [open_scene(name, cfg.data_root, Cache.of(cfg)) for name in training_names(cfg)]
         if not self.scenes:
             raise UserError("`train_set_list` is empty: name at least one scene to train on")
         self.frames = [_training_frames(scene, held_out) for scene in self.scenes]
@@ -136,13 +139,13 @@ class TestSet(Dataset):
 
     __test__ = False  # not pytest's
 
-    def __init__(self, name: str, data_root: str | Path, references: int, reference_labels: bool = False):
-        self.scene = open_scene(name, data_root)
+    def __init__(self, scene: Scene, references: int, reference_labels: bool = False):
+        self.scene = scene
         self.split: Split = split_frames(self.scene.frame_ids)
         self.references = references
         self.reference_labels = reference_labels
-        require_frames(name, len(self.split.references), references, "frames in the reference pool")
-        require_frames(name, len(self.split.tests), 1, "test frames")
+        require_frames(scene.name, len(self.split.references), references, "frames in the reference pool")
+        require_frames(scene.name, len(self.split.tests), 1, "test frames")
 
     def __len__(self) -> int:
         return len(self.split.tests)

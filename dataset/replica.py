@@ -6,88 +6,61 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.cache import Frames
 from dataset.labels import replica_labels
-from dataset.scannet import image_size, numbered_files
-from dataset.scene import Scene, SceneName, view_size
+from dataset.scannet import image_size, numbered_files, usable_frames
+from dataset.scene import SceneFiles, SceneName
 from utils.errors import UserError
-from utils.files import read_color, read_map
-from utils.logging import warn
 
 DEPTH_RANGE = (0.1, 6.0)
 FIELD_OF_VIEW = np.pi / 2  # horizontal, of all renderings
 
 
-class ReplicaScene(Scene):
-    """The trajectory and the class names are read here, once; images when they are asked for."""
-
-    def __init__(self, name: SceneName, data_root: Path):
-        self.name = name.text
-        roots = [data_root / "Replica", data_root / "replica"]
-        self.folder = next((root / name.path for root in roots if (root / name.path).is_dir()), None)
-        if self.folder is None:
-            raise UserError(
-                f"{name.text}: there is no folder {roots[0] / name.path}; prepare the scene there or set data_root"
-            )
-        folders = {"rgb": "rgb_", "depth": "depth_", "semantic_class": "semantic_class_"}
-        self._files = {
-            kind: numbered_files(self.folder / kind, (".png", ".jpg"), prefix) for kind, prefix in folders.items()
-        }
-        if not self._files["rgb"]:
-            raise UserError(f"{name.text}: {self.folder / 'rgb'} has no images named rgb_0.png, rgb_1.png, …")
-        self.has_depth = bool(self._files["depth"])
-        info = next(
-            (
-                path
-                for path in (
-                    self.folder / "info_semantic.json",
-                    self.folder.parent / "info_semantic.json",
-                    self.folder.parent.parent / "info_semantic.json",
-                )
-                if path.is_file()
-            ),
-            None,
+def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
+    """Finds a sequence's files. Raises UserError if what every sequence needs is missing."""
+    roots = [data_root / "Replica", data_root / "replica"]
+    folder = next((root / name.path for root in roots if (root / name.path).is_dir()), None)
+    if folder is None:
+        raise UserError(
+            f"{name.text}: there is no folder {roots[0] / name.path}; prepare the scene there or set data_root"
         )
-        self.labels = replica_labels(info) if self._files["semantic_class"] else None
-        self.raw_size = image_size(self._files["rgb"][min(self._files["rgb"])])
-        self.size = view_size(name.width, self.raw_size)
-        height, width = self.raw_size
-        focal = width / 2 / np.tan(FIELD_OF_VIEW / 2)
-        self.K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-        self.depth_range = DEPTH_RANGE
-        self._find_usable_frames()
+    found = {
+        kind: numbered_files(folder / part, (".png", ".jpg"), f"{part}_")
+        for kind, part in {"color": "rgb", "depth": "depth", "labels": "semantic_class"}.items()
+    }
+    files = {kind: paths for kind, paths in found.items() if paths}
+    if "color" not in files:
+        raise UserError(f"{name.text}: {folder / 'rgb'} has no images named rgb_0.png, rgb_1.png, …")
+    info = next(
+        (
+            path
+            for path in (parent / "info_semantic.json" for parent in (folder, *folder.parents[:2]))
+            if path.is_file()
+        ),
+        None,
+    )
+    labels = replica_labels(info) if "labels" in files else None
+    raw_size = image_size(files["color"][min(files["color"])])
+    trajectory = folder / "traj_w_c.txt"
 
-    def _find_usable_frames(self) -> None:
-        poses = read_trajectory(self.folder / "traj_w_c.txt")
-        needed = [files for files in self._files.values() if files]
-        usable = [
-            number
-            for number in sorted(self._files["rgb"])
-            if number < len(poses) and np.isfinite(poses[number]).all() and all(number in files for files in needed)
-        ]
-        left_out = len(self._files["rgb"]) - len(usable)
-        self.skipped = {"no pose, depth or label": left_out} if left_out else {}
-        if not usable:
-            raise UserError(
-                f"{self.name}: none of the {left_out} frames has an image, a pose, and the depth and label "
-                "that other frames have"
-            )
-        if left_out:
-            warn(f"{self.name}: {left_out} of {len(self._files['rgb'])} frames are left out (no pose, depth or label)")
-        self.frame_ids = [str(number) for number in usable]
-        self.camera_to_world = poses[usable]
+    def find_frames() -> Frames:
+        poses = read_trajectory(trajectory)
+        return usable_frames(
+            name.text,
+            files,
+            {number: lambda pose=pose: pose for number, pose in enumerate(poses)},
+            intrinsics(raw_size),
+        )
 
-    def color_path(self, frame: str) -> Path:
-        return self._files["rgb"][int(frame)]
+    others = [trajectory, *([info] if info else [])]
+    return SceneFiles(name, files, others, raw_size, DEPTH_RANGE, labels, find_frames)
 
-    def read_color(self, frame: str) -> np.ndarray:
-        return read_color(self.color_path(frame))
 
-    def read_depth(self, frame: str) -> np.ndarray:
-        return read_map(self._files["depth"][int(frame)])
-
-    def read_classes(self, frame: str) -> np.ndarray:
-        path = self._files["semantic_class"][int(frame)]
-        return self.labels.classes(read_map(path), path)
+def intrinsics(size: tuple[int, int]) -> np.ndarray:
+    """(3, 3) of a rendering of `size` (h, w): square pixels, the principal point in the middle."""
+    height, width = size
+    focal = width / 2 / np.tan(FIELD_OF_VIEW / 2)
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
 
 
 def read_trajectory(path: Path) -> np.ndarray:

@@ -2,79 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
 
+from dataset.cache import Frames
 from dataset.labels import SCANNET_TABLE, scannet_labels
-from dataset.scene import Scene, SceneName, view_size
+from dataset.scene import SceneFiles, SceneName
 from utils.errors import UserError
-from utils.files import read_color, read_map
 from utils.logging import warn
 
 DEPTH_RANGE = (0.1, 10.0)
 COLOR_SUFFIXES = (".jpg", ".png")
+LOST = "tracking lost"
 
 
-class ScanNetScene(Scene):
-    """Poses, intrinsics and the label table are read here, once; images when they are asked for."""
+def scannet_scene(name: SceneName, data_root: Path) -> SceneFiles:
+    """Finds a scene's files. Raises UserError if what every scene needs is missing."""
+    folder = data_root / "scannet" / name.path
+    if not folder.is_dir():
+        raise UserError(f"{name.text}: there is no folder {folder}; prepare the scene there or set data_root")
+    found = {
+        "color": numbered_files(folder / "color", COLOR_SUFFIXES),
+        "depth": numbered_files(folder / "depth", (".png",)),
+        "labels": numbered_files(folder / "label-filt", (".png",)),
+    }
+    files = {kind: paths for kind, paths in found.items() if paths}
+    if "color" not in files:
+        raise UserError(f"{name.text}: {folder / 'color'} has no images named 0.jpg, 1.jpg, …")
+    poses = numbered_files(folder / "pose", (".txt",))
+    intrinsics, table = folder / "intrinsic" / "intrinsic_color.txt", data_root / "scannet" / SCANNET_TABLE
+    labels = scannet_labels(table) if "labels" in files else None
 
-    def __init__(self, name: SceneName, data_root: Path):
-        self.name = name.text
-        self.folder = data_root / "scannet" / name.path
-        if not self.folder.is_dir():
-            raise UserError(f"{name.text}: there is no folder {self.folder}; prepare the scene there or set data_root")
-        colors = numbered_files(self.folder / "color", COLOR_SUFFIXES)
-        if not colors:
-            raise UserError(f"{name.text}: {self.folder / 'color'} has no images named 0.jpg, 1.jpg, …")
-        self._colors = colors
-        self._maps = {kind: numbered_files(self.folder / kind, (".png",)) for kind in ("depth", "label-filt")}
-        self.has_depth = bool(self._maps["depth"])
-        self.labels = None
-        if self._maps["label-filt"]:
-            self.labels = scannet_labels(data_root / "scannet" / SCANNET_TABLE)
-        self.raw_size = image_size(colors[min(colors)])
-        self.size = view_size(name.width, self.raw_size)
-        self.K = read_matrix(self.folder / "intrinsic" / "intrinsic_color.txt")[:3, :3]
-        self.depth_range = DEPTH_RANGE
-        self._find_usable_frames()
+    def find_frames() -> Frames:
+        K = read_matrix(intrinsics)[:3, :3]
+        return usable_frames(
+            name.text, files, {number: lambda path=path: read_matrix(path) for number, path in poses.items()}, K
+        )
 
-    def _find_usable_frames(self) -> None:
-        poses = numbered_files(self.folder / "pose", (".txt",))
-        needed = {"pose": poses, **{kind: files for kind, files in self._maps.items() if files}}
-        self.skipped, usable = {}, {}
-        for number in sorted(self._colors):
-            missing = next((f"no {kind}" for kind, files in needed.items() if number not in files), None)
-            if missing is None:
-                pose = read_matrix(poses[number])
-                missing = None if np.isfinite(pose).all() else "tracking lost"
-            if missing is None:
-                usable[str(number)] = pose
-            else:
-                self.skipped[missing] = self.skipped.get(missing, 0) + 1
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.items())
-        if not usable:
-            raise UserError(f"{self.name}: none of the {len(self._colors)} frames is usable ({reasons})")
-        if set(self.skipped) - {"tracking lost"}:
-            warn(
-                f"{self.name}: {len(self._colors) - len(usable)} of {len(self._colors)} frames are left out ({reasons})"
-            )
-        self.frame_ids = list(usable)
-        self.camera_to_world = np.stack(list(usable.values()))
+    others = [*poses.values(), intrinsics, *([table] if labels else [])]
+    return SceneFiles(
+        name, files, others, image_size(files["color"][min(files["color"])]), DEPTH_RANGE, labels, find_frames
+    )
 
-    def color_path(self, frame: str) -> Path:
-        return self._colors[int(frame)]
 
-    def read_color(self, frame: str) -> np.ndarray:
-        return read_color(self.color_path(frame))
+def usable_frames(
+    scene: str, files: dict[str, dict[int, Path]], poses: dict[int, Callable[[], np.ndarray]], K: np.ndarray
+) -> Frames:
+    """The frames with a finite pose and an image of every kind in `files`, in numeric order; K (3, 3) is of all.
 
-    def read_depth(self, frame: str) -> np.ndarray:
-        return read_map(self._maps["depth"][int(frame)])
-
-    def read_classes(self, frame: str) -> np.ndarray:
-        path = self._maps["label-filt"][int(frame)]
-        return self.labels.classes(read_map(path), path)
+    poses: frame number -> what reads its camera-to-world matrix. Raises UserError if no frame is usable.
+    """
+    skipped: dict[str, int] = {}
+    usable: dict[int, np.ndarray] = {}
+    for number in sorted(files["color"]):
+        missing = next((f"no {kind}" for kind, paths in files.items() if number not in paths), None)
+        if missing is None and number not in poses:
+            missing = "no pose"
+        if missing is None:
+            pose = poses[number]()
+            missing = None if np.isfinite(pose).all() else LOST
+        if missing is None:
+            usable[number] = pose
+        else:
+            skipped[missing] = skipped.get(missing, 0) + 1
+    total = len(files["color"])
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
+    if not usable:
+        raise UserError(f"{scene}: none of the {total} frames is usable ({reasons})")
+    if set(skipped) - {LOST}:
+        warn(f"{scene}: {total - len(usable)} of {total} frames are left out ({reasons})")
+    return Frames(list(usable), np.stack(list(usable.values())), np.tile(K, (len(usable), 1, 1)), skipped)
 
 
 def numbered_files(folder: Path, suffixes: tuple[str, ...], prefix: str = "") -> dict[int, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import torch
 
+from dataset.cache import Cache, Frames
 from dataset.labels import LabelSet
 from dataset.views import Cameras, Views
 from utils.errors import UserError
+from utils.files import read_color, read_map
 
 NO_DEPTH_READING = 65535  # what some sensors write instead of 0
 
@@ -40,99 +42,135 @@ class SceneName:
         return cls(text.strip(), parts[0], "/".join(parts[1:-1]), int(width))
 
 
-class Scene:
-    """A scene on disk. Subclasses find the files; this class resizes, scales intrinsics and makes `Views`.
+@dataclass(frozen=True)
+class SceneFiles:
+    """What a kind of dataset knows of one of its scenes before any frame is read.
 
-    frame_ids: the usable frames in numeric order. camera_to_world: (N, 4, 4) float64, row by row theirs.
-    K: (3, 3) intrinsics at `raw_size`, the (height, width) of the colour files. size: (height, width) of
-    the views. labels: None where the scene has none. skipped: why frames are not usable -> how many.
+    files: of each kind that the scene has (color, depth, labels, mask), frame number -> image file.
+    others: further files that it depends on (poses, intrinsics, tables).
+    raw_size: (height, width) of the colour files. find_frames: reads the poses and says which frames are usable.
     """
 
-    name: str
-    frame_ids: list[str]
-    camera_to_world: np.ndarray
-    K: np.ndarray
+    name: SceneName
+    files: dict[str, dict[int, Path]]
+    others: list[Path]
     raw_size: tuple[int, int]
-    size: tuple[int, int]
     depth_range: tuple[float, float]
     labels: LabelSet | None
-    has_depth: bool
-    skipped: dict[str, int]
+    find_frames: Callable[[], Frames]
 
-    def color_path(self, frame: str) -> Path:
-        raise NotImplementedError
 
-    def read_color(self, frame: str) -> np.ndarray:
-        """(h, w, 3) uint8 RGB as on disk."""
-        raise NotImplementedError
+class Scene:
+    """A scene on disk, ready to give `Views` of its frames at the size that its name asks for.
 
-    def read_depth(self, frame: str) -> np.ndarray:
-        """(h, w) uint16 millimetres as on disk."""
-        raise NotImplementedError
+    frame_ids: the usable frames in numeric order. camera_to_world: (N, 4, 4) float64, row by row theirs.
+    size: (height, width) of the views. labels: None where the scene has none.
+    skipped: why frames are not usable -> how many.
+    """
 
-    def read_classes(self, frame: str) -> np.ndarray:
-        """(h, w) uint8 classes, at the size on disk."""
-        raise NotImplementedError
+    def __init__(self, source: SceneFiles, cache: Cache | None = None):
+        self.name = source.name.text
+        self.raw_size, self.depth_range, self.labels = source.raw_size, source.depth_range, source.labels
+        self.size = view_size(source.name.width, source.raw_size)
+        self._files = source.files
+        everything = [path for paths in source.files.values() for path in paths.values()] + source.others
+        self._store = cache.open(self.name, self.size, list(source.files), everything) if cache else None
+        frames = self._store.frames if self._store else None
+        if frames is None:
+            frames = source.find_frames()
+            if self._store:
+                self._store = self._store.create(frames)
+        self.frame_ids = [str(number) for number in frames.numbers]
+        self.camera_to_world, self.Ks, self.skipped = frames.camera_to_world, frames.Ks, frames.skipped
+        self._rows = {frame: row for row, frame in enumerate(self.frame_ids)}
 
     def __len__(self) -> int:
         return len(self.frame_ids)
 
+    @property
+    def has_depth(self) -> bool:
+        return "depth" in self._files
+
+    def path(self, frame: str, kind: str = "color") -> Path:
+        """The image file of a frame: color, depth, labels or mask."""
+        return self._files[kind][int(frame)]
+
     def centres(self, frames: Sequence[str]) -> np.ndarray:
         """Camera centres (N, 3) in metres."""
-        return self.camera_to_world[self._rows(frames), :3, 3]
+        return self.camera_to_world[[self._rows[frame] for frame in frames], :3, 3]
 
     def cameras(self, frames: Sequence[str]) -> Cameras:
         """The cameras of frames at this scene's image size."""
-        to_world = self.camera_to_world[self._rows(frames)]
+        rows = [self._rows[frame] for frame in frames]
+        to_world = self.camera_to_world[rows]
         rotations = to_world[:, :3, :3].transpose(0, 2, 1)
         poses = np.concatenate([rotations, -rotations @ to_world[:, :3, 3:]], -1)
-        count = len(frames)
         return Cameras(
             torch.from_numpy(poses).float(),
-            torch.from_numpy(scale_intrinsics(self.K, self.raw_size, self.size)).float().repeat(count, 1, 1),
-            torch.tensor(self.depth_range, dtype=torch.float32).repeat(count, 1),
+            torch.from_numpy(scale_intrinsics(self.Ks[rows], self.raw_size, self.size)).float(),
+            torch.tensor(self.depth_range, dtype=torch.float32).repeat(len(frames), 1),
             self.size,
         )
 
     def views(self, frames: Sequence[str], depth: bool = False, labels: bool = False) -> Views:
-        """Frames as `Views` of this scene's size; depth and labels where asked for and there."""
+        """Frames as `Views` of this scene's size, in storage types; depth and labels where asked for and there."""
+        wanted = {"color": True, "depth": depth, "labels": labels, "mask": True}
+        arrays = {
+            kind: torch.from_numpy(np.stack([self._read(kind, frame) for frame in frames]))
+            for kind, asked in wanted.items()
+            if asked and kind in self._files
+        }
+        if self._store:
+            self._store.release()
         return Views(
             self.cameras(frames),
-            _stack(self._color(frame) for frame in frames).permute(0, 3, 1, 2).contiguous(),
-            _stack(self._depth(frame) for frame in frames)[:, None] if depth and self.has_depth else None,
-            _stack(self._labels(frame) for frame in frames) if labels and self.labels is not None else None,
+            arrays["color"].permute(0, 3, 1, 2),
+            arrays["depth"][:, None] if "depth" in arrays else None,
+            arrays.get("labels"),
+            arrays["mask"][:, None] if "mask" in arrays else None,
         )
 
-    def _rows(self, frames: Sequence[str]) -> list[int]:
-        if not hasattr(self, "_row_of_frame"):
-            self._row_of_frame = {frame: row for row, frame in enumerate(self.frame_ids)}
-        return [self._row_of_frame[frame] for frame in frames]
+    def _read(self, kind: str, frame: str) -> np.ndarray:
+        """An image at this scene's size, from the cache if it has it."""
+        if self._store is None:
+            return self._decode(kind, frame)
+        row = self._rows[frame]
+        values = self._store.read(kind, row)
+        if values is None:
+            values = self._decode(kind, frame)
+            self._store.write(kind, row, values)
+        return values
 
-    def _color(self, frame: str) -> np.ndarray:
-        image = self.read_color(frame)
+    def _decode(self, kind: str, frame: str) -> np.ndarray:
+        path = self.path(frame, kind)
+        if kind == "color":
+            return self._decode_color(path)
+        values = read_map(path)
+        self._require_shape(values, frame, kind)
+        if kind == "depth":
+            depth = _resize_nearest(values, self.size)
+            return np.where(depth == NO_DEPTH_READING, 0, depth).astype(np.uint16)
+        if kind == "labels":
+            return _resize_nearest(self.labels.classes(values, path), self.size)
+        return _resize_nearest((values > 0).astype(np.uint8), self.size)
+
+    def _decode_color(self, path: Path) -> np.ndarray:
+        image = read_color(path)
         if image.shape[:2] != self.raw_size:
             raise UserError(
-                f"{self.color_path(frame)}: is {image.shape[1]}x{image.shape[0]}, but the scene's first frame "
+                f"{path}: is {image.shape[1]}x{image.shape[0]}, but the scene's first frame "
                 f"is {self.raw_size[1]}x{self.raw_size[0]} and they share one camera"
             )
         return cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_AREA)
 
-    def _depth(self, frame: str) -> np.ndarray:
-        depth = _resize_nearest(self._same_shape(self.read_depth(frame), frame, "depth"), self.size)
-        return np.where(depth == NO_DEPTH_READING, 0, depth).astype(np.uint16)
-
-    def _labels(self, frame: str) -> np.ndarray:
-        return _resize_nearest(self._same_shape(self.read_classes(frame), frame, "label"), self.size)
-
-    def _same_shape(self, values: np.ndarray, frame: str, kind: str) -> np.ndarray:
+    def _require_shape(self, values: np.ndarray, frame: str, kind: str) -> None:
         """Maps may be of another size than the colour image, but not of another shape."""
         ratio = (values.shape[1] / values.shape[0]) / (self.raw_size[1] / self.raw_size[0])
         if not 0.97 < ratio < 1.03:
             raise UserError(
-                f"{self.name}, frame {frame}: the {kind} image is {values.shape[1]}x{values.shape[0]}, but colour "
-                f"is {self.raw_size[1]}x{self.raw_size[0]}: they cannot be of the same frame"
+                f"{self.path(frame, kind)}: is {values.shape[1]}x{values.shape[0]}, but the frame's colour is "
+                f"{self.raw_size[1]}x{self.raw_size[0]}: they cannot be of the same frame"
             )
-        return values
 
 
 def view_size(width: int, raw_size: tuple[int, int]) -> tuple[int, int]:
@@ -141,20 +179,16 @@ def view_size(width: int, raw_size: tuple[int, int]) -> tuple[int, int]:
     return max(4, round(width * raw_size[0] / raw_size[1] / 4) * 4), width
 
 
-def scale_intrinsics(K: np.ndarray, raw_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Intrinsics (3, 3) of an image resized from `raw_size` to `size` (h, w): each axis by its own ratio,
+def scale_intrinsics(Ks: np.ndarray, raw_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Intrinsics (..., 3, 3) of images resized from `raw_size` to `size` (h, w): each axis by its own ratio,
     with pixel centres at integers, c' = s (c + 0.5) - 0.5."""
-    scaled = K.astype(np.float64)
+    scaled = Ks.astype(np.float64)
     for row, axis in ((0, 1), (1, 0)):
         ratio = size[axis] / raw_size[axis]
-        scaled[row] *= ratio
-        scaled[row, 2] += 0.5 * (ratio - 1)
+        scaled[..., row, :] *= ratio
+        scaled[..., row, 2] += 0.5 * (ratio - 1)
     return scaled
 
 
 def _resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-
-
-def _stack(arrays) -> torch.Tensor:
-    return torch.from_numpy(np.stack(list(arrays)))

@@ -59,6 +59,7 @@ class Views(Tensors):
     images: (V, 3, h, w) uint8, or float in [0, 1] after `.to(device)`.
     depth: (V, 1, h, w) uint16 millimetres, or float metres after `.to(device)`; 0 where unknown.
     labels: (V, h, w) uint8 classes, or int64 after `.to(device)`; `K` where ignored.
+    mask: (V, 1, h, w) uint8, 0 where the image shows nothing that counts (outside of an undistorted image, a person).
     A field is None where the scene does not have it or nobody asked for it.
     """
 
@@ -66,6 +67,7 @@ class Views(Tensors):
     images: torch.Tensor | None = None
     depth: torch.Tensor | None = None
     labels: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.cameras)
@@ -75,7 +77,7 @@ class Views(Tensors):
         moved = super().to(device)
         changes = {}
         if moved.images is not None and moved.images.dtype == torch.uint8:
-            changes["images"] = moved.images.float() / 255
+            changes["images"] = moved.images.contiguous().float() / 255
         if moved.depth is not None and moved.depth.dtype == torch.uint16:
             changes["depth"] = moved.depth.float() / 1000
         if moved.labels is not None:

@@ -48,6 +48,7 @@ def config(rooms, tmp_path):
         values = {
             "name": "run",
             "data_root": str(rooms),
+            "cache": False,
             "output_root": str(tmp_path / "model"),
             "device": "cpu",
             "worker_num": 0,

@@ -22,6 +22,7 @@ def run(*arguments, code=0):
 def small(rooms, out):
     return [
         f"data_root={rooms}",
+        f"cache_root={out / 'cache'}",
         f"output_root={out}",
         "device=cpu",
         "worker_num=1",

@@ -116,7 +116,7 @@ def test_labels_of_another_size_are_resized_to_the_image(room):
 
 def test_replica_camera_and_classes(replica_rooms):
     scene = open_scene("replica/train_000/Sequence_1/black_64", replica_rooms)
-    np.testing.assert_allclose(scene.K, [[32, 0, 31.5], [0, 32, 23.5], [0, 0, 1]])
+    np.testing.assert_allclose(scene.Ks[0], [[32, 0, 31.5], [0, 32, 23.5], [0, 0, 1]])
     assert scene.depth_range == (0.1, 6.0) and scene.labels.ignore == 51
     assert replica_labels(None).lookup[[3, 98, 0, 1]].tolist() == [0, 50, 51, 51]
 
@@ -186,7 +186,7 @@ def test_depth_range_is_widened_in_some_samples(config):
 
 def test_held_out_scenes_keep_their_test_frames_from_training(config, rooms):
     name = "scannet/val_000/black_64"
-    tests = set(TestSet(name, rooms, 3).split.tests)
+    tests = set(TestSet(open_scene(name, rooms), 3).split.tests)
     cfg = config(train_set_list=[name], val_set_list=[name])
     training = TrainingSet(cfg, 0, held_out_scenes([name.replace("64", "32")]))
     assert tests and not tests & set(training.frames[0])
@@ -194,7 +194,7 @@ def test_held_out_scenes_keep_their_test_frames_from_training(config, rooms):
 
 
 def test_test_set_renders_test_frames_from_the_pool(rooms):
-    test = TestSet("scannet/test_000/black_64", rooms, 4, reference_labels=True)
+    test = TestSet(open_scene("scannet/test_000/black_64", rooms), 4, reference_labels=True)
     assert len(test) == len(test.split.tests) > 1
     batch = test[1]
     assert batch.frame == test.split.tests[1] and batch.pixels is None and len(batch.references) == 4
@@ -319,8 +319,8 @@ def no_intrinsics(root):
         (remove_scene, r"there is no folder .*train_000"),
         (empty_scene, r"color has no images"),
         (unknown_label, r"label-filt/2.png: label ids 40000 are not in .*\.tsv"),
-        (labels_of_other_frames, r"none of the 48 frames is usable \(.*no label-filt"),
-        (label_of_another_shape, r"frame 2: the label image is 64x20, but colour is 64x48"),
+        (labels_of_other_frames, r"none of the 48 frames is usable \(.*no labels"),
+        (label_of_another_shape, r"label-filt/2.png: is 64x20, but the frame's colour is 64x48"),
         (no_table, r"tsv: the label table is missing"),
         (broken_table, r"tsv: not ScanNet's label table"),
         (no_intrinsics, r"intrinsic_color.txt: there is no such file"),
@@ -335,7 +335,7 @@ def test_damage_is_told_in_one_line(damage, message, room):
 
 def test_too_few_frames_for_the_references(config, rooms):
     with pytest.raises(UserError, match=r"frames in the reference pool, but 40 are needed"):
-        TestSet("scannet/test_000/black_64", rooms, 40)
+        TestSet(open_scene("scannet/test_000/black_64", rooms), 40)
     with pytest.raises(UserError, match=r"usable training frames, but 61 are needed"):
         TrainingSet(config(train_dataset_cfg={"min_wn": 60, "max_wn": 61}), 0)
 

@@ -1,0 +1,234 @@
+"""A cache of resized frames on disk, memory-mapped: each image is decoded once, whoever asks for it.
+
+A scene's entry is a folder <cache_root>/<scene>-<key> of one file a kind, all frames behind each other in
+their storage type, and a byte for each frame that says whether it is there. The key comes from the sizes and
+times of all source files, so a changed file leads to a new entry. Processes may fill an entry at the same time:
+they write the same bytes, and a frame counts only after its bytes are written.
+
+`python -m dataset.cache` lists the entries, `python -m dataset.cache clear` removes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.cli import run_command
+from utils.logging import say, warn
+
+DEFAULT_ROOT = "data/cache"
+DEFAULTS = {"cache": True, "cache_root": DEFAULT_ROOT, "cache_max_gb": 200.0}
+KINDS = {"color": (np.uint8, (3,)), "depth": (np.uint16, ()), "labels": (np.uint8, ()), "mask": (np.uint8, ())}
+KEY_LENGTH = 16
+FRAMES_FILE = "frames.npz"
+
+
+class Frames(NamedTuple):
+    """The usable frames of a scene: numbers (N), camera_to_world (N, 4, 4), Ks (N, 3, 3) at the files' size,
+    and why the others are not usable -> how many."""
+
+    numbers: list[int]
+    camera_to_world: np.ndarray
+    Ks: np.ndarray
+    skipped: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """root: the folder of all entries. max_bytes: above it, entries that were not used for longest are removed."""
+
+    root: Path
+    max_bytes: float
+
+    @classmethod
+    def of(cls, cfg) -> Cache | None:
+        """As the config's `cache`, `cache_root` and `cache_max_gb` say."""
+        return cls(Path(cfg.cache_root), cfg.cache_max_gb * 1e9) if cfg.cache else None
+
+    def open(self, scene: str, size: tuple[int, int], kinds: list[str], sources: list[Path]) -> Entry:
+        """The entry of a scene at a size; it may not exist yet."""
+        slug = scene.replace("/", "_")
+        return Entry(self, self.root / f"{slug}-{_key(scene, size, kinds, sources)}", size, tuple(kinds))
+
+    def make_room(self, needed: int, keep: Path) -> bool:
+        """Removes other versions of the entry `keep`, then what was not used for longest, until `needed` bytes fit.
+
+        Removing what another process has mapped does not harm it. Returns False if it cannot fit at all.
+        """
+        if needed > self.max_bytes:
+            return False
+        same_scene = keep.name[:-KEY_LENGTH]
+        entries = sorted(list_entries(self.root), key=lambda entry: entry.last_used)
+        for entry in [*entries]:
+            if entry.path != keep and entry.path.name[:-KEY_LENGTH] == same_scene:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                entries.remove(entry)
+        total = sum(entry.bytes for entry in entries if entry.path != keep)
+        for entry in entries:
+            if total + needed <= self.max_bytes:
+                break
+            if entry.path != keep:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                total -= entry.bytes
+        return True
+
+
+class Entry:
+    """The frames of one scene at one size. `frames` is None until `create` was called, by whomever."""
+
+    def __init__(self, cache: Cache, path: Path, size: tuple[int, int], kinds: tuple[str, ...]):
+        self.cache, self.path, self.size, self.kinds = cache, path, size, kinds
+        self._maps: dict[str, np.memmap] = {}
+        self.frames = _load_frames(path / FRAMES_FILE)
+        if self.frames is not None:
+            with contextlib.suppress(OSError):  # somebody else's cache may still be read
+                os.utime(path)  # its time says when it was last used
+
+    def create(self, frames: Frames) -> Entry | None:
+        """Makes room for all frames. Returns None, and says why, if it cannot be: then there is no cache."""
+        needed = len(frames.numbers) * sum(self._frame_bytes(kind) for kind in self.kinds)
+        try:
+            self.cache.root.mkdir(parents=True, exist_ok=True)
+            if not self.cache.make_room(needed, self.path):
+                warn(f"{self.path.name} would take {needed / 1e9:.1f} GB, more than cache_max_gb: it is not cached")
+                return None
+            temporary = Path(tempfile.mkdtemp(dir=self.cache.root, prefix=".new-"))
+            for kind in self.kinds:
+                _sparse_file(temporary / kind, len(frames.numbers) * self._frame_bytes(kind))
+                _sparse_file(temporary / f"{kind}.there", len(frames.numbers))
+            np.savez(
+                temporary / FRAMES_FILE,
+                numbers=frames.numbers,
+                camera_to_world=frames.camera_to_world,
+                Ks=frames.Ks,
+                skipped=json.dumps(frames.skipped),
+            )
+            try:
+                os.rename(temporary, self.path)
+            except OSError:  # another process was first
+                shutil.rmtree(temporary, ignore_errors=True)
+        except OSError as error:
+            warn(f"{self.cache.root}: no cache can be kept there ({error.strerror}); frames are decoded each time")
+            return None
+        self.frames = frames
+        return self
+
+    def read(self, kind: str, row: int) -> np.ndarray | None:
+        """A copy of a frame's image, or None if it is not there."""
+        return np.array(self._map(kind)[row]) if self._map(f"{kind}.there")[row] else None
+
+    def write(self, kind: str, row: int, values: np.ndarray) -> None:
+        """Adds a frame's image. A disk that is full or read-only is no error: the frame is just not kept."""
+        # Written through the file, not the map: a full disk is an error there and a crash here.
+        try:
+            _write_at(self.path / kind, row * values.nbytes, values.tobytes())
+            _write_at(self.path / f"{kind}.there", row, b"\1")
+        except OSError as error:
+            warn(f"{self.cache.root}: frames cannot be added to the cache ({error.strerror}); they are decoded each time")
+
+    def release(self) -> None:
+        """Gives mapped pages back to the system's file cache, so that they do not count as this process's memory."""
+        for values in self._maps.values():
+            values._mmap.madvise(mmap.MADV_DONTNEED)
+
+    def _map(self, name: str) -> np.memmap:
+        if name not in self._maps:
+            kind, _, flags = name.partition(".")
+            dtype, tail = KINDS[kind]
+            shape = (len(self.frames.numbers), *(() if flags else (*self.size, *tail)))
+            self._maps[name] = np.memmap(self.path / name, np.uint8 if flags else dtype, "r", shape=shape)
+        return self._maps[name]
+
+    def _frame_bytes(self, kind: str) -> int:
+        dtype, tail = KINDS[kind]
+        return int(np.prod((*self.size, *tail))) * np.dtype(dtype).itemsize
+
+    def __getstate__(self):
+        return {**self.__dict__, "_maps": {}}  # another process maps the files itself
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An entry as `python -m dataset.cache` lists it: its folder, bytes on disk, when it was last used."""
+
+    path: Path
+    bytes: int
+    last_used: float
+
+
+def list_entries(root: Path) -> list[Listed]:
+    """The entries below a cache folder; those that vanish meanwhile are left out."""
+    entries = []
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        try:
+            if (path / FRAMES_FILE).is_file():
+                size = sum(file.stat().st_blocks * 512 for file in path.iterdir())
+                entries.append(Listed(path, size, path.stat().st_mtime))
+        except OSError:
+            continue
+    return entries
+
+
+def _key(scene: str, size: tuple[int, int], kinds: list[str], sources: list[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=KEY_LENGTH // 2)
+    digest.update(repr((scene, size, kinds)).encode())
+    for path in sorted(sources):
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue  # whoever reads it says that it is missing
+        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _load_frames(path: Path) -> Frames | None:
+    try:
+        with np.load(path) as arrays:
+            return Frames(
+                arrays["numbers"].tolist(), arrays["camera_to_world"], arrays["Ks"], json.loads(str(arrays["skipped"]))
+            )
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _write_at(path: Path, offset: int, data: bytes) -> None:
+    with open(path, "r+b", buffering=0) as file:
+        file.seek(offset)
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _sparse_file(path: Path, size: int) -> None:
+    with open(path, "wb") as file:
+        file.truncate(size)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dataset.cache", description="List or clear the cache of frames.")
+    parser.add_argument("action", nargs="?", choices=("list", "clear"), default="list")
+    parser.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT))
+    parser.add_argument("--debug", action="store_true")
+    args = parser.parse_args()
+    entries = list_entries(args.root)
+    for entry in entries:
+        say(f"{entry.bytes / 1e9:8.3f} GB  {entry.path.name}")
+        if args.action == "clear":
+            shutil.rmtree(entry.path)
+    total = sum(entry.bytes for entry in entries) / 1e9
+    say(f"{total:8.3f} GB  in {len(entries)} scenes of {args.root}" + (", removed" if args.action == "clear" else ""))
+
+
+if __name__ == "__main__":
+    run_command(main)
