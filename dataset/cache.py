@@ -136,7 +136,7 @@ class Entry:
             _write_at(self.path / kind, row * values.nbytes, values.tobytes())
             _write_at(self.path / f"{kind}.there", row, b"\1")
         except OSError as error:
-            warn(f"{self.cache.root}: frames cannot be added to the cache ({error.strerror}); they are decoded each time")
+            warn(f"{self.cache.root}: the cache cannot grow ({error.strerror}); frames are decoded each time")
 
     def release(self) -> None:
         """Gives mapped pages back to the system's file cache, so that they do not count as this process's memory."""

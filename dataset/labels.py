@@ -145,6 +145,18 @@ def scannet_labels(table: Path) -> LabelSet:
     return LabelSet(names, colors, lookup, str(table))
 
 
+def capture_labels(names: tuple[str, ...], source: str) -> LabelSet:
+    """Classes of a capture of one's own: raw ids are class numbers, 255 is to be ignored."""
+    if len(names) >= UNKNOWN:
+        raise UserError(f"{source}: {len(names)} classes are too many (at most {UNKNOWN - 1})")
+    lookup = np.full(256, UNKNOWN, np.uint8)
+    lookup[: len(names)] = np.arange(len(names))
+    lookup[255] = len(names)
+    return LabelSet(
+        names, np.concatenate([distinct_colors(len(names)), [INVALID_COLOR]]).astype(np.uint8), lookup, source
+    )
+
+
 @lru_cache(maxsize=64)
 def replica_labels(info: Path | None) -> LabelSet:
     """Replica's 51 classes of the Semantic-NeRF renderings; `info` is an `info_semantic.json` with their names."""

@@ -14,14 +14,15 @@ from dataset.cache import Cache
 from dataset.replica import replica_scene
 from dataset.scannet import scannet_scene
 from dataset.scene import Scene, SceneName
-from dataset.view_selection import Split, require_frames, split_frames, test_references, training_references
-from dataset.views import Batch
+from dataset.transforms import transforms_scene
+from dataset.view_selection import require_frames, test_references, training_references
+from dataset.views import Batch, Views
 from utils.config import Setting, no_effect
 from utils.errors import UserError
 from utils.files import find_file
 
 SPLITS = Path("configs/splits")
-SCENE_KINDS = {"scannet": scannet_scene, "replica": replica_scene}
+SCENE_KINDS = {"scannet": scannet_scene, "replica": replica_scene, "transforms": transforms_scene}
 TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set_list` is given
     "scannet": "scannetv2_train_split.txt",
     "scannet_single": "scannet_single.txt",
@@ -105,7 +106,7 @@ class TrainingSet(Dataset):
         self.scenes = [open_scene(name, cfg.data_root, Cache.of(cfg)) for name in training_names(cfg)]
         if not self.scenes:
             raise UserError("`train_set_list` is empty: name at least one scene to train on")
-        self.frames = [_training_frames(scene, held_out) for scene in self.scenes]
+        self.frames = [scene.training_frames(_scene_key(scene.name) in held_out) for scene in self.scenes]
         for scene, frames in zip(self.scenes, self.frames, strict=True):
             require_frames(scene.name, len(frames), self.cfg.max_wn, "usable training frames")
         self.weights = _scene_weights(self.scenes, self.cfg.type2sample_weights)
@@ -122,7 +123,7 @@ class TrainingSet(Dataset):
         return Batch(
             _stretch_range(reference_views, stretch),
             _stretch_range(query_view, stretch),
-            random_pixels(scene.size, self.cfg.train_ray_num, rng),
+            random_pixels(query_view, self.cfg.train_ray_num, rng),
             scene.name,
             frames[query],
         )
@@ -141,7 +142,7 @@ class TestSet(Dataset):
 
     def __init__(self, scene: Scene, references: int, reference_labels: bool = False):
         self.scene = scene
-        self.split: Split = split_frames(self.scene.frame_ids)
+        self.split = scene.split()
         self.references = references
         self.reference_labels = reference_labels
         require_frames(scene.name, len(self.split.references), references, "frames in the reference pool")
@@ -157,16 +158,15 @@ class TestSet(Dataset):
         return Batch(references, self.scene.views([frame], depth=True, labels=True), None, self.scene.name, frame)
 
 
-def random_pixels(size: tuple[int, int], count: int, rng: np.random.Generator) -> torch.Tensor:
-    """`count` pixels (count, 2) of x, y, all different where the image has so many."""
-    height, width = size
-    chosen = rng.choice(height * width, count, replace=count > height * width)
+def random_pixels(view: Views, count: int, rng: np.random.Generator) -> torch.Tensor:
+    """`count` pixels (count, 2) of x, y inside a view's mask, all different where there are so many."""
+    height, width = view.cameras.size
+    allowed = None if view.mask is None else np.flatnonzero(view.mask[0].numpy())
+    if allowed is None or not len(allowed):  # a mask that leaves nothing says nothing
+        allowed = height * width
+    total = allowed if isinstance(allowed, int) else len(allowed)
+    chosen = rng.choice(allowed, count, replace=count > total)
     return torch.from_numpy(np.stack([chosen % width, chosen // width], -1)).float()
-
-
-def _training_frames(scene: Scene, held_out: set[str]) -> list[str]:
-    tests = set(split_frames(scene.frame_ids).tests) if _scene_key(scene.name) in held_out else set()
-    return [frame for frame in scene.frame_ids if frame not in tests]
 
 
 def held_out_scenes(names: list[str]) -> set[str]:

@@ -45,12 +45,8 @@ def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
 
     def find_frames() -> Frames:
         poses = read_trajectory(trajectory)
-        return usable_frames(
-            name.text,
-            files,
-            {number: lambda pose=pose: pose for number, pose in enumerate(poses)},
-            intrinsics(raw_size),
-        )
+        K = intrinsics(raw_size)
+        return usable_frames(name.text, files, lambda number: poses[number] if number < len(poses) else None, K)
 
     others = [trajectory, *([info] if info else [])]
     return SceneFiles(name, files, others, raw_size, DEPTH_RANGE, labels, find_frames)

@@ -39,7 +39,7 @@ def scannet_scene(name: SceneName, data_root: Path) -> SceneFiles:
     def find_frames() -> Frames:
         K = read_matrix(intrinsics)[:3, :3]
         return usable_frames(
-            name.text, files, {number: lambda path=path: read_matrix(path) for number, path in poses.items()}, K
+            name.text, files, lambda number: read_matrix(poses[number]) if number in poses else None, K
         )
 
     others = [*poses.values(), intrinsics, *([table] if labels else [])]
@@ -49,21 +49,19 @@ def scannet_scene(name: SceneName, data_root: Path) -> SceneFiles:
 
 
 def usable_frames(
-    scene: str, files: dict[str, dict[int, Path]], poses: dict[int, Callable[[], np.ndarray]], K: np.ndarray
+    scene: str, files: dict[str, dict[int, Path]], read_pose: Callable[[int], np.ndarray | None], K: np.ndarray
 ) -> Frames:
     """The frames with a finite pose and an image of every kind in `files`, in numeric order; K (3, 3) is of all.
 
-    poses: frame number -> what reads its camera-to-world matrix. Raises UserError if no frame is usable.
+    read_pose: frame number -> camera-to-world (4, 4), None if there is none. Raises UserError if no frame is usable.
     """
     skipped: dict[str, int] = {}
     usable: dict[int, np.ndarray] = {}
     for number in sorted(files["color"]):
         missing = next((f"no {kind}" for kind, paths in files.items() if number not in paths), None)
-        if missing is None and number not in poses:
-            missing = "no pose"
         if missing is None:
-            pose = poses[number]()
-            missing = None if np.isfinite(pose).all() else LOST
+            pose = read_pose(number)
+            missing = "no pose" if pose is None else None if np.isfinite(pose).all() else LOST
         if missing is None:
             usable[number] = pose
         else:

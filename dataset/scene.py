@@ -12,6 +12,7 @@ import torch
 
 from dataset.cache import Cache, Frames
 from dataset.labels import LabelSet
+from dataset.view_selection import Split, split_frames
 from dataset.views import Cameras, Views
 from utils.errors import UserError
 from utils.files import read_color, read_map
@@ -49,6 +50,7 @@ class SceneFiles:
     files: of each kind that the scene has (color, depth, labels, mask), frame number -> image file.
     others: further files that it depends on (poses, intrinsics, tables).
     raw_size: (height, width) of the colour files. find_frames: reads the poses and says which frames are usable.
+    split: the capture's own, in frame numbers; None for the published rule.
     """
 
     name: SceneName
@@ -58,6 +60,7 @@ class SceneFiles:
     depth_range: tuple[float, float]
     labels: LabelSet | None
     find_frames: Callable[[], Frames]
+    split: Split | None = None
 
 
 class Scene:
@@ -83,6 +86,17 @@ class Scene:
         self.frame_ids = [str(number) for number in frames.numbers]
         self.camera_to_world, self.Ks, self.skipped = frames.camera_to_world, frames.Ks, frames.skipped
         self._rows = {frame: row for row, frame in enumerate(self.frame_ids)}
+        self.own_split = source.split and Split(*[[f for f in part if f in self._rows] for part in source.split])
+
+    def split(self) -> Split:
+        """Its reference pool and test frames."""
+        return self.own_split or split_frames(self.frame_ids)
+
+    def training_frames(self, hold_out_tests: bool) -> list[str]:
+        """Frames to train on: those that a capture lists for it, or all; without the test frames if asked to."""
+        frames = self.frame_ids if self.own_split is None else self.own_split.references
+        left_out = set(self.split().tests) if hold_out_tests else set()
+        return [frame for frame in frames if frame not in left_out]
 
     def __len__(self) -> int:
         return len(self.frame_ids)

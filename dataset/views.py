@@ -82,6 +82,8 @@ class Views(Tensors):
             changes["depth"] = moved.depth.float() / 1000
         if moved.labels is not None:
             changes["labels"] = moved.labels.long()
+        if moved.mask is not None:
+            changes["mask"] = moved.mask.float()
         return replace(moved, **changes)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dataset.views import Views
@@ -21,8 +22,9 @@ MAX_DEPTH_DIFFERENCE = 1.5  # in units of the view's inverse depth range
 class DepthInitNet(nn.Module):
     """Reads the geometry off depth maps, and how well they agree between the views."""
 
-    def __init__(self):
+    def __init__(self, fill_holes: bool):
         super().__init__()
+        self.fill_holes = fill_holes
         stem = nn.Conv2d(12, 32, 8, stride=2, padding=2, bias=False, padding_mode="reflect")
         self.res_net = ResUNet(stem, stages=(2, 2, 2))
         self.depth_skip = nn.Sequential(nn.Conv2d(1, 8, 2, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 2, stride=2))
@@ -33,18 +35,44 @@ class DepthInitNet(nn.Module):
         if views.depth is None:
             raise UserError("init_net_type: depth needs depth maps of the reference views, and this scene has none")
         inverse = to_inverse_depth(views.depth, views.cameras.depth_range).clamp(0, 1)
-        differences = view_differences(replace(views, depth=from_inverse_depth(inverse, views.cameras.depth_range)))
+        known = None
+        if self.fill_holes:
+            known = views.depth > 0
+            inverse = fill_unknown(inverse, known)
+        decoded = replace(views, depth=from_inverse_depth(inverse, views.cameras.depth_range))
+        differences = view_differences(decoded, known)
         features = self.res_net(torch.cat([views.images, inverse, differences], 1))
         return self.conv_out(torch.cat([self.depth_skip(inverse), features], 1))
 
 
 @torch.no_grad()
-def view_differences(views: Views) -> torch.Tensor:
+def fill_unknown(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Values (V, 1, h, w) with what is not `known` (bool, same shape) taken from the surroundings; 0.5 if nothing is known.
+
+    Pull-push interpolation (Gortler et al., The Lumigraph, 1996): means over ever larger blocks of what is
+    known fill the holes, from coarse to fine.
+    """
+    total, weight = values * known, known.to(values.dtype)
+    levels = []
+    while max(total.shape[-2:]) > 1:
+        levels.append((total, weight))
+        total, weight = (F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in (total, weight))
+    filled = torch.where(weight > 0, total / weight.clamp_min(1e-12), 0.5)
+    for total, weight in reversed(levels):
+        coarse = F.interpolate(filled, scale_factor=2, mode="nearest")[..., : total.shape[-2], : total.shape[-1]]
+        filled = torch.where(weight > 0, total / weight.clamp_min(1e-12), coarse)
+    return filled
+
+
+@torch.no_grad()
+def view_differences(views: Views, known: torch.Tensor | None = None) -> torch.Tensor:
     """How the views disagree at each reference pixel: (V, 8, h, w).
 
     Each pixel is lifted by its depth and projected into all views; the absolute differences of colour
     and inverse depth found there have a mean and a variance over the views it falls into.
     Channels: colour mean 3, colour variance 3, depth mean 1, depth variance 1.
+    known: (V, 1, h, w) bool, None for everywhere: a pixel of unknown depth is compared with nothing, and
+    nothing is compared with one.
     """
     cameras, size = views.cameras, views.cameras.size
     count = len(views)
@@ -63,7 +91,11 @@ def view_differences(views: Views) -> torch.Tensor:
     depth_difference = (1 / projected_depth.clamp_min(1e-5) - 1 / read[..., 3].clamp_min(1e-5)).abs() / (near - far)
     depth_difference = depth_difference.clamp_max(MAX_DEPTH_DIFFERENCE)[..., None]
 
-    valid = projection.valid.unflatten(1, (count, -1))[..., None].to(views.images.dtype)
+    valid = projection.valid.unflatten(1, (count, -1))[..., None]
+    if known is not None:
+        seen = read_map(known.to(views.images.dtype), projection.pixels, size, align_corners=True) > 0.99
+        valid = valid & seen.unflatten(1, (count, -1)) & known.flatten(1)[..., None]
+    valid = valid.to(views.images.dtype)
     statistics = [*_mean_and_variance(colour_difference, valid), *_mean_and_variance(depth_difference, valid)]
     return torch.cat(statistics, -1).transpose(1, 2).unflatten(2, size)
 
@@ -75,6 +107,6 @@ def _mean_and_variance(x: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Te
     return mean, ((x - mean) ** 2 * weights).sum(0) / total
 
 
-def build_init_net(kind: str) -> nn.Module:
-    """The front end that `init_net_type` names."""
-    return {"depth": DepthInitNet}[kind]()
+def build_init_net(kind: str, cfg) -> nn.Module:
+    """The front end that `init_net_type` names, with the settings of `init_net_cfg`."""
+    return {"depth": DepthInitNet}[kind](cfg.fill_holes)

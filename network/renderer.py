@@ -29,6 +29,7 @@ _AGGREGATION = {
 }
 DEFAULTS = {
     "init_net_type": Setting("depth", str, choices=("depth",)),
+    "init_net_cfg": {"fill_holes": False},  # depth of 0 is unknown; False: it is near, as in the published code
     "num_classes": Setting(20, int, minimum=1, maximum=254),
     "render_label": True,
     "use_hierarchical_sampling": True,
@@ -48,12 +49,14 @@ PADDING = 16  # the encoders halve the size four times
 
 @dataclass(frozen=True)
 class Encoding(Tensors):
-    """What is kept of V references: padded images (V, 3, h, w) and two maps (V, 32, h/4, w/4) each."""
+    """What is kept of V references: padded images (V, 3, h, w), two maps (V, 32, h/4, w/4), and where the
+    images count, (V, 1, h, w) of 0 and 1, or None for everywhere."""
 
     cameras: Cameras
     images: torch.Tensor
     image_features: torch.Tensor
     ray_features: torch.Tensor
+    mask: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Renderer(nn.Module):
         if cfg.use_hierarchical_sampling:
             self.fine_dist_decoder = DistDecoder(cfg.fine_dist_decoder_cfg.use_vis)
             self.fine_agg_net = _aggregate_net(cfg, "fine_agg_net_cfg", fine_length)
-        self.init_net = build_init_net(cfg.init_net_type)
+        self.init_net = build_init_net(cfg.init_net_type, cfg.init_net_cfg)
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Prediction:
         """Renders `batch.pixels` of the query; with a generator the fine depths are random (training)."""
@@ -116,7 +119,7 @@ class Renderer(nn.Module):
         geometry_features = self.init_net(references)
         image_features = self.image_encoder(references.images)
         ray_features = self.vis_encoder(image_features, geometry_features)
-        return Encoding(references.cameras, references.images, image_features, ray_features)
+        return Encoding(references.cameras, references.images, image_features, ray_features, references.mask)
 
     def render_rays(
         self, encoding: Encoding, camera: Cameras, pixels: torch.Tensor, generator: torch.Generator | None = None
@@ -147,8 +150,11 @@ class Renderer(nn.Module):
         rays_and_samples = depths.shape
 
         projection = project(points, encoding.cameras)
-        mask = projection.valid[..., None]
         size = encoding.cameras.size
+        if encoding.mask is not None:  # what a mask hides is not seen
+            counts = read_map(encoding.mask, projection.pixels, size, align_corners=True)[..., 0] > 0.99
+            projection = projection._replace(valid=projection.valid & counts)
+        mask = projection.valid[..., None]
         color = read_map(encoding.images, projection.pixels, size, align_corners=True) * mask
         ray_features = read_map(encoding.ray_features, projection.pixels, size, align_corners=False) * mask
         image_features = read_map(encoding.image_features, projection.pixels, size, align_corners=False) * mask
@@ -214,7 +220,8 @@ def pad_views(views: Views, multiple: int) -> Views:
         return None if x is None else F.pad(x, (0, right, 0, below), mode="reflect")
 
     cameras = replace(views.cameras, size=(height + below, width + right))
-    return replace(views, cameras=cameras, images=pad(views.images), depth=pad(views.depth), labels=None)
+    padded = {name: pad(getattr(views, name)) for name in ("images", "depth", "mask")}
+    return replace(views, cameras=cameras, labels=None, **padded)
 
 
 def _concatenate(parts: list[Rendering]) -> Rendering:

@@ -120,7 +120,10 @@ def test_the_size_is_bounded_and_the_longest_unused_goes_first(data, cache):
         entry = next(entry for entry in list_entries(cache.root) if name.split("/")[1] in entry.path.name)
         one = one or entry.bytes
         os.utime(entry.path, (age, age))
-    assert [entry.path.name.split("_black")[0] for entry in list_entries(cache.root)] == ["scannet_train_001", "scannet_val_000"]
+    assert [entry.path.name.split("_black")[0] for entry in list_entries(cache.root)] == [
+        "scannet_train_001",
+        "scannet_val_000",
+    ]
 
 
 def test_a_scene_that_can_never_fit_is_used_without(data, tmp_path, capsys):

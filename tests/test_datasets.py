@@ -22,6 +22,7 @@ from dataset.synthetic.generate import lost_frames
 from dataset.synthetic.room import furnish
 from dataset.view_selection import split_frames, training_references
 from dataset.view_selection import test_references as references_for_test
+from dataset.views import Cameras, Views
 from network.geometry import pixel_grid, pixel_rays, project
 from utils.errors import UserError
 from utils.files import write_image
@@ -157,11 +158,21 @@ def test_training_references_come_from_the_nearest_and_rarely_include_the_query(
     assert 0 < with_itself < 30
 
 
-def test_random_pixels_are_distinct_and_inside():
-    pixels = random_pixels((10, 20), 150, np.random.default_rng(0))
+def blank_view(height, width, mask=None):
+    cameras = Cameras(torch.eye(3, 4)[None], torch.eye(3)[None], torch.ones(1, 2), (height, width))
+    return Views(cameras, mask=mask)
+
+
+def test_random_pixels_are_distinct_and_inside_the_mask():
+    rng = np.random.default_rng(0)
+    pixels = random_pixels(blank_view(10, 20), 150, rng)
     assert len({tuple(p) for p in pixels.tolist()}) == 150
     assert pixels[:, 0].max() <= 19 and pixels[:, 1].max() <= 9
-    assert len(random_pixels((4, 4), 50, np.random.default_rng(0))) == 50
+    assert len(random_pixels(blank_view(4, 4), 50, rng)) == 50
+    mask = torch.zeros(1, 1, 10, 20, dtype=torch.uint8)
+    mask[..., 3:5, 7:9] = 1
+    pixels = random_pixels(blank_view(10, 20, mask), 4, rng)
+    assert sorted(map(tuple, pixels.tolist())) == [(7, 3), (7, 4), (8, 3), (8, 4)]
 
 
 def test_training_samples_depend_on_seed_and_index_alone(config):

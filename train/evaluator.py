@@ -13,7 +13,7 @@ from dataset.loading import load
 from dataset.render_dataset import TestSet
 from network.renderer import Renderer
 from train.baselines import nearest_copied, nearest_warped
-from train.pictures import Frame, Picture, to_picture, truth_of
+from train.pictures import Frame, Picture, counted, to_picture, truth_of
 from train.scores import Score, score_commonest_class, summarise
 from utils.config import Setting
 
@@ -47,7 +47,7 @@ class Evaluation:
         """Scores what each method made of a frame."""
         for method, picture in pictures.items():
             score = self.scores[method].setdefault(frame.batch.scene, Score())
-            score.add(picture, frame.truth, len(self.names))
+            score.add(*counted(picture, frame.truth, frame.batch, len(self.names)), len(self.names))
         if frame.truth.classes is not None:
             self.ignored += int((frame.truth.classes >= len(self.names)).sum())
             self.pixels += frame.truth.classes.size

@@ -48,6 +48,16 @@ def truth_of(batch: Batch) -> Picture:
     return Picture(color, None if labels is None else labels[0].cpu().numpy())
 
 
+def counted(picture: Picture, truth: Picture, batch: Batch, ignore: int) -> tuple[Picture, Picture]:
+    """Both pictures such that where the query's mask is 0 there is no error and no class to be scored."""
+    if batch.query.mask is None:
+        return picture, truth
+    hidden = batch.query.mask[0, 0].cpu().numpy() == 0
+    color = np.where(hidden[..., None], truth.color, picture.color)
+    classes = None if truth.classes is None else np.where(hidden, ignore, truth.classes)
+    return picture._replace(color=color), truth._replace(classes=classes)
+
+
 def make_panel(frame: Frame, colors: np.ndarray, labels: LabelSet | None) -> np.ndarray:
     """Truth over prediction: colour, classes and depth, with a legend of the classes that occur.
 

@@ -1,0 +1,60 @@
+"""Prepares data: `python -m dataset.prepare scannet --source DIR --out data/scannet`, or replica, or transforms."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from dataset.prepare.replica import prepare_replica
+from dataset.prepare.scannet import prepare_scannet
+from dataset.prepare.transforms import prepare_transforms
+from utils.cli import run_command
+from utils.errors import UserError
+
+
+def main() -> None:
+    args = _parse()
+    if not args.source.exists():
+        raise UserError(f"--source {args.source}: there is no such folder")
+    if args.kind == "scannet":
+        if args.stride < 1:
+            raise UserError("--stride should be at least 1")
+        good = prepare_scannet(args.source, args.out, _listed(args.scenes), args.stride, args.workers)
+    elif args.kind == "replica":
+        good = prepare_replica(args.source, args.out)
+    else:
+        prepare_transforms(args.source, args.out, args.name or args.source.resolve().name)
+        good = True
+    sys.exit(0 if good else 1)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m dataset.prepare", description=__doc__)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for kind, out in {"scannet": "data/scannet", "replica": "data/Replica", "transforms": "data/transforms"}.items():
+        sub = kinds.add_parser(kind)
+        sub.add_argument("--source", type=Path, required=True, help="folder as it was downloaded or captured")
+        sub.add_argument("--out", type=Path, default=Path(out), help="default: %(default)s")
+        sub.add_argument("--debug", action="store_true")
+        if kind == "scannet":
+            sub.add_argument("--scenes", help="names with commas between, or a file with one a line; default: all")
+            sub.add_argument("--stride", type=int, default=1, help="keep every Nth frame")
+            sub.add_argument("--workers", type=int, default=os.cpu_count(), help="scenes at once (default: one a core)")
+        if kind == "transforms":
+            sub.add_argument("--name", help="of the capture; default: the folder's")
+    return parser.parse_args()
+
+
+def _listed(text: str | None) -> list[str] | None:
+    """Scan names; database names such as scannet/scene0000_00/black_320 will do."""
+    if text is None:
+        return None
+    lines = Path(text).read_text().splitlines() if Path(text).is_file() else text.split(",")
+    names = [line.strip() for line in lines if line.strip()]
+    return [name.split("/")[1] if name.count("/") == 2 else name for name in names]
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,228 @@
+"""ScanNet's release to data/scannet: <scan>.sens and <scan>_2d-label-filt.zip to images and poses."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+import zlib
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from dataset.labels import SCANNET_TABLE
+from dataset.prepare.sens import SensFile, SensFrame, Truncated
+from utils.errors import UserError
+from utils.files import atomic_write, write_image, write_text
+from utils.logging import say
+
+LABEL_MEMBER = re.compile(r"label-filt/(\d+)\.png")
+DONE = ".complete"  # written last: with the stride and the source's size and time it says that a scene is whole
+
+
+@dataclass
+class Outcome:
+    """Of one scene: how many frames it has now, and what was wrong, if anything (the scene is usable all the same
+    if it has frames)."""
+
+    scan: str
+    frames: int = 0
+    skipped: bool = False
+    problems: list[str] = field(default_factory=list)
+
+
+def prepare_scannet(source: Path, out: Path, scans: list[str] | None, stride: int, workers: int) -> bool:
+    """Prepares all scans of a release, or those named. Returns False if any had a problem (all are said)."""
+    found = find_scans(source)
+    missing = [scan for scan in scans or [] if scan not in found]
+    if missing:
+        raise UserError(
+            f"{source}: has no {missing[0]}.sens" + (f" (and {len(missing) - 1} more)" if missing[1:] else "")
+        )
+    chosen = {scan: found[scan] for scan in scans or sorted(found)}
+    if not chosen:
+        raise UserError(f"{source}: has no scans/<scan>/<scan>.sens; give the folder of the ScanNet release")
+    copy_label_table(source, out)
+    require_space(chosen, out, stride)
+    outcomes = []
+    with tqdm(total=len(chosen), desc="scenes", unit="scene") as progress:
+        if workers <= 1 or len(chosen) == 1:
+            results = (prepare_scan(sens, out / scan, stride, True) for scan, sens in chosen.items())
+            outcomes += _follow(results, progress)
+        else:
+            with ProcessPoolExecutor(min(workers, len(chosen)), get_context("spawn")) as pool:
+                jobs = [pool.submit(prepare_scan, sens, out / scan, stride, False) for scan, sens in chosen.items()]
+                outcomes += _follow((job.result() for job in as_completed(jobs)), progress)
+    bad = [outcome for outcome in outcomes if outcome.problems]
+    say(
+        f"{len(outcomes)} scenes, {sum(outcome.frames for outcome in outcomes)} frames in {out}; "
+        f"{sum(outcome.skipped for outcome in outcomes)} were complete already, {len(bad)} had problems"
+    )
+    return not bad
+
+
+def _follow(outcomes, progress) -> list[Outcome]:
+    done = []
+    for outcome in outcomes:
+        done.append(outcome)
+        state = "complete already" if outcome.skipped else f"{outcome.frames} frames"
+        say(f"{outcome.scan}: " + "; ".join([state, *outcome.problems]))
+        progress.update()
+    return done
+
+
+def find_scans(source: Path) -> dict[str, Path]:
+    """Scan name -> .sens file, below scans/, scans_test/, or the folder itself."""
+    found = {}
+    for pattern in ("scans/*/*.sens", "scans_test/*/*.sens", "*/*.sens", "*.sens"):
+        for path in source.glob(pattern):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def copy_label_table(source: Path, out: Path) -> None:
+    """The table of label ids goes beside the scenes. Raises UserError if it is nowhere."""
+    table, target = source / SCANNET_TABLE, out / SCANNET_TABLE
+    if table.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as temporary:
+            shutil.copyfile(table, temporary)
+    elif not target.is_file():
+        raise UserError(f"{table}: the label table is missing; it is at the top of the ScanNet release")
+
+
+def require_space(scans: dict[str, Path], out: Path, stride: int) -> None:
+    """Raises UserError if the disk cannot hold what is still to be written (by a generous estimate)."""
+    needed = sum(
+        sens.stat().st_size * 1.2 / stride for scan, sens in scans.items() if not is_complete(sens, out / scan, stride)
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise UserError(
+            f"{out}: about {needed / 1e9:.1f} GB are needed, but {free / 1e9:.1f} GB are free; "
+            "choose another --out, fewer --scenes, or a larger --stride"
+        )
+
+
+def is_complete(sens: Path, folder: Path, stride: int) -> bool:
+    """Whether a scene was prepared from this very file at this stride."""
+    try:
+        return (folder / DONE).read_text() == _fingerprint(sens, stride)
+    except OSError:
+        return False
+
+
+def _fingerprint(sens: Path, stride: int) -> str:
+    parts = [f"stride {stride}"]
+    for path in (sens, _label_archive(sens)):
+        parts.append(
+            f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else f"no {path.name}"
+        )
+    return "\n".join(parts) + "\n"
+
+
+def _label_archive(sens: Path) -> Path:
+    return sens.with_name(f"{sens.stem}_2d-label-filt.zip")
+
+
+def prepare_scan(sens: Path, folder: Path, stride: int, show_progress: bool) -> Outcome:
+    """One scan. Frames that are there already are kept, so that a second run goes on where the first was cut off."""
+    outcome = Outcome(sens.stem)
+    if is_complete(sens, folder, stride):
+        outcome.skipped = True
+        outcome.frames = sum(1 for _ in (folder / "pose").glob("*.txt"))
+        return outcome
+    try:
+        with SensFile(sens) as file:
+            _write_intrinsics(file, folder)
+            _write_frames(file, folder, stride, outcome, show_progress)
+    except UserError as error:
+        outcome.problems.append(str(error))
+        return outcome
+    labels = _write_labels(_label_archive(sens), folder, outcome)
+    if labels and labels < outcome.frames:
+        outcome.problems.append(f"{outcome.frames - labels} frames have no label")
+    if not outcome.problems:
+        write_text(folder / DONE, _fingerprint(sens, stride))
+    return outcome
+
+
+def _write_intrinsics(file: SensFile, folder: Path) -> None:
+    for sensor in ("color", "depth"):
+        for name, matrices in (("intrinsic", file.header.intrinsics), ("extrinsic", file.header.extrinsics)):
+            write_text(folder / "intrinsic" / f"{name}_{sensor}.txt", matrix_text(matrices[sensor]))
+
+
+def _write_frames(file: SensFile, folder: Path, stride: int, outcome: Outcome, show_progress: bool) -> None:
+    frames = tqdm(
+        file.frames(), total=file.header.frames, desc=outcome.scan, unit="frame", leave=False, disable=not show_progress
+    )
+    number = -1
+    try:
+        for number, frame in enumerate(frames):
+            if number % stride == 0:
+                try:
+                    _write_frame(file, frame, folder, number)
+                    outcome.frames += 1
+                except (ValueError, cv2.error, zlib.error) as error:
+                    outcome.problems.append(f"frame {number} is damaged and left out ({str(error).splitlines()[0]})")
+    except Truncated:
+        outcome.problems.append(
+            f"{file.path.name} ends inside frame {number + 1} of {file.header.frames}; the frames before it are there"
+        )
+
+
+def _write_frame(file: SensFile, frame: SensFrame, folder: Path, number: int) -> None:
+    """The pose is written last: a frame that has one is whole."""
+    pose = folder / "pose" / f"{number}.txt"
+    if pose.is_file():
+        return
+    depth = file.depth_millimetres(frame)
+    suffix, content = file.color_file(frame)
+    with atomic_write(folder / "color" / f"{number}{suffix}") as temporary:
+        temporary.write_bytes(content)
+    write_image(folder / "depth" / f"{number}.png", depth)
+    write_text(pose, matrix_text(frame.pose))
+
+
+def _write_labels(archive: Path, folder: Path, outcome: Outcome) -> int:
+    """Labels of the frames that are there; members with any other name are not touched. Returns how many."""
+    if not archive.is_file():
+        return 0
+    frames = {int(path.stem) for path in (folder / "pose").glob("*.txt")}
+    labels = 0
+    try:
+        with zipfile.ZipFile(archive) as members:
+            for member in members.infolist():
+                match = LABEL_MEMBER.fullmatch(member.filename)
+                if match is None:
+                    if not member.is_dir():
+                        outcome.problems.append(
+                            f"{archive.name}: '{member.filename}' is not label-filt/<number>.png and was left out"
+                        )
+                    continue
+                number = int(match[1])
+                if number in frames:
+                    _write_label(members, member, folder / "label-filt" / f"{number}.png")
+                    labels += 1
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        outcome.problems.append(f"{archive.name}: is damaged ({error}); the labels before that are there")
+    return labels
+
+
+def _write_label(members: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
+    if path.is_file() and path.stat().st_size == member.file_size:
+        return
+    with members.open(member) as content, atomic_write(path) as temporary, open(temporary, "wb") as target:
+        shutil.copyfileobj(content, target)
+
+
+def matrix_text(values: np.ndarray) -> str:
+    """A 4x4 matrix as ScanNet writes it."""
+    return "\n".join(" ".join(f"{value:.9g}" for value in row) for row in values) + "\n"

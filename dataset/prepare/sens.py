@@ -1,0 +1,142 @@
+"""ScanNet's .sens files, version 4, read frame by frame.
+
+The layout, little-endian: u32 version · u64 length, name · four 4x4 float32 (colour intrinsic and extrinsic,
+depth intrinsic and extrinsic) · i32 colour and depth compression · u32 colour width, height, depth width,
+height · f32 depth shift · u64 frames · frames · IMU data, which is not read.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+
+from utils.errors import UserError
+
+VERSION = 4
+LONGEST_NAME, LARGEST_BLOB = 4096, 256 * 2**20  # more than any real file has: what claims more is damaged
+RAW, PNG, JPEG = 0, 1, 2  # colour compression
+RAW_DEPTH, ZLIB_DEPTH, OCCI_DEPTH = 0, 1, 2  # depth compression
+FRAME = struct.Struct("<16f4Q")  # pose, two time stamps, bytes of colour and of depth
+
+
+class Truncated(Exception):
+    """The file ends inside a frame."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """intrinsics and extrinsics: (4, 4) of color and depth. sizes: (height, width). depth_shift: units a metre."""
+
+    intrinsics: dict[str, np.ndarray]
+    extrinsics: dict[str, np.ndarray]
+    sizes: dict[str, tuple[int, int]]
+    color_compression: int
+    depth_compression: int
+    depth_shift: float
+    frames: int
+
+
+@dataclass(frozen=True)
+class SensFrame:
+    """pose: camera-to-world (4, 4). color, depth: the blobs as stored."""
+
+    pose: np.ndarray
+    color: bytes
+    depth: bytes
+
+
+class SensFile:
+    """An open .sens file. Raises UserError if it is none, or compressed in a way that cannot be read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 (closed by __exit__)
+        try:
+            self.header = self._read_header()
+        except Truncated:
+            raise UserError(f"{path}: is cut off in its header; download it again") from None
+
+    def __enter__(self) -> SensFile:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def _read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        if len(data) != count:
+            raise Truncated
+        return data
+
+    def _unpack(self, layout: str):
+        values = struct.unpack(f"<{layout}", self._read(struct.calcsize(f"<{layout}")))
+        return values[0] if len(values) == 1 else values
+
+    def _read_header(self) -> Header:
+        version = self._unpack("I")
+        if version != VERSION:
+            raise UserError(f"{self.path}: not a .sens file of version {VERSION} (it says {version})")
+        length = self._unpack("Q")
+        if length > LONGEST_NAME:
+            raise UserError(f"{self.path}: not a .sens file (a name of {length} bytes)")
+        self._read(length)
+        matrices = [np.array(self._unpack("16f")).reshape(4, 4) for _ in range(4)]
+        color, depth = self._unpack("2i")
+        width, height, depth_width, depth_height = self._unpack("4I")
+        shift, frames = self._unpack("f"), self._unpack("Q")
+        if color not in (RAW, PNG, JPEG):
+            raise UserError(f"{self.path}: colour compression {color} is not known (0 raw, 1 png, 2 jpeg)")
+        if depth == OCCI_DEPTH:
+            raise UserError(
+                f"{self.path}: depth is compressed with occi, which cannot be read here; export it with ScanNet's own tools"
+            )
+        if depth not in (RAW_DEPTH, ZLIB_DEPTH):
+            raise UserError(f"{self.path}: depth compression {depth} is not known (0 raw, 1 zlib)")
+        if not np.isfinite(shift) or shift <= 0:
+            raise UserError(f"{self.path}: a depth shift of {shift} makes no sense")
+        return Header(
+            {"color": matrices[0], "depth": matrices[2]},
+            {"color": matrices[1], "depth": matrices[3]},
+            {"color": (height, width), "depth": (depth_height, depth_width)},
+            color,
+            depth,
+            shift,
+            frames,
+        )
+
+    def frames(self) -> Iterator[SensFrame]:
+        """The frames in order, one in memory at a time. Raises Truncated where the file ends too soon."""
+        for _ in range(self.header.frames):
+            *values, _, _, color_bytes, depth_bytes = FRAME.unpack(self._read(FRAME.size))
+            if max(color_bytes, depth_bytes) > LARGEST_BLOB:
+                raise Truncated
+            yield SensFrame(np.array(values).reshape(4, 4), self._read(color_bytes), self._read(depth_bytes))
+
+    def color_file(self, frame: SensFrame) -> tuple[str, bytes]:
+        """A frame's colour as a file: suffix and content. What is jpeg or png already stays byte for byte."""
+        if self.header.color_compression == JPEG:
+            return ".jpg", frame.color
+        if self.header.color_compression == PNG:
+            return ".png", frame.color
+        height, width = self.header.sizes["color"]
+        image = np.frombuffer(frame.color, np.uint8).reshape(height, width, 3)
+        return ".jpg", cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+
+    def depth_millimetres(self, frame: SensFrame) -> np.ndarray:
+        """(h, w) uint16. Raises ValueError if the blob is not of the header's size."""
+        data = frame.depth
+        height, width = self.header.sizes["depth"]
+        if self.header.depth_compression == ZLIB_DEPTH:
+            unpacker = zlib.decompressobj()
+            data = unpacker.decompress(data, height * width * 2)  # never more than a frame, whatever it claims
+        depth = np.frombuffer(data, "<u2").reshape(height, width)
+        if self.header.depth_shift == 1000:
+            return depth
+        return np.clip(depth * (1000 / self.header.depth_shift), 0, 65535).round().astype(np.uint16)
