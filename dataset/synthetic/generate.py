@@ -62,14 +62,16 @@ def generate(
     """
     list_width = list_width or min(320, max(64, size.image[1] // 2))
     _claim(root / f"{kind}.json", {"frames": size.frames, "image": list(size.image)})
-    if kind == "scannet":
-        write_label_table(root)
+    if kind in ("scannet", "release"):
+        write_label_table(root / "scannet" if kind == "scannet" else root)
     jobs = []
     for split, count in size.rooms.items():
         names = [f"{split}_{number:03d}" for number in range(count)]
         jobs += [Job(root, kind, name, FIRST_SEED[split] + number, size, device) for number, name in enumerate(names)]
         tail = "Sequence_1/" if kind == "replica" else ""
-        write_text(root / f"{split}.txt", "".join(f"{kind}/{name}/{tail}black_{list_width}\n" for name in names))
+        write_text(
+            root / f"{split}.txt", "".join(f"{WRITERS[kind].kind}/{name}/{tail}black_{list_width}\n" for name in names)
+        )
     workers = max(1, min(workers, len(jobs)))
     with tqdm(total=len(jobs) * size.frames, desc="rooms", unit="frame") as progress:
         if workers == 1:
@@ -95,11 +97,12 @@ def write_room(job: Job) -> int:
     poses = walk(room, job.size.frames, job.seed)
     lost = lost_frames(job.size.frames, job.seed)
     K = writer.intrinsics(job.size.image)
-    writer.write_scene(K, poses)
+    writer.write_scene(K, poses, job.size.image)
     caster = RayCaster(room, job.size.light, job.seed, job.device)
     for frame in missing:
         color, depth, classes = caster.render(K, poses[frame], job.size.image, job.size.supersampling)
         writer.write_frame(frame, color, depth, classes, poses[frame], frame in lost)
+    writer.finish()
     return job.size.frames
 
 

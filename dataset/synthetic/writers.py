@@ -1,14 +1,20 @@
-"""Synthetic rooms as files in the layouts of ScanNet and Replica."""
+"""Synthetic rooms as files in the layouts of ScanNet, its release, Replica and own captures."""
 
 from __future__ import annotations
 
+import json
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from dataset.labels import REPLICA_CLASSES, SCANNET_CLASSES, SCANNET_TABLE
 from dataset.synthetic.raycast import CLASS_NAMES
-from utils.files import write_image, write_text
+from dataset.transforms import OPENGL_TO_OPENCV
+from utils.files import atomic_write, write_image, write_text
 
 # Raw ids as ScanNet has them: several categories for a class, gaps, and a category that no class takes.
 CATEGORIES = {  # raw id: (category, class)
@@ -66,7 +72,7 @@ REPLICA_RAW_IDS = np.array([*REPLICA_CLASSES[: len(CLASS_NAMES)], 0], np.uint8) 
 LOST_POSE = np.full((4, 4), -np.inf)
 
 
-def write_label_table(root: Path) -> None:
+def write_label_table(folder: Path) -> None:
     """The tab-separated table of raw ids, with the real file's columns."""
     rows = ["\t".join(COLUMNS)]
     for raw, (category, name) in sorted(CATEGORIES.items()):
@@ -80,10 +86,38 @@ def write_label_table(root: Path) -> None:
             "nyu40class": name or "ceiling",
         }
         rows.append("\t".join(str(values.get(column, "")) for column in COLUMNS))
-    write_text(root / "scannet" / SCANNET_TABLE, "\n".join(rows) + "\n")
+    write_text(folder / SCANNET_TABLE, "\n".join(rows) + "\n")
 
 
-class ScanNetWriter:
+class Writer:
+    """Writes the frames of one room. kind: of the database that its files are, or become once they are prepared."""
+
+    kind: str
+
+    def files(self, frame: int) -> list[Path]:
+        """The image files of a frame; it is there if they all are."""
+        raise NotImplementedError
+
+    def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
+        """(3, 3) of the camera that makes images of `size` (h, w): about ScanNet's field of view, the principal
+        point a little off the middle."""
+        height, width = size
+        focal = 0.89 * width
+        return np.array([[focal, 0, width * 0.497], [0, focal, height * 0.503], [0, 0, 1]])
+
+    def write_scene(self, K: np.ndarray, poses: np.ndarray, size: tuple[int, int]) -> None:
+        """What is written once: of all cameras-to-world poses (N, 4, 4)."""
+        raise NotImplementedError
+
+    def write_frame(self, frame: int, color, depth, classes, pose, lost: bool) -> None:
+        """A frame: color (h, w, 3) uint8, depth (h, w) metres, classes (h, w) with 20 to be ignored."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Called after the last frame."""
+
+
+class ScanNetWriter(Writer):
     """scannet/<room>/{color,depth,label-filt,pose,intrinsic}."""
 
     kind = "scannet"
@@ -99,13 +133,7 @@ class ScanNetWriter:
             self.folder / "pose" / f"{frame}.txt",
         ]
 
-    def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
-        """About ScanNet's field of view, the principal point a little off the middle."""
-        height, width = size
-        focal = 0.89 * width
-        return np.array([[focal, 0, width * 0.497], [0, focal, height * 0.503], [0, 0, 1]])
-
-    def write_scene(self, K: np.ndarray, poses: np.ndarray) -> None:
+    def write_scene(self, K: np.ndarray, poses: np.ndarray, size: tuple[int, int]) -> None:
         full = np.eye(4)
         full[:3, :3] = K
         for sensor in ("color", "depth"):
@@ -120,7 +148,7 @@ class ScanNetWriter:
         write_text(paths[3], _matrix(LOST_POSE if lost else pose))
 
 
-class ReplicaWriter:
+class ReplicaWriter(Writer):
     """Replica/<room>/Sequence_1/{rgb,depth,semantic_class} and traj_w_c.txt."""
 
     kind = "replica"
@@ -135,7 +163,7 @@ class ReplicaWriter:
         height, width = size
         return np.array([[width / 2, 0, (width - 1) / 2], [0, width / 2, (height - 1) / 2], [0, 0, 1]])
 
-    def write_scene(self, K: np.ndarray, poses: np.ndarray) -> None:
+    def write_scene(self, K: np.ndarray, poses: np.ndarray, size: tuple[int, int]) -> None:
         lines = [" ".join(f"{value:.9g}" for value in pose.ravel()) for pose in poses]
         write_text(self.folder / "traj_w_c.txt", "\n".join(lines) + "\n")
 
@@ -144,7 +172,87 @@ class ReplicaWriter:
             write_image(path, image)
 
 
-WRITERS = {writer.kind: writer for writer in (ScanNetWriter, ReplicaWriter)}
+class ReleaseWriter(Writer):
+    """ScanNet's release: scans/<room>/<room>.sens and <room>_2d-label-filt.zip, to be prepared."""
+
+    kind = "scannet"
+
+    def __init__(self, root: Path, room: str):
+        self.folder, self.room = root / "scans" / room, room
+        self._frames: list[bytes] = []
+        self._labels: list[bytes] = []
+
+    def files(self, frame: int) -> list[Path]:
+        return [self.folder / f"{self.room}.sens", self.folder / f"{self.room}_2d-label-filt.zip"]
+
+    def write_scene(self, K: np.ndarray, poses: np.ndarray, size: tuple[int, int]) -> None:
+        self._K = np.eye(4, dtype="<f4")
+        self._K[:3, :3] = K
+
+    def write_frame(self, frame: int, color, depth, classes, pose, lost: bool) -> None:
+        self._size = color.shape[:2]
+        jpeg = cv2.imencode(".jpg", color[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+        packed = zlib.compress(_millimetres(depth).astype("<u2").tobytes())
+        matrix = (LOST_POSE if lost else pose).astype("<f4").tobytes()
+        self._frames.append(matrix + struct.pack("<4Q", frame, frame, len(jpeg), len(packed)) + jpeg + packed)
+        self._labels.append(cv2.imencode(".png", RAW_IDS[classes])[1].tobytes())
+
+    def finish(self) -> None:
+        height, width = self._size
+        name, identity = self.room.encode(), np.eye(4, dtype="<f4").tobytes()
+        header = struct.pack("<IQ", 4, len(name)) + name + (self._K.tobytes() + identity) * 2
+        header += struct.pack("<2i4IfQ", 2, 1, width, height, width, height, 1000.0, len(self._frames))
+        with atomic_write(self.files(0)[0]) as temporary:
+            temporary.write_bytes(header + b"".join(self._frames) + struct.pack("<Q", 0))
+        with atomic_write(self.files(0)[1]) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for number, label in enumerate(self._labels):
+                archive.writestr(f"label-filt/{number}.png", label)
+
+
+class TransformsWriter(Writer):
+    """transforms/<room>/{images,depth,labels} and transforms.json, as of a capture of one's own."""
+
+    kind = "transforms"
+
+    def __init__(self, root: Path, room: str):
+        self.folder = root / "transforms" / room
+
+    def files(self, frame: int) -> list[Path]:
+        return [
+            self.folder / "images" / f"{frame}.jpg",
+            *(self.folder / kind / f"{frame}.png" for kind in ("depth", "labels")),
+        ]
+
+    def write_scene(self, K: np.ndarray, poses: np.ndarray, size: tuple[int, int]) -> None:
+        frames = [
+            {
+                "file_path": f"images/{number}.jpg",
+                "depth_file_path": f"depth/{number}.png",
+                "semantic_path": f"labels/{number}.png",
+                "transform_matrix": (pose @ OPENGL_TO_OPENCV).tolist(),
+            }
+            for number, pose in enumerate(poses)
+        ]
+        content = {
+            "camera_model": "PINHOLE",
+            "fl_x": K[0, 0],
+            "fl_y": K[1, 1],
+            "cx": K[0, 2] + 0.5,
+            "cy": K[1, 2] + 0.5,
+            "w": size[1],
+            "h": size[0],
+            "semantic_classes": list(CLASS_NAMES),
+            "frames": frames,
+        }
+        write_text(self.folder / "transforms.json", json.dumps(content, indent=1) + "\n")
+
+    def write_frame(self, frame: int, color, depth, classes, pose, lost: bool) -> None:
+        labels = np.where(classes < len(CLASS_NAMES), classes, 255).astype(np.uint8)
+        for path, image in zip(self.files(frame), (color, _millimetres(depth), labels), strict=True):
+            write_image(path, image)
+
+
+WRITERS = {"scannet": ScanNetWriter, "replica": ReplicaWriter, "release": ReleaseWriter, "transforms": TransformsWriter}
 
 
 def _millimetres(depth: np.ndarray) -> np.ndarray:

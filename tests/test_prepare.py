@@ -1,0 +1,397 @@
+"""Preparing data, from sources that are written here byte by byte."""
+
+import json
+import os
+import resource
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from dataset.labels import SCANNET_TABLE
+from dataset.prepare.scannet import prepare_scannet
+from dataset.prepare.transforms import prepare_transforms, undistort
+from dataset.render_dataset import open_scene
+from dataset.synthetic.generate import SIZES, Size, generate
+from dataset.synthetic.raycast import Light
+from dataset.transforms import pose
+from utils.errors import UserError
+
+REPOSITORY = Path(__file__).parent.parent
+TABLE = "id\traw_category\tnyu40id\n1\twall\t1\n3\tfloor\t2\n"
+POSES = [np.array([[0, -1, 0, 0.1 * i], [1, 0, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]], float) for i in range(6)]
+
+
+def images(count=6):
+    rng = np.random.default_rng(0)
+    colors = [cv2.resize(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), (64, 48)) for _ in range(count)]
+    depths = [rng.integers(500, 4000, (24, 32)).astype(np.uint16) for _ in range(count)]
+    return colors, depths
+
+
+def sens_bytes(color="jpeg", depth="zlib", shift=1000.0, frames=None, claimed=None):
+    """A .sens file as the format says, and the blobs in it."""
+    colors, depths = images()
+    blobs = []
+    for image in colors:
+        encoded = {
+            "raw": image.tobytes,
+            "png": lambda i=image: cv2.imencode(".png", i[..., ::-1])[1].tobytes(),
+            "jpeg": lambda i=image: cv2.imencode(".jpg", i[..., ::-1])[1].tobytes(),
+        }[color]()
+        blobs.append(encoded)
+    out = struct.pack("<I", 4) + struct.pack("<Q", 3) + b"cam"
+    for focal in (50, 1, 25, 1):
+        matrix = np.eye(4, dtype="<f4")
+        matrix[0, 0] = matrix[1, 1] = focal
+        out += matrix.tobytes()
+    out += struct.pack("<i", {"raw": 0, "png": 1, "jpeg": 2, "unknown": -1}[color])
+    out += struct.pack("<i", {"raw": 0, "zlib": 1, "occi": 2}[depth])
+    out += struct.pack("<IIII", 64, 48, 32, 24) + struct.pack("<f", shift)
+    out += struct.pack("<Q", len(POSES) if claimed is None else claimed)
+    for matrix, blob, values in zip(POSES, blobs, depths, strict=True):
+        packed = values.astype("<u2").tobytes()
+        packed = zlib.compress(packed) if depth == "zlib" else packed
+        out += matrix.astype("<f4").tobytes() + struct.pack("<QQQQ", 1, 2, len(blob), len(packed)) + blob + packed
+    return out + struct.pack("<Q", 1) + bytes(128), blobs
+
+
+def release(tmp_path, scan="scene0000_00", sens=None, labels=range(6), folder="scans", members=()):
+    source = tmp_path / "release"
+    place = source / folder / scan
+    place.mkdir(parents=True)
+    (source / SCANNET_TABLE).write_text(TABLE)
+    (place / f"{scan}.sens").write_bytes(sens_bytes()[0] if sens is None else sens)
+    (place / f"{scan}.txt").write_text("axisAlignment = 1 0 0 0\n")
+    if labels is not None:
+        with zipfile.ZipFile(place / f"{scan}_2d-label-filt.zip", "w") as archive:
+            for number in labels:
+                archive.writestr(
+                    f"label-filt/{number}.png",
+                    cv2.imencode(".png", np.full((48, 64), 1 + 2 * (number % 2), np.uint16))[1].tobytes(),
+                )
+            for name in members:
+                archive.writestr(name, b"evil")
+    return source
+
+
+def prepared(source, tmp_path, **options):
+    options = {"scans": None, "stride": 1, "workers": 1, **options}
+    good = prepare_scannet(source, tmp_path / "data" / "scannet", **options)
+    return tmp_path / "data" / "scannet" / "scene0000_00", good
+
+
+def test_jpeg_is_written_byte_for_byte_and_the_loader_reads_all(tmp_path):
+    folder, good = prepared(release(tmp_path), tmp_path)
+    _, blobs = sens_bytes()
+    assert good and [(folder / "color" / f"{i}.jpg").read_bytes() for i in range(6)] == blobs
+    for number, values in enumerate(images()[1]):
+        np.testing.assert_array_equal(cv2.imread(str(folder / "depth" / f"{number}.png"), cv2.IMREAD_UNCHANGED), values)
+    scene = open_scene("scannet/scene0000_00/black_64", tmp_path / "data")
+    np.testing.assert_allclose(scene.camera_to_world, POSES, atol=1e-6)
+    assert scene.Ks[0, 0, 0] == 50 and len(scene) == 6 and scene.labels is not None
+    assert scene.views(["1"], labels=True).labels.unique().tolist() == [1]
+
+
+@pytest.mark.parametrize("color", ["raw", "png"])
+@pytest.mark.parametrize("depth", ["raw", "zlib"])
+def test_other_compressions(color, depth, tmp_path):
+    folder, good = prepared(release(tmp_path, sens=sens_bytes(color, depth, shift=500.0)[0]), tmp_path)
+    suffix = "png" if color == "png" else "jpg"
+    image = cv2.imread(str(folder / "color" / f"2.{suffix}"))[..., ::-1]
+    assert good and np.abs(image.astype(int) - images()[0][2]).mean() < 12 * (color == "raw") + 1e-9
+    np.testing.assert_array_equal(cv2.imread(str(folder / "depth" / "2.png"), cv2.IMREAD_UNCHANGED), images()[1][2] * 2)
+
+
+@pytest.mark.parametrize(
+    ("sens", "message"),
+    [
+        (sens_bytes(depth="occi")[0], "compressed with occi"),
+        (sens_bytes()[0].replace(b"\4\0\0\0", b"\3\0\0\0", 1), "not a .sens file of version 4"),
+        (b"hello", "version 4"),
+        (sens_bytes()[0][:100], "cut off in its header"),
+        (b"", "cut off in its header"),
+        (struct.pack("<IQ", 4, 2**60), "not a .sens file"),
+    ],
+)
+def test_files_that_cannot_be_read(sens, message, tmp_path, capsys):
+    _, good = prepared(release(tmp_path, sens=sens), tmp_path)
+    assert not good and message in capsys.readouterr().out
+
+
+def test_a_truncated_file_keeps_what_is_whole_and_says_where_it_ends(tmp_path, capsys):
+    whole = sens_bytes()[0]
+    folder, good = prepared(release(tmp_path, sens=whole[: len(whole) * 2 // 3], labels=None), tmp_path)
+    frames = sorted(int(path.stem) for path in (folder / "pose").iterdir())
+    assert not good and f"ends inside frame {len(frames)} of 6" in capsys.readouterr().out
+    assert 2 <= len(frames) < 6 and len(open_scene("scannet/scene0000_00/black_64", tmp_path / "data")) == len(frames)
+    # the whole file later adds the rest
+    (tmp_path / "release" / "scans" / "scene0000_00" / "scene0000_00.sens").write_bytes(whole)
+    first = (folder / "color" / "0.jpg").stat().st_mtime_ns
+    _, good = prepared(tmp_path / "release", tmp_path)
+    assert (
+        good
+        and len(list((folder / "pose").iterdir())) == 6
+        and (folder / "color" / "0.jpg").stat().st_mtime_ns == first
+    )
+
+
+def test_a_blob_that_claims_to_be_huge_is_not_read(tmp_path):
+    data = bytearray(sens_bytes()[0])
+    start = data.index(struct.pack("<QQ", 1, 2)) + 16
+    data[start : start + 8] = struct.pack("<Q", 2**50)
+    _, good = prepared(release(tmp_path, sens=bytes(data)), tmp_path)
+    assert not good
+
+
+def test_a_complete_scene_is_skipped_and_a_changed_source_is_not(tmp_path, capsys):
+    source = release(tmp_path)
+    prepared(source, tmp_path)
+    prepared(source, tmp_path)
+    assert "complete already" in capsys.readouterr().out
+    os.utime(source / "scans" / "scene0000_00" / "scene0000_00.sens", (1, 1))
+    prepared(source, tmp_path)
+    assert "1 were complete already" not in capsys.readouterr().out
+
+
+def test_stride_and_missing_labels_and_scenes_without_any(tmp_path, capsys):
+    folder, good = prepared(release(tmp_path, labels=[0, 2]), tmp_path, stride=2)
+    assert sorted(path.name for path in (folder / "color").iterdir()) == ["0.jpg", "2.jpg", "4.jpg"]
+    assert not good and "1 frames have no label" in capsys.readouterr().out
+    other = tmp_path / "other"
+    other.mkdir()
+    _, good = prepared(release(other, labels=None, folder="scans_test"), other)
+    scene = open_scene("scannet/scene0000_00/black_64", other / "data")
+    assert good and scene.labels is None and scene.has_depth and len(scene) == 6
+
+
+def test_names_that_climb_out_of_the_folder_are_left_out(tmp_path, capsys):
+    members = ["../../evil.png", "label-filt/../../1.png", "/etc/evil.png", "label-filt/x.png"]
+    prepared(release(tmp_path, members=members), tmp_path)
+    assert capsys.readouterr().out.count("was left out") == len(members)
+    assert not list(tmp_path.rglob("evil*")) and not list(tmp_path.rglob("x.png"))
+
+
+def test_a_damaged_archive_keeps_the_images(tmp_path, capsys):
+    source = release(tmp_path)
+    (source / "scans" / "scene0000_00" / "scene0000_00_2d-label-filt.zip").write_bytes(b"PK no zip")
+    folder, good = prepared(source, tmp_path)
+    assert not good and "is damaged" in capsys.readouterr().out and len(list((folder / "color").iterdir())) == 6
+
+
+def test_sources_without_anything(tmp_path, monkeypatch):
+    (tmp_path / SCANNET_TABLE).write_text(TABLE)
+    with pytest.raises(UserError, match="has no scans/<scan>"):
+        prepared(tmp_path, tmp_path)
+    source = release(tmp_path)
+    with pytest.raises(UserError, match="has no scene9999_00.sens"):
+        prepared(source, tmp_path, scans=["scene9999_00"])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(UserError, match="GB are free"):
+        prepared(source, tmp_path)
+    (source / SCANNET_TABLE).unlink()
+    with pytest.raises(UserError, match="label table is missing"):
+        prepared(source, tmp_path)
+
+
+def _limit_memory():
+    resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30))
+
+
+def test_a_long_file_takes_little_memory_and_the_command_says_how_it_went(tmp_path):
+    generate(tmp_path / "src", "release", Size({"train": 2}, 4, (24, 32), Light(1.0, 2, 1), 1))
+    sens = tmp_path / "src" / "scans" / "train_000" / "train_000.sens"
+    blob = os.urandom(4_000_000)  # 300 frames of 4 MB: more than the limit below
+    with open(sens, "wb") as file:
+        file.write(sens_bytes()[0][: 4 + 8 + 3 + 4 * 64 + 8 + 16 + 4] + struct.pack("<Q", 300))
+        depth = zlib.compress(bytes(24 * 32 * 2))
+        for _ in range(300):
+            file.write(
+                np.eye(4, dtype="<f4").tobytes() + struct.pack("<4Q", 0, 0, len(blob), len(depth)) + blob + depth
+            )
+    command = [
+        sys.executable,
+        "-m",
+        "dataset.prepare",
+        "scannet",
+        "--source",
+        tmp_path / "src",
+        "--out",
+        tmp_path / "out",
+        "--workers",
+        "1",
+    ]
+    done = subprocess.run(
+        list(map(str, command)), cwd=REPOSITORY, capture_output=True, text=True, preexec_fn=_limit_memory, timeout=200
+    )
+    assert "train_000: 300 frames" in done.stdout and done.returncode == 1, (
+        done.stdout + done.stderr
+    )  # labels are missing
+    assert "train_001: 4 frames" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_release_of_synthetic_rooms_equals_their_scannet_layout(tmp_path):
+    size = Size({"train": 1}, 5, (48, 64), Light(1.0, 2, 1), 1)
+    generate(tmp_path / "src", "release", size)
+    generate(tmp_path / "plain", "scannet", size)
+    assert prepare_scannet(tmp_path / "src", tmp_path / "data" / "scannet", None, 1, 1)
+    a, b = (open_scene("scannet/train_000/black_64", tmp_path / root) for root in ("data", "plain"))
+    assert a.frame_ids == b.frame_ids
+    left, right = (scene.views(scene.frame_ids, depth=True, labels=True).to("cpu") for scene in (a, b))
+    assert (
+        (left.images == right.images).all()
+        and (left.depth == right.depth).all()
+        and (left.labels == right.labels).all()
+    )
+    np.testing.assert_allclose(left.cameras.poses, right.cameras.poses, atol=1e-5)
+
+
+# Own captures
+
+
+@pytest.fixture
+def capture(tmp_path):
+    """A synthetic capture's folder."""
+    generate(tmp_path / "raw", "transforms", Size({"train": 1}, 20, (48, 64), Light(1.0, 2, 1), 1))
+    return tmp_path / "raw" / "transforms" / "train_000"
+
+
+def change(capture, **values):
+    path = capture / "transforms.json"
+    content = json.loads(path.read_text())
+    for key, value in values.items():
+        content[key] = value
+    path.write_text(json.dumps(content))
+
+
+def test_transforms_equal_scannet_of_the_same_room(capture, tmp_path):
+    generate(tmp_path / "plain", "scannet", Size({"train": 1}, 20, (48, 64), Light(1.0, 2, 1), 1))
+    a = open_scene("transforms/train_000/black_64", tmp_path / "raw")
+    b = open_scene("scannet/train_000/black_64", tmp_path / "plain")
+    frames = b.frame_ids  # those not lost
+    left, right = (scene.views(frames, depth=True, labels=True).to("cpu") for scene in (a, b))
+    np.testing.assert_allclose(left.cameras.poses, right.cameras.poses, atol=1e-5)
+    np.testing.assert_allclose(left.cameras.Ks, right.cameras.Ks, atol=1e-4)
+    assert (left.depth == right.depth).all() and (left.labels == right.labels).all()
+    assert a.labels.names == b.labels.names
+
+
+def test_opengl_axes_and_scale():
+    gl = np.eye(4)
+    gl[:3, 3] = (2, 4, 6)
+    matrix = pose({"file_path": "x", "transform_matrix": gl.tolist()}, 2.0, Path("t.json"))
+    np.testing.assert_allclose(matrix, [[1, 0, 0, 1], [0, -1, 0, 2], [0, 0, -1, 3], [0, 0, 0, 1]])
+
+
+def test_lists_of_file_names_are_honoured_and_otherwise_every_eighth_tests(capture, tmp_path):
+    scene = open_scene("transforms/train_000/black_64", tmp_path / "raw")
+    assert (
+        scene.split().tests == ["4", "12"]
+        and "4" not in scene.split().references
+        and len(scene.split().references) == 18
+    )
+    change(
+        capture,
+        train_filenames=["images/0.jpg", "images/2.jpg"],
+        val_filenames=["images/5.jpg"],
+        test_filenames=["images/10.jpg", "images/3.jpg"],
+    )
+    scene = open_scene("transforms/train_000/black_64", tmp_path / "raw")
+    assert scene.split() == (["0", "2"], ["10", "3"]) and scene.training_frames(False) == ["0", "2"]
+
+
+def test_preparing_a_pinhole_capture_copies_bytes_and_finds_the_depth_range(capture, tmp_path):
+    prepare_transforms(capture, tmp_path / "data" / "transforms", "mine")
+    target = tmp_path / "data" / "transforms" / "mine"
+    assert (target / "images" / "3.jpg").read_bytes() == (capture / "images" / "3.jpg").read_bytes()
+    scene = open_scene("transforms/mine/black_64", tmp_path / "data")
+    depth = scene.views(scene.frame_ids, depth=True).to("cpu").depth
+    near, far = scene.depth_range
+    assert near < depth[depth > 0].min() + 0.1 and depth.max() - 0.3 < far < depth.max() * 1.2
+    assert "mask" not in scene._files
+
+
+def test_an_opencv_camera_is_refused_as_it_is_and_undistorted_by_preparation(capture, tmp_path):
+    change(capture, camera_model="OPENCV", k1=0.25, k2=0.05, p1=0.002, p2=-0.001)
+    with pytest.raises(UserError, match="is distorted; .*dataset.prepare transforms"):
+        open_scene("transforms/train_000/black_64", tmp_path / "raw")
+    prepare_transforms(capture, tmp_path / "data" / "transforms", "mine")
+    views = open_scene("transforms/mine/black_64", tmp_path / "data").views(["3"], depth=True, labels=True)
+    assert views.mask is not None and 0.5 < views.mask.float().mean() < 1
+    assert views.mask[0, 0, 24, 32] == 1 and (views.depth[0, 0][views.mask[0, 0] == 0].to(int) == 0).all()
+
+
+def test_undistortion_equals_a_loop():
+    """An image whose values are its own pixel coordinates shows where each pixel was read."""
+    K, coefficients = (
+        np.array([[50.0, 0, 31], [0, 52, 24], [0, 0, 1]]),
+        np.array([-0.2, 0.03, 0.001, -0.002, 0, 0, 0, 0]),
+    )
+    rows, columns = np.mgrid[:48, :64].astype(np.float32)
+    read = [undistort(values, K, coefficients, "color", (48, 64)) for values in (columns, rows)]
+    k1, k2, p1, p2 = coefficients[:4]
+    for y in range(8, 40, 5):
+        for x in range(8, 56, 7):
+            a, b = (x - 31) / 50, (y - 24) / 52
+            r = a * a + b * b
+            radial = 1 + k1 * r + k2 * r * r
+            expected = (
+                50 * (a * radial + 2 * p1 * a * b + p2 * (r + 2 * a * a)) + 31,
+                52 * (b * radial + p1 * (r + 2 * b * b) + 2 * p2 * a * b) + 24,
+            )
+            assert [image[y, x] for image in read] == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"frames": []}, "has no list of frames"),
+        ({"fl_x": None}, "fl_x should be a number"),
+        ({"camera_model": "OPENCV_FISHEYE"}, "camera_model OPENCV_FISHEYE cannot be undistorted"),
+        ({"frames": [{"transform_matrix": []}]}, "frame 0 has no file_path"),
+    ],
+)
+def test_captures_that_cannot_be_used(values, message, capture, tmp_path):
+    change(capture, **values)
+    with pytest.raises(UserError, match=message):
+        prepare_transforms(capture, tmp_path / "out", "mine")
+
+
+def test_a_broken_transforms_json(capture, tmp_path):
+    (capture / "transforms.json").write_text("{")
+    with pytest.raises(UserError, match="is not valid JSON"):
+        open_scene("transforms/train_000/black_64", tmp_path / "raw")
+    change_matrix = {
+        "frames": [{"file_path": "images/0.jpg", "transform_matrix": [[1, 2], [3, 4]]}],
+        "fl_x": 1,
+        "fl_y": 1,
+        "cx": 1,
+        "cy": 1,
+    }
+    (capture / "transforms.json").write_text(json.dumps(change_matrix))
+    with pytest.raises(UserError, match="transform_matrix of images/0.jpg should be 4x4"):
+        open_scene("transforms/train_000/black_64", tmp_path / "raw")
+
+
+def test_replica_is_verified_in_both_spellings(replica_rooms, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "dataset.prepare",
+        "replica",
+        "--source",
+        replica_rooms,
+        "--out",
+        tmp_path / "data" / "Replica",
+    ]
+    done = subprocess.run(list(map(str, command)), cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and done.stdout.count("48 frames") == 4, done.stdout + done.stderr
+    assert len(open_scene("replica/train_000/Sequence_1/black_64", tmp_path / "data")) == 48
+    assert SIZES["tiny"].frames == 48
