@@ -102,8 +102,17 @@ class Scene:
         return len(self.frame_ids)
 
     @property
+    def kinds(self) -> list[str]:
+        """What each frame has: color, and depth, labels, mask where the scene has them."""
+        return list(self._files)
+
+    @property
     def has_depth(self) -> bool:
         return "depth" in self._files
+
+    def numbers_on_disk(self) -> np.ndarray:
+        """The sorted numbers of all colour files, usable or not."""
+        return np.array(sorted(self._files["color"]))
 
     def path(self, frame: str, kind: str = "color") -> Path:
         """The image file of a frame: color, depth, labels or mask."""

@@ -197,6 +197,7 @@ def test_sources_without_anything(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="GB are free"):
         prepared(source, tmp_path)
     (source / SCANNET_TABLE).unlink()
+    (tmp_path / "data" / "scannet" / SCANNET_TABLE).unlink()
     with pytest.raises(UserError, match="label table is missing"):
         prepared(source, tmp_path)
 

@@ -1,0 +1,93 @@
+"""Checks scenes: `python -m dataset.check scannet/scene0000_00/black_320 …`, or a folder such as data/scannet."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dataset.check.consistency import check_consistency, choose_pairs
+from dataset.check.inventory import take_inventory
+from dataset.check.page import SceneReport, describe, verdict, write_page
+from dataset.render_dataset import SCENE_KINDS, open_scene
+from utils.cli import run_command
+from utils.errors import UserError
+from utils.logging import say
+
+PAIRS, SHOWN_PAIRS = 12, 4
+WIDTH = 240  # of the images that are compared
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dataset.check", description=__doc__)
+    parser.add_argument("scenes", nargs="+", help="database names, or a folder that holds scenes")
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument(
+        "--sample", type=int, default=100, help="frames of each scene to decode, 0 for all (default: %(default)s)"
+    )
+    parser.add_argument("--html", type=Path, default=Path("check.html"), help="page to write (default: %(default)s)")
+    parser.add_argument("--debug", action="store_true")
+    args = parser.parse_args()
+    named = [entry for text in args.scenes for entry in find_scenes(text, args.data_root)]
+    reports = [check_scene(name, root, args.sample) for name, root in tqdm(named, desc="scenes", unit="scene")]
+    for report in reports:
+        say_report(report)
+    write_page(reports, args.html)
+    say(f"\npictures: {args.html}")
+    sys.exit(1 if any(report.error or verdict(report) for report in reports) else 0)
+
+
+def find_scenes(text: str, data_root: Path) -> list[tuple[str, Path]]:
+    """(database name, data root) of a name, or of all scenes in a folder data/<type> or of one scene in it."""
+    folder = Path(text)
+    if not folder.is_dir():
+        return [(text, data_root)]
+    for level in (folder, folder.parent, folder.parent.parent):
+        kind = level.name.lower()
+        if kind in SCENE_KINDS:
+            below = [folder] if level != folder else sorted(path for path in folder.iterdir() if path.is_dir())
+            below = [s for path in below for s in (sorted(path.glob("Sequence_*")) or [path])]
+            if not below:
+                break
+            return [(f"{kind}/{path.relative_to(level).as_posix()}/black_{WIDTH}", level.parent) for path in below]
+    raise UserError(
+        f"{text}: holds no scenes; give a folder such as data/scannet ({', '.join(SCENE_KINDS)}), or database names"
+    )
+
+
+def check_scene(name: str, data_root: Path, sample: int) -> SceneReport:
+    """Everything about one scene. What cannot be opened is said in its report."""
+    try:
+        scene = open_scene(f"{name.rpartition('/')[0]}/black_{WIDTH}", data_root)
+        inventory = take_inventory(scene, sample)
+        pairs = choose_pairs(scene, PAIRS) if scene.has_depth and not inventory.unreadable else []
+    except UserError as error:
+        return SceneReport(name, str(error))
+    shown = tuple(pairs[:: max(1, len(pairs) // SHOWN_PAIRS)][:SHOWN_PAIRS])
+    return SceneReport(name, None, inventory, check_consistency(pairs), shown, scene.labels)
+
+
+def say_report(report: SceneReport) -> None:
+    say(f"\n{report.name}")
+    if report.error is not None:
+        say(f"  {report.error}")
+        return
+    for key, value in describe(report.inventory).items():
+        say(f"  {key:<24} {value}")
+    total = sum(report.inventory.classes.values())
+    common = sorted(report.inventory.classes.items(), key=lambda item: -item[1])[:8]
+    if total:
+        say(f"  {'classes':<24} " + ", ".join(f"{name} {count / total:.0%}" for name, count in common if count))
+    if report.consistency is not None:
+        c = report.consistency
+        say(
+            f"  {'frames agree':<24} {c.agreement:.0%} of pixels; depth to {c.depth_disagreement:.1%}, colour to {c.color_disagreement:.3f}"
+        )
+    for line in verdict(report):
+        say(f"  warning: {line}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,163 @@
+"""check.html: tables and pictures of all scenes in one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dataset.check.consistency import Consistency, Pair, warp
+from dataset.check.inventory import Inventory
+from dataset.labels import LabelSet
+from utils.colors import color_depth
+from utils.files import write_text
+from utils.panels import grid
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1150px; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: .5rem 0 } td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top }
+img { max-width: 100%; display: block; margin: .5rem 0 } .warning { background: #fde8d0; padding: .5rem 1rem; border-radius: 6px }
+.good { background: #e2f3e2; padding: .5rem 1rem; border-radius: 6px } .bar { background: #7a9cc6; height: .8rem; display: inline-block }
+h2 { margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem } small { color: #666 }
+"""
+
+
+@dataclass(frozen=True)
+class SceneReport:
+    """What was found out about a scene; `error` if it could not even be opened."""
+
+    name: str
+    error: str | None = None
+    inventory: Inventory | None = None
+    consistency: Consistency | None = None
+    pairs: tuple[Pair, ...] = ()
+    labels: LabelSet | None = None
+
+
+def write_page(reports: list[SceneReport], path: Path) -> None:
+    sections = "\n".join(_section(report) for report in reports)
+    write_text(
+        path,
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Data check</title><style>{STYLE}</style>"
+        f"<h1>Data check</h1>\n{sections}</html>\n",
+    )
+
+
+def _section(report: SceneReport) -> str:
+    title = f"<h2>{escape(report.name)}</h2>"
+    if report.error is not None:
+        return f"{title}<p class='warning'>{escape(report.error)}</p>"
+    rows = "".join(
+        f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in describe(report.inventory).items()
+    )
+    return "\n".join(
+        [
+            title,
+            _verdict(report),
+            f"<table>{rows}</table>",
+            _histogram(report.inventory),
+            *[_pair_picture(pair, report.labels) for pair in report.pairs],
+        ]
+    )
+
+
+def describe(inventory: Inventory) -> dict[str, str]:
+    """An inventory as text, row by row."""
+    sizes = "; ".join(
+        f"{kind} "
+        + ", ".join(f"{w}x{h}" + (f" ({count})" if len(found) > 1 else "") for (w, h), count in found.items())
+        for kind, found in inventory.sizes.items()
+    )
+    rows = {
+        "frames": f"{inventory.frames}",
+        "left out": ", ".join(f"{reason}: {count}" for reason, count in inventory.skipped.items()) or "none",
+        "gaps in the numbering": f"{inventory.gaps}",
+        "image sizes": sizes,
+        "camera path": f"{inventory.path_length:.2f} m",
+        "unreadable": f"{len(inventory.unreadable)} of the images of {inventory.decoded} frames",
+    }
+    if inventory.depth_valid is not None:
+        rows["pixels with depth"] = f"{inventory.depth_valid:.1%}"
+    if inventory.unknown_ids:
+        rows["label ids unknown to the table"] = ", ".join(
+            f"{raw} ({count} pixels)" for raw, count in inventory.unknown_ids.items()
+        )
+    return rows
+
+
+def verdict(report: SceneReport) -> list[str]:
+    """Warnings about a scene, a line each."""
+    lines = list(report.inventory.unreadable)
+    if report.inventory.unknown_ids:
+        lines.append(f"label ids {', '.join(map(str, report.inventory.unknown_ids))} are not in the table")
+    consistency = report.consistency
+    if consistency is not None and consistency.looks_wrong:
+        line = f"frames do not agree with each other ({consistency.agreement:.0%} of the pixels land on a surface at their depth)"
+        lines.append(
+            line
+            + (f"; likely cause: {consistency.cause}" if consistency.cause else "; check poses, intrinsics and depth")
+        )
+    return lines
+
+
+def _verdict(report: SceneReport) -> str:
+    numbers = ""
+    if report.consistency is not None:
+        c = report.consistency
+        numbers = (
+            f"<p><small>{c.pairs} pairs of frames: {c.agreement:.0%} of the pixels agree; median disagreement of depth "
+            f"{c.depth_disagreement:.1%}, of colour {c.color_disagreement:.3f}</small></p>"
+        )
+    lines = verdict(report)
+    if lines:
+        return "".join(f"<p class='warning'>{escape(line)}</p>" for line in lines) + numbers
+    return "<p class='good'>Nothing wrong was found.</p>" + numbers
+
+
+def _histogram(inventory: Inventory) -> str:
+    total = sum(inventory.classes.values())
+    if not total:
+        return "<p><small>no labels</small></p>"
+    rows = [
+        f"<tr><td>{escape(name)}</td><td><span class='bar' style='width:{400 * count / total:.0f}px'></span> {count / total:.1%}</td></tr>"
+        for name, count in inventory.classes.items()
+        if count
+    ]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _pair_picture(pair: Pair, labels: LabelSet | None) -> str:
+    """The first frame moved into the second one's view, beside it, and how they differ."""
+    moved = warp(pair)
+    order = np.argsort(-moved.depth)  # the nearest is written last
+    rows, columns, source = moved.rows[order], moved.columns[order], moved.source[order]
+    warped = np.zeros_like(pair.colors[1])
+    warped[rows, columns] = pair.colors[0].reshape(-1, 3)[source]
+    landed = np.zeros(warped.shape[:2], bool)
+    landed[rows, columns] = True
+    difference = (
+        np.where(landed[..., None], np.abs(warped.astype(int) - pair.colors[1]), 0).clip(0, 255).astype(np.uint8)
+    )
+    known = pair.depths[1][pair.depths[1] > 0]
+    near, far = np.quantile(known, [0.01, 0.99]) if len(known) else (0.1, 5.0)
+    pictures = [
+        [
+            (f"frame {pair.frames[1]}", pair.colors[1]),
+            (f"frame {pair.frames[0]} moved into it", warped),
+            ("difference", difference),
+        ],
+        [("depth", color_depth(pair.depths[1], near, far))],
+    ]
+    if pair.classes is not None and labels is not None:
+        over = [labels.colors[pair.classes[1]], np.zeros_like(warped)]
+        over[1][rows, columns] = labels.colors[pair.classes[0].ravel()[source]]
+        pictures[1] += [
+            (title, (0.4 * pair.colors[1] + 0.6 * layer).astype(np.uint8))
+            for title, layer in zip(("its classes", "the moved frame's classes"), over, strict=True)
+        ]
+    encoded = cv2.imencode(".jpg", grid(pictures)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+    return f"<img alt='frames {pair.frames[0]} and {pair.frames[1]}' src='data:image/jpeg;base64,{base64.b64encode(encoded).decode()}'>"

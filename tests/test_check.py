@@ -1,0 +1,161 @@
+"""The check of data: a good scene passes, and each way to break it is recognised and named."""
+
+import base64
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dataset.check.__main__ import check_scene, find_scenes
+from dataset.check.consistency import check_consistency, choose_pairs, warp
+from dataset.check.inventory import spread, take_inventory
+from dataset.check.page import verdict
+from dataset.render_dataset import open_scene
+from dataset.synthetic.generate import Size, generate
+from dataset.synthetic.raycast import Light
+from utils.errors import UserError
+from utils.files import write_image
+
+REPOSITORY = Path(__file__).parent.parent
+NAME = "scannet/train_000/black_96"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    root = tmp_path_factory.mktemp("check")
+    generate(root, "scannet", Size({"train": 1}, 30, (96, 128), Light(0.6, 4, 2), 1))
+    return root
+
+
+@pytest.fixture
+def data(good, tmp_path):
+    shutil.copytree(good / "scannet", tmp_path / "scannet")
+    return tmp_path
+
+
+def poses(data, change):
+    for path in (data / "scannet" / "train_000" / "pose").iterdir():
+        matrix = np.loadtxt(path)
+        if np.isfinite(matrix).all():
+            np.savetxt(path, change(matrix))
+
+
+def intrinsics(data, change):
+    path = data / "scannet" / "train_000" / "intrinsic" / "intrinsic_color.txt"
+    matrix = np.loadtxt(path)
+    matrix[:3, :3] = change(matrix[:3, :3])
+    np.savetxt(path, matrix)
+
+
+def depth(data, factor):
+    for path in (data / "scannet" / "train_000" / "depth").iterdir():
+        values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        write_image(path, (values * factor).clip(0, 65535).astype(np.uint16))
+
+
+def test_a_good_scene_passes(good):
+    report = check_scene(NAME, good, 0)
+    assert verdict(report) == [] and report.consistency.agreement > 0.7
+    assert report.consistency.depth_disagreement < 0.01 and report.consistency.color_disagreement < 0.03
+    inventory = report.inventory
+    assert inventory.frames == 29 and inventory.skipped == {"tracking lost": 1} and inventory.gaps == 0
+    assert (
+        inventory.depth_valid == 1 and inventory.sizes["color"] == {(128, 96): 29} and 0.5 < inventory.path_length < 4
+    )
+    assert sum(inventory.classes.values()) == 29 * 96 * 128 and inventory.classes["wall"] > inventory.classes["door"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (lambda data: poses(data, lambda m: m @ np.diag([1.0, -1, -1, 1])), "OpenGL axes"),
+        (lambda data: poses(data, np.linalg.inv), "world-to-camera instead of camera-to-world"),
+        (lambda data: intrinsics(data, lambda K: K[[1, 0, 2]][:, [1, 0, 2]]), "width and height are swapped"),
+        (lambda data: depth(data, 0.1), "centimetres"),
+        (lambda data: depth(data, 5), "1/5000 m"),
+        (lambda data: intrinsics(data, lambda K: np.diag([2.0, 2, 1]) @ K), "twice the size"),
+    ],
+    ids=["axes", "inverse", "swapped", "centimetres", "tum", "double"],
+)
+def test_what_is_wrong_is_named(damage, cause, data):
+    damage(data)
+    report = check_scene(NAME, data, 4)
+    assert report.consistency.looks_wrong
+    (line,) = verdict(report)
+    assert cause in line
+
+
+def test_shuffled_poses_are_wrong_without_a_cause(data):
+    rng = np.random.default_rng(0)
+    paths = sorted((data / "scannet" / "train_000" / "pose").iterdir())
+    contents = [path.read_text() for path in paths]
+    for path, number in zip(paths, rng.permutation(len(paths)), strict=True):
+        path.write_text(contents[number])
+    consistency = check_consistency(choose_pairs(open_scene(NAME, data), 12))
+    assert consistency.looks_wrong and consistency.cause is None
+
+
+def test_a_warp_lands_where_the_generator_says(good):
+    pair = choose_pairs(open_scene(NAME, good), 3)[1]
+    moved = warp(pair)
+    truth = pair.depths[1][moved.rows, moved.columns]
+    assert len(moved.source) > 2000 and np.median(np.abs(truth - moved.depth)) < 0.02
+
+
+def test_unreadable_files_unknown_ids_holes_and_gaps_are_counted(data):
+    folder = data / "scannet" / "train_000"
+    (folder / "color" / "4.jpg").write_bytes((folder / "color" / "4.jpg").read_bytes()[:500])
+    labels = cv2.imread(str(folder / "label-filt" / "6.png"), cv2.IMREAD_UNCHANGED)
+    labels[:2, :5] = 4321
+    write_image(folder / "label-filt" / "6.png", labels)
+    values = cv2.imread(str(folder / "depth" / "7.png"), cv2.IMREAD_UNCHANGED)
+    values[:] = 0
+    write_image(folder / "depth" / "7.png", values)
+    for number in (10, 11, 20):
+        (folder / "color" / f"{number}.jpg").unlink()
+    inventory = take_inventory(open_scene(NAME, data), 0)
+    assert len(inventory.unreadable) == 1 and "4.jpg" in inventory.unreadable[0]
+    assert inventory.unknown_ids == {4321: 10} and inventory.gaps == 2
+    assert inventory.depth_valid == pytest.approx(1 - 1 / inventory.frames)
+
+
+def test_spread():
+    assert (
+        spread(list("abcdef"), 3) == ["a", "c", "f"]
+        and spread(list("ab"), 5) == ["a", "b"]
+        and spread(list("abc"), 0) == list("abc")
+    )
+
+
+def test_folders_and_names(good, replica_rooms):
+    assert [name for name, _ in find_scenes(str(good / "scannet"), Path("data"))] == ["scannet/train_000/black_240"]
+    assert find_scenes(str(good / "scannet" / "train_000"), Path("x")) == [("scannet/train_000/black_240", good)]
+    assert len(find_scenes(str(replica_rooms / "Replica"), Path("x"))) == 4
+    with pytest.raises(UserError, match="holds no scenes"):
+        find_scenes(str(good.parent), Path("data"))
+
+
+def test_the_command_and_its_page(good, data, tmp_path):
+    depth(data, 0.1)
+    command = [
+        sys.executable,
+        "-m",
+        "dataset.check",
+        NAME,
+        "scannet/nowhere/black_96",
+        "--data-root",
+        data,
+        "--html",
+        tmp_path / "check.html",
+    ]
+    done = subprocess.run(list(map(str, command)), cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and "centimetres" in done.stdout and "there is no folder" in done.stdout
+    page = (tmp_path / "check.html").read_text()
+    assert "centimetres" in page and "src='http" not in page and "href" not in page
+    pictures = re.findall(r"base64,([^']+)'", page)
+    assert len(pictures) == 4 and cv2.imdecode(np.frombuffer(base64.b64decode(pictures[0]), np.uint8), 1).shape[1] > 400
