@@ -17,8 +17,8 @@ from network.geometry import (
     read_map,
     to_inverse_depth,
 )
-from network.init_net import view_differences
-from network.renderer import pad_views
+from network.init_net import build_init_net, fill_unknown, view_differences
+from network.renderer import Renderer, pad_views
 
 
 def random_cameras(count: int, size=(24, 32), seed: int = 0) -> Cameras:
@@ -202,3 +202,76 @@ def test_padding_reflects_below_and_right_and_leaves_the_rest():
     assert torch.equal(padded.images[..., :20, :33], views.images)
     assert torch.equal(padded.images[..., 20, :33], views.images[..., 18, :])
     assert torch.equal(padded.depth[..., :20, 33], views.depth[..., :, 31])
+
+
+def test_unknown_depth_is_filled_from_around_it_and_known_depth_stays():
+    values = torch.rand(2, 1, 13, 21)
+    known = torch.rand(2, 1, 13, 21) > 0.3
+    known[0, 0, 3:9, 5:12] = False
+    filled = fill_unknown(torch.where(known, values, torch.tensor(77.0)), known)
+    assert torch.equal(filled[known], values[known])
+    assert filled[~known].min() >= values.min() and filled[~known].max() <= values.max()  # nothing of the holes' own 77
+    flat = fill_unknown(torch.full((1, 1, 9, 9), 0.3) * (torch.arange(9) < 4), (torch.arange(9) < 4).expand(1, 1, 9, 9))
+    assert torch.allclose(flat, torch.tensor(0.3))
+    assert torch.equal(
+        fill_unknown(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.bool)), torch.full((1, 1, 4, 4), 0.5)
+    )
+
+
+def test_pixels_of_unknown_depth_are_compared_with_nothing():
+    cameras = random_cameras(1, size=(6, 8))
+    cameras = Cameras(
+        cameras.poses.repeat(2, 1, 1), cameras.Ks.repeat(2, 1, 1), cameras.depth_range.repeat(2, 1), (6, 8)
+    )
+    images = torch.rand(2, 3, 6, 8, dtype=torch.float64)
+    depth = torch.full((2, 1, 6, 8), 2.0, dtype=torch.float64)
+    known = torch.ones(2, 1, 6, 8, dtype=torch.bool)
+    known[1, 0, 2, 3] = False
+    whole, holed = (
+        view_differences(Views(cameras, images, depth)),
+        view_differences(Views(cameras, images, depth), known),
+    )
+    assert (holed[1, :, 2, 3] == 0).all()  # compared with nothing
+    # the same camera twice: a pixel falls on itself and on its twin; here the twin is unknown, so only itself is left
+    assert whole[0, :3, 2, 3].abs().sum() > 0 and torch.allclose(holed[0, :, 2, 3], torch.zeros(8, dtype=torch.float64))
+    elsewhere = torch.ones(6, 8, dtype=torch.bool)
+    elsewhere[2, 3] = False
+    assert torch.allclose(whole[..., elsewhere], holed[..., elsewhere])
+
+
+def test_holes_never_reach_the_network_as_a_depth(config):
+    network = build_init_net("depth", config(init_net_cfg={"fill_holes": True}).init_net_cfg)
+    cameras = random_cameras(2, size=(32, 32))
+    cameras = Cameras(cameras.poses.float(), cameras.Ks.float(), cameras.depth_range.float(), (32, 32))
+    depth = torch.full((2, 1, 32, 32), 2.0)
+    depth[:, :, 10:16, 10:16] = 0
+    seen = []
+    network.res_net.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0][:, 3]))
+    network(Views(cameras, torch.rand(2, 3, 32, 32), depth))
+    assert torch.allclose(seen[0], seen[0][:, :1, :1].expand_as(seen[0]), atol=1e-6)
+    published = build_init_net("depth", config().init_net_cfg)
+    published.res_net.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0][:, 3]))
+    published(Views(cameras, torch.rand(2, 3, 32, 32), depth))
+    assert (seen[1][:, 12, 12] == 0).all()  # near, as in the published code
+
+
+def test_what_a_mask_hides_is_not_seen(config):
+    network = Renderer(config()).eval()
+    cameras = Cameras(
+        torch.eye(3, 4).repeat(3, 1, 1),
+        torch.tensor([[30.0, 0, 15.5], [0, 30, 15.5], [0, 0, 1]]).repeat(3, 1, 1),
+        torch.tensor([[0.5, 5.0]]).repeat(3, 1),
+        (32, 32),
+    )
+    images, depth = torch.rand(3, 3, 32, 32), torch.full((3, 1, 32, 32), 2.0)
+    pixels = torch.tensor([[16.0, 16.0], [3.0, 16.0]])
+    query = Cameras(cameras.poses[:1], cameras.Ks[:1], cameras.depth_range[:1], (32, 32))
+    mask = torch.ones(3, 1, 32, 32)
+    mask[..., :8] = 0
+    with torch.no_grad():
+        plain, whole, holed = (
+            network.render_rays(network.encode(Views(cameras, images, depth, mask=m)), query, pixels).coarse
+            for m in (None, torch.ones_like(mask), mask)
+        )
+    assert torch.equal(plain.color, whole.color)
+    assert torch.equal(holed.color[0], plain.color[0]) and (holed.color[1] == 0).all() and not holed.scored[1]
