@@ -31,6 +31,7 @@ TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set
 DEFAULTS = {
     "data_root": "data",
     **CACHE_DEFAULTS,
+    "depth_range": Setting(None, list),  # near and far in metres of all scenes; None: each kind's own
     "train_set_list": Setting(None, (list, str)),  # database names, or a file of them; None: by train_database_types
     "val_set_list": Setting([], (list, str)),  # likewise, or the published list of {name, cfg: {val_database_name}}
     "train_dataset_cfg": {
@@ -47,12 +48,26 @@ DEFAULTS = {
 }
 
 
-def open_scene(name: str, data_root: str | Path, cache: Cache | None = None) -> Scene:
-    """Opens the scene that a database name stands for. Raises UserError if it cannot be used."""
+def open_scene(
+    name: str, data_root: str | Path, cache: Cache | None = None, depth_range: tuple[float, float] | None = None
+) -> Scene:
+    """Opens the scene that a database name stands for. Raises UserError if it cannot be used.
+
+    depth_range: near and far in metres instead of the scene's own.
+    """
     parsed = SceneName.parse(name)
     if parsed.kind not in SCENE_KINDS:
         raise UserError(f"'{name}': unknown database type '{parsed.kind}'; there are {', '.join(SCENE_KINDS)}")
-    return Scene(SCENE_KINDS[parsed.kind](parsed, Path(data_root)), cache)
+    source = SCENE_KINDS[parsed.kind](parsed, Path(data_root))
+    return Scene(replace(source, depth_range=depth_range) if depth_range else source, cache)
+
+
+def configured_scene(name: str, cfg) -> Scene:
+    """A scene as the config's `data_root`, `depth_range` and cache keys say."""
+    depth_range = cfg.depth_range and tuple(cfg.depth_range)
+    if depth_range and not (len(depth_range) == 2 and 0 < depth_range[0] < depth_range[1]):
+        raise UserError(f"`depth_range` should be near and far in metres, 0 < near < far, but is {list(depth_range)}")
+    return open_scene(name, cfg.data_root, Cache.of(cfg), depth_range)
 
 
 def list_scenes(value: list | str, key: str) -> list[str]:
@@ -103,7 +118,7 @@ class TrainingSet(Dataset):
             raise UserError(
                 f"`train_dataset_cfg.max_wn` ({self.cfg.max_wn}) must be greater than min_wn ({self.cfg.min_wn})"
             )
-        self.scenes = [open_scene(name, cfg.data_root, Cache.of(cfg)) for name in training_names(cfg)]
+        self.scenes = [configured_scene(name, cfg) for name in training_names(cfg)]
         if not self.scenes:
             raise UserError("`train_set_list` is empty: name at least one scene to train on")
         self.frames = [scene.training_frames(_scene_key(scene.name) in held_out) for scene in self.scenes]

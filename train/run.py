@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from dataset.cache import Cache
-from dataset.render_dataset import TestSet, list_scenes, open_scene
+from dataset.render_dataset import TestSet, configured_scene, list_scenes
 from dataset.scene import Scene
 from network.renderer import Renderer
 from utils.colors import distinct_colors
@@ -45,9 +44,7 @@ def build_network(cfg, device) -> Renderer:
 def test_sets(cfg) -> list[TestSet]:
     """The sets of `val_set_list`, each checked against the config."""
     sets = [
-        TestSet(
-            open_scene(name, cfg.data_root, Cache.of(cfg)), cfg.train_dataset_cfg.min_wn, reference_labels=cfg.baselines
-        )
+        TestSet(configured_scene(name, cfg), cfg.train_dataset_cfg.min_wn, reference_labels=cfg.baselines)
         for name in list_scenes(cfg.val_set_list, "val_set_list")
     ]
     for test in sets:
