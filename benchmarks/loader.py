@@ -22,7 +22,7 @@ import numpy as np
 
 from dataset.cache import Cache
 from dataset.loading import load
-from dataset.render_dataset import TrainingSet, open_scene
+from dataset.render_dataset import Needs, TrainingSet, open_scene
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from dataset.synthetic.room import furnish, walk
@@ -115,7 +115,7 @@ def main() -> None:
     args = parser.parse_args()
     root = args.out
     if args.only_memory:
-        print(*worker_memory(TrainingSet(configure(root, True), 0)))
+        print(*worker_memory(TrainingSet(configure(root, True), 0, Needs(depth=True))))
         return
     make_scene(root)
     shutil.rmtree(root / "cache", ignore_errors=True)
@@ -125,11 +125,11 @@ def main() -> None:
     drop_pages(root)
     rows.append(("open, no cache, cold", f"{seconds_to_open(root, None) * 1000:.0f} ms"))
     rows.append(("open, no cache, warm", f"{seconds_to_open(root, None) * 1000:.0f} ms"))
-    dataset = TrainingSet(plain, 0)
+    dataset = TrainingSet(plain, 0, Needs(depth=True))
     drop_pages(root)
     rows.append(("sample, no cache, cold", f"{milliseconds_a_sample(dataset, 0):.1f} ms"))
     rows.append(("sample, no cache, warm", f"{milliseconds_a_sample(dataset, 0):.1f} ms"))
-    dataset = TrainingSet(cached, 0)
+    dataset = TrainingSet(cached, 0, Needs(depth=True))
     rows.append(("sample, cache being filled", f"{milliseconds_a_sample(dataset, 0):.1f} ms"))
     scene = dataset.scenes[0]
     for start in range(0, len(scene), 50):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,8 @@ from dataset.replica import replica_scene
 from dataset.scannet import scannet_scene
 from dataset.scene import Scene, SceneName
 from dataset.transforms import transforms_scene
-from dataset.view_selection import require_frames, test_references, training_references
-from dataset.views import Batch, Views
+from dataset.view_selection import nearest, require_frames, test_references, training_references
+from dataset.views import Batch, Sources, Views
 from utils.config import Setting, no_effect
 from utils.errors import UserError
 from utils.files import find_file
@@ -46,6 +46,14 @@ DEFAULTS = {
         **no_effect("resolution_type", "aug_pixel_center_sample", "foreground_ratio", "aug_view_select_type"),
     },
 }
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the references of a batch must have. sources: so many other views each, to be matched with."""
+
+    depth: bool = False
+    sources: int = 0
 
 
 def open_scene(
@@ -111,8 +119,9 @@ class TrainingSet(Dataset):
     Frames that test a scene of `held_out` (scene names) are neither rendered nor referred to.
     """
 
-    def __init__(self, cfg, seed: int, held_out: set[str] = frozenset()):
+    def __init__(self, cfg, seed: int, needs: Needs, held_out: set[str] = frozenset()):
         self.cfg = cfg.train_dataset_cfg
+        self.needs = needs
         self.seed = seed
         if self.cfg.max_wn <= self.cfg.min_wn:
             raise UserError(
@@ -132,7 +141,7 @@ class TrainingSet(Dataset):
         scene, frames = self.scenes[chosen], self.frames[chosen]
         query = int(rng.integers(len(frames)))
         references = training_references(scene.centres(frames), query, (self.cfg.min_wn, self.cfg.max_wn), rng)
-        reference_views = scene.views([frames[i] for i in references], depth=True)
+        reference_views = read_references(scene, [frames[i] for i in references], frames, self.needs)
         query_view = scene.views([frames[query]], labels=True)
         stretch = self._depth_range_stretch(rng)
         return Batch(
@@ -155,8 +164,10 @@ class TestSet(Dataset):
 
     __test__ = False  # not pytest's
 
-    def __init__(self, scene: Scene, references: int, reference_labels: bool = False):
+    def __init__(self, scene: Scene, references: int, needs: Needs, reference_labels: bool = False):
+        """reference_labels, and depth beside: for baselines, whatever the network needs."""
         self.scene = scene
+        self.needs = replace(needs, depth=needs.depth or reference_labels)
         self.split = scene.split()
         self.references = references
         self.reference_labels = reference_labels
@@ -169,8 +180,23 @@ class TestSet(Dataset):
     def __getitem__(self, index: int) -> Batch:
         frame, pool = self.split.tests[index], self.split.references
         chosen = test_references(self.scene.centres(pool), self.scene.centres([frame])[0], self.references)
-        references = self.scene.views([pool[i] for i in chosen], depth=True, labels=self.reference_labels)
+        references = read_references(self.scene, [pool[i] for i in chosen], pool, self.needs, self.reference_labels)
         return Batch(references, self.scene.views([frame], depth=True, labels=True), None, self.scene.name, frame)
+
+
+def read_references(scene: Scene, chosen: list[str], pool: list[str], needs: Needs, labels: bool = False) -> Views:
+    """The references `chosen` with what is needed of them; their sources are the nearest other frames of `pool`."""
+    views = scene.views(chosen, depth=needs.depth, labels=labels)
+    if not needs.sources:
+        return views
+    centres = scene.centres(pool)
+    neighbours = [
+        [pool[i] for i in nearest(centres, centre) if pool[i] != frame][: needs.sources]
+        for frame, centre in zip(chosen, scene.centres(chosen), strict=True)
+    ]
+    together = sorted({frame for row in neighbours for frame in row}, key=int)
+    index = torch.tensor([[together.index(frame) for frame in row] for row in neighbours])
+    return replace(views, sources=Sources(scene.views(together), index))
 
 
 def random_pixels(view: Views, count: int, rng: np.random.Generator) -> torch.Tensor:
@@ -203,5 +229,7 @@ def _scene_weights(scenes: list[Scene], type_weights: dict) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _stretch_range(views, factors: torch.Tensor):
-    return replace(views, cameras=replace(views.cameras, depth_range=views.cameras.depth_range * factors))
+def _stretch_range(views: Views, factors: torch.Tensor) -> Views:
+    sources = views.sources and replace(views.sources, views=_stretch_range(views.sources.views, factors))
+    cameras = replace(views.cameras, depth_range=views.cameras.depth_range * factors)
+    return replace(views, cameras=cameras, sources=sources)

@@ -60,6 +60,7 @@ class Views(Tensors):
     depth: (V, 1, h, w) uint16 millimetres, or float metres after `.to(device)`; 0 where unknown.
     labels: (V, h, w) uint8 classes, or int64 after `.to(device)`; `K` where ignored.
     mask: (V, 1, h, w) uint8, 0 where the image shows nothing that counts (outside of an undistorted image, a person).
+    sources: other views to match each of these with, for front ends that find depth themselves.
     A field is None where the scene does not have it or nobody asked for it.
     """
 
@@ -68,6 +69,7 @@ class Views(Tensors):
     depth: torch.Tensor | None = None
     labels: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    sources: Sources | None = None
 
     def __len__(self) -> int:
         return len(self.cameras)
@@ -85,6 +87,14 @@ class Views(Tensors):
         if moved.mask is not None:
             changes["mask"] = moved.mask.float()
         return replace(moved, **changes)
+
+
+@dataclass(frozen=True)
+class Sources(Tensors):
+    """views: N of them; index: (V, n), which of them belong to each of V other views."""
+
+    views: Views
+    index: torch.Tensor
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Geometry features of the references, from sensor depth.
+"""Geometry features of the references, from sensor depth or from neighbouring views.
 
 A front end is built by `build_init_net` and turns `Views` into features (V, 32, h/4, w/4).
 """
@@ -11,11 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dataset.render_dataset import Needs
 from dataset.views import Views
 from network.geometry import from_inverse_depth, pixel_grid, pixel_rays, project, read_map, to_inverse_depth
-from network.layers import ResUNet
+from network.layers import PreActivationBlock, ResUNet, conv
+from network.mvsnet import FEATURE_STRIDE, PLANES, VOLUME_STRIDE, MVSNet
+from utils.config import Setting
 from utils.errors import UserError
 
+DEFAULTS = {
+    "init_net_type": Setting("depth", str, choices=("depth", "cost_volume")),
+    "init_net_cfg": {"fill_holes": False},  # depth of 0 is unknown; False: it is near, as in the published code
+    "mvsnet": {"frozen": True},  # of cost_volume
+}
+SOURCES = 3  # neighbours that a reference is matched with
 MAX_DEPTH_DIFFERENCE = 1.5  # in units of the view's inverse depth range
 
 
@@ -107,6 +116,68 @@ def _mean_and_variance(x: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Te
     return mean, ((x - mean) ** 2 * weights).sum(0) / total
 
 
-def build_init_net(kind: str, cfg) -> nn.Module:
-    """The front end that `init_net_type` names, with the settings of `init_net_cfg`."""
-    return {"depth": DepthInitNet}[kind](cfg.fill_holes)
+class CostVolumeInitNet(nn.Module):
+    """Finds the geometry by plane sweeps over neighbouring views; needs no depth. MVSNet's weights stay as they are
+    unless they are to be trained."""
+
+    def __init__(self, frozen: bool):
+        super().__init__()
+        self.frozen = frozen
+        self.mvsnet = MVSNet()
+        self.volume_conv2d = _residual_head(PLANES)
+        self.depth_conv = _residual_head(1)
+        self.res_net = ResUNet(conv(3, 32, 7, stride=2), stages=(2, 3, 6))
+        self.out_conv = _residual_head(96)
+        self.register_buffer("imagenet_mean", torch.tensor([0.485, 0.456, 0.406])[None, :, None, None])
+        self.register_buffer("imagenet_std", torch.tensor([0.229, 0.224, 0.225])[None, :, None, None])
+        self.mvsnet.requires_grad_(not frozen)
+
+    def train(self, mode: bool = True) -> CostVolumeInitNet:
+        """A frozen MVSNet keeps its running statistics."""
+        super().train(mode)
+        if self.frozen:
+            self.mvsnet.eval()
+        return self
+
+    def forward(self, views: Views) -> torch.Tensor:
+        """views: images (V, 3, h, w) with `sources` -> (V, 32, h/4, w/4)."""
+        if views.sources is None:
+            raise UserError(
+                "init_net_type: cost_volume needs neighbours of the reference views, and the batch has none"
+            )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            probability, inverse_depth = self._sweep(views)
+        features = [self.res_net(views.images), self.volume_conv2d(probability), self.depth_conv(inverse_depth)]
+        return self.out_conv(torch.cat(features, 1))
+
+    def _sweep(self, views: Views) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities of the planes (V, PLANES, h/4, w/4), and the expected depth as inverse depth (V, 1, h/4, w/4)."""
+        height, width = (side // FEATURE_STRIDE for side in views.cameras.size)
+        below, right = -height % VOLUME_STRIDE * FEATURE_STRIDE, -width % VOLUME_STRIDE * FEATURE_STRIDE
+
+        def prepare(images: torch.Tensor) -> torch.Tensor:
+            return F.pad((images - self.imagenet_mean) / self.imagenet_std, (0, right, 0, below), mode="reflect")
+
+        sources = views.sources
+        probability, planes = self.mvsnet(
+            prepare(views.images), views.cameras, prepare(sources.views.images), sources.views.cameras, sources.index
+        )
+        depth = (probability * planes[:, :, None, None]).sum(1, keepdim=True)
+        inverse = to_inverse_depth(depth, views.cameras.depth_range).clamp(0, 1)
+        return probability[..., :height, :width], inverse[..., :height, :width]
+
+
+def _residual_head(in_channels: int) -> nn.Sequential:
+    return nn.Sequential(conv(in_channels, 32, 3), PreActivationBlock(32), conv(32, 32, 1))
+
+
+def build_init_net(cfg) -> nn.Module:
+    """The front end that `init_net_type` names."""
+    if cfg.init_net_type == "depth":
+        return DepthInitNet(cfg.init_net_cfg.fill_holes)
+    return CostVolumeInitNet(cfg.mvsnet.frozen)
+
+
+def needs(cfg) -> Needs:
+    """What the references of a batch must have for the front end of a config."""
+    return Needs(depth=True) if cfg.init_net_type == "depth" else Needs(sources=SOURCES)

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from dataset.views import Batch, Cameras, Tensors, Views
+from network import init_net
 from network.aggregate_net import AggregateNet
 from network.compositing import composite, hit_probabilities
 from network.dist_decoder import DistDecoder, visibility_and_hit
 from network.geometry import directions_to_cameras, pixel_grid, pixel_rays, project, read_map, to_inverse_depth
 from network.image_encoder import image_encoder
-from network.init_net import build_init_net
 from network.sampling import importance_depths, inverse_depth_intervals, uniform_depths
 from network.vis_encoder import VisEncoder
 from utils.config import Setting, no_effect
@@ -28,8 +28,7 @@ _AGGREGATION = {
     **no_effect("sem_only", "use_img_feats", "rp_args", "fuse_type", "neuray_feats"),
 }
 DEFAULTS = {
-    "init_net_type": Setting("depth", str, choices=("depth",)),
-    "init_net_cfg": {"fill_holes": False},  # depth of 0 is unknown; False: it is near, as in the published code
+    **init_net.DEFAULTS,
     "num_classes": Setting(20, int, minimum=1, maximum=254),
     "render_label": True,
     "use_hierarchical_sampling": True,
@@ -107,7 +106,7 @@ class Renderer(nn.Module):
         if cfg.use_hierarchical_sampling:
             self.fine_dist_decoder = DistDecoder(cfg.fine_dist_decoder_cfg.use_vis)
             self.fine_agg_net = _aggregate_net(cfg, "fine_agg_net_cfg", fine_length)
-        self.init_net = build_init_net(cfg.init_net_type, cfg.init_net_cfg)
+        self.init_net = init_net.build_init_net(cfg)
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Prediction:
         """Renders `batch.pixels` of the query; with a generator the fine depths are random (training)."""
@@ -221,7 +220,8 @@ def pad_views(views: Views, multiple: int) -> Views:
 
     cameras = replace(views.cameras, size=(height + below, width + right))
     padded = {name: pad(getattr(views, name)) for name in ("images", "depth", "mask")}
-    return replace(views, cameras=cameras, labels=None, **padded)
+    sources = views.sources and replace(views.sources, views=pad_views(views.sources.views, multiple))
+    return replace(views, cameras=cameras, labels=None, sources=sources, **padded)
 
 
 def _concatenate(parts: list[Rendering]) -> Rendering:

@@ -9,6 +9,7 @@ import torch
 
 from dataset.labels import SCANNET_CLASSES, replica_labels, scannet_labels
 from dataset.render_dataset import (
+    Needs,
     TestSet,
     TrainingSet,
     held_out_scenes,
@@ -28,6 +29,7 @@ from utils.errors import UserError
 from utils.files import write_image
 
 ROOM = "scannet/train_000/black_64"
+DEPTH = Needs(depth=True)
 
 
 @pytest.fixture
@@ -177,7 +179,7 @@ def test_random_pixels_are_distinct_and_inside_the_mask():
 
 def test_training_samples_depend_on_seed_and_index_alone(config):
     cfg = config()
-    first, again, other = TrainingSet(cfg, 1), TrainingSet(cfg, 1), TrainingSet(cfg, 2)
+    first, again, other = TrainingSet(cfg, 1, DEPTH), TrainingSet(cfg, 1, DEPTH), TrainingSet(cfg, 2, DEPTH)
     for index in (0, 5, 17):
         a, b = first[index], again[index]
         assert (a.scene, a.frame) == (b.scene, b.frame) and torch.equal(a.pixels, b.pixels)
@@ -189,7 +191,7 @@ def test_training_samples_depend_on_seed_and_index_alone(config):
 
 def test_depth_range_is_widened_in_some_samples(config):
     cfg = config(train_dataset_cfg={"train_ray_num": 4, "min_wn": 2, "max_wn": 3, "aug_depth_range_prob": 1.0})
-    ranges = [TrainingSet(cfg, 0)[i].references.cameras.depth_range[0].tolist() for i in range(3)]
+    ranges = [TrainingSet(cfg, 0, DEPTH)[i].references.cameras.depth_range[0].tolist() for i in range(3)]
     assert (
         all(0.095 <= near <= 0.1 and 10 <= far <= 10.5 for near, far in ranges) and len({tuple(r) for r in ranges}) == 3
     )
@@ -197,15 +199,15 @@ def test_depth_range_is_widened_in_some_samples(config):
 
 def test_held_out_scenes_keep_their_test_frames_from_training(config, rooms):
     name = "scannet/val_000/black_64"
-    tests = set(TestSet(open_scene(name, rooms), 3).split.tests)
+    tests = set(TestSet(open_scene(name, rooms), 3, DEPTH).split.tests)
     cfg = config(train_set_list=[name], val_set_list=[name])
-    training = TrainingSet(cfg, 0, held_out_scenes([name.replace("64", "32")]))
+    training = TrainingSet(cfg, 0, DEPTH, held_out_scenes([name.replace("64", "32")]))
     assert tests and not tests & set(training.frames[0])
-    assert tests <= set(TrainingSet(cfg, 0).frames[0])
+    assert tests <= set(TrainingSet(cfg, 0, DEPTH).frames[0])
 
 
 def test_test_set_renders_test_frames_from_the_pool(rooms):
-    test = TestSet(open_scene("scannet/test_000/black_64", rooms), 4, reference_labels=True)
+    test = TestSet(open_scene("scannet/test_000/black_64", rooms), 4, DEPTH, reference_labels=True)
     assert len(test) == len(test.split.tests) > 1
     batch = test[1]
     assert batch.frame == test.split.tests[1] and batch.pixels is None and len(batch.references) == 4
@@ -346,9 +348,9 @@ def test_damage_is_told_in_one_line(damage, message, room):
 
 def test_too_few_frames_for_the_references(config, rooms):
     with pytest.raises(UserError, match=r"frames in the reference pool, but 40 are needed"):
-        TestSet(open_scene("scannet/test_000/black_64", rooms), 40)
+        TestSet(open_scene("scannet/test_000/black_64", rooms), 40, DEPTH)
     with pytest.raises(UserError, match=r"usable training frames, but 61 are needed"):
-        TrainingSet(config(train_dataset_cfg={"min_wn": 60, "max_wn": 61}), 0)
+        TrainingSet(config(train_dataset_cfg={"min_wn": 60, "max_wn": 61}), 0, DEPTH)
 
 
 def test_unknown_database_type(rooms):

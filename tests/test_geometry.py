@@ -240,7 +240,7 @@ def test_pixels_of_unknown_depth_are_compared_with_nothing():
 
 
 def test_holes_never_reach_the_network_as_a_depth(config):
-    network = build_init_net("depth", config(init_net_cfg={"fill_holes": True}).init_net_cfg)
+    network = build_init_net(config(init_net_cfg={"fill_holes": True}))
     cameras = random_cameras(2, size=(32, 32))
     cameras = Cameras(cameras.poses.float(), cameras.Ks.float(), cameras.depth_range.float(), (32, 32))
     depth = torch.full((2, 1, 32, 32), 2.0)
@@ -249,7 +249,7 @@ def test_holes_never_reach_the_network_as_a_depth(config):
     network.res_net.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0][:, 3]))
     network(Views(cameras, torch.rand(2, 3, 32, 32), depth))
     assert torch.allclose(seen[0], seen[0][:, :1, :1].expand_as(seen[0]), atol=1e-6)
-    published = build_init_net("depth", config().init_net_cfg)
+    published = build_init_net(config())
     published.res_net.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0][:, 3]))
     published(Views(cameras, torch.rand(2, 3, 32, 32), depth))
     assert (seen[1][:, 12, 12] == 0).all()  # near, as in the published code

@@ -7,6 +7,7 @@ What to build is decided by each case's own config.
 import json
 import os
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dataset.views import Batch, Cameras, Views
+from dataset.views import Batch, Cameras, Sources, Views
 from network.renderer import Renderer
 from train.settings import SCHEMA
 from utils.config import check_config
@@ -61,7 +62,10 @@ def views(arrays, prefix: str) -> Views | None:
 def load(case: str):
     description = json.loads((FOLDER / f"{case}.json").read_text())
     arrays = dict(np.load(FOLDER / f"{case}.npz"))
-    batch = Batch(views(arrays, "ref"), views(arrays, "que"), torch.from_numpy(arrays["que.coords"][0]), case, "0")
+    references = views(arrays, "ref")
+    if "ref.nn_ids" in arrays:
+        references = replace(references, sources=Sources(views(arrays, "src"), torch.from_numpy(arrays["ref.nn_ids"])))
+    batch = Batch(references, views(arrays, "que"), torch.from_numpy(arrays["que.coords"][0]), case, "0")
     return description, arrays, batch
 
 

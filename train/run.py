@@ -10,6 +10,7 @@ from easydict import EasyDict
 
 from dataset.render_dataset import TestSet, configured_scene, list_scenes
 from dataset.scene import Scene
+from network.init_net import needs
 from network.renderer import Renderer
 from utils.colors import distinct_colors
 from utils.errors import UserError
@@ -44,7 +45,7 @@ def build_network(cfg, device) -> Renderer:
 def test_sets(cfg) -> list[TestSet]:
     """The sets of `val_set_list`, each checked against the config."""
     sets = [
-        TestSet(configured_scene(name, cfg), cfg.train_dataset_cfg.min_wn, reference_labels=cfg.baselines)
+        TestSet(configured_scene(name, cfg), cfg.train_dataset_cfg.min_wn, needs(cfg), reference_labels=cfg.baselines)
         for name in list_scenes(cfg.val_set_list, "val_set_list")
     ]
     for test in sets:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from dataset.loading import load
 from dataset.render_dataset import TrainingSet, held_out_scenes, list_scenes
 from dataset.views import Batch
+from network.init_net import needs
 from network.renderer import Prediction
 from train.checkpoint import load_checkpoint, load_network, save_checkpoint
 from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
@@ -78,7 +79,7 @@ class Trainer:
         self.folder = run_folder(cfg)
         self.latest, self.best_file = self.folder / "model.pth", self.folder / "model_best.pth"
         held_out = held_out_scenes(list_scenes(cfg.val_set_list, "val_set_list"))
-        self.training_set = TrainingSet(cfg, cfg.seed, held_out)
+        self.training_set = TrainingSet(cfg, cfg.seed, needs(cfg), held_out)
         self.test_sets = test_sets(cfg)
         scenes = [*self.training_set.scenes, *[test.scene for test in self.test_sets]]
         for scene in scenes:
