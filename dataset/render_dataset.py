@@ -181,7 +181,7 @@ class TestSet(Dataset):
         frame, pool = self.split.tests[index], self.split.references
         chosen = test_references(self.scene.centres(pool), self.scene.centres([frame])[0], self.references)
         references = read_references(self.scene, [pool[i] for i in chosen], pool, self.needs, self.reference_labels)
-        return Batch(references, self.scene.views([frame], depth=True, labels=True), None, self.scene.name, frame)
+        return Batch(references, self.scene.views([frame], depth=self.needs.depth, labels=True), None, self.scene.name, frame)
 
 
 def read_references(scene: Scene, chosen: list[str], pool: list[str], needs: Needs, labels: bool = False) -> Views:

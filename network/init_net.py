@@ -22,7 +22,10 @@ from utils.errors import UserError
 DEFAULTS = {
     "init_net_type": Setting("depth", str, choices=("depth", "cost_volume")),
     "init_net_cfg": {"fill_holes": False},  # depth of 0 is unknown; False: it is near, as in the published code
-    "mvsnet": {"frozen": True},  # of cost_volume
+    "mvsnet": {  # of cost_volume
+        "frozen": True,
+        "weights": Setting(None, str),  # the published mvsnet_pl.ckpt, or safetensors of it
+    },
 }
 SOURCES = 3  # neighbours that a reference is matched with
 MAX_DEPTH_DIFFERENCE = 1.5  # in units of the view's inverse depth range

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from network.renderer import Renderer
-from train.checkpoint import load_checkpoint, load_network, save_checkpoint
+from network.weights import load_checkpoint
+from train.checkpoint import load_network, save_checkpoint
 from train.run import build_network
 from train.schedule import build_optimizer
 from train.trainer import Trainer

@@ -1,17 +1,14 @@
-"""Checkpoints: written whole or not at all, read without running code from them."""
+"""Checkpoints: written whole or not at all, and fitted into a network."""
 
 from __future__ import annotations
 
-import _codecs
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from network.weights import Checkpoint
 from train.schedule import NEW_LAYERS
 from utils.config import plain
 from utils.errors import UserError
@@ -19,24 +16,6 @@ from utils.files import atomic_write
 
 # Entries of a NeuRay checkpoint that S-Ray has no use for.
 NEURAY_EXTRAS = ("sph_fitter.",)
-# Published checkpoints hold their best metric as a numpy scalar. Rebuilding one runs nothing else.
-_NUMPY_SCALARS = [
-    (np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar, name)
-    for name in ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-]
-_SAFE = [*_NUMPY_SCALARS, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32)), _codecs.encode]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a file holds. config is None in published files."""
-
-    path: Path
-    network: dict[str, torch.Tensor]
-    optimizer: dict[str, Any] | None
-    step: int
-    best: float
-    config: dict | None
 
 
 def save_checkpoint(
@@ -58,43 +37,6 @@ def save_checkpoint(
                 f"{path}: could not be written ({str(error).splitlines()[0]}); is the disk full? "
                 "The file of before is still good"
             ) from None
-
-
-def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Reads a checkpoint onto the CPU. Raises UserError for anything that is not one, or that holds code."""
-    path = Path(path)
-    _require_checkpoint_bytes(path)
-    try:
-        with torch.serialization.safe_globals(_SAFE):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(f"{path}: holds code or objects besides tensors and numbers; it was not loaded") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError):
-        raise UserError(f"{path}: not a checkpoint, or cut short") from None
-    if not isinstance(content, dict) or not isinstance(content.get("network_state_dict"), dict):
-        raise UserError(f"{path}: not a checkpoint of this network (it has no network_state_dict)")
-    network = {name.removeprefix("module."): value for name, value in content["network_state_dict"].items()}
-    return Checkpoint(
-        path,
-        network,
-        content.get("optimizer_state_dict"),
-        int(content.get("step", 0)),
-        float(content.get("best_para", 0.0)),
-        content.get("config"),
-    )
-
-
-def _require_checkpoint_bytes(path: Path) -> None:
-    """Raises UserError unless the file is there and starts like a zip archive or a pickle."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(2)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such checkpoint") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    if start != b"PK" and not start.startswith(b"\x80"):
-        raise UserError(f"{path}: not a checkpoint")
 
 
 @dataclass(frozen=True)

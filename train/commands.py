@@ -6,7 +6,8 @@ import argparse
 
 import torch
 
-from train.checkpoint import load_checkpoint, load_network
+from network.weights import load_checkpoint
+from train.checkpoint import load_network
 from train.evaluator import evaluate, labels_of
 from train.pictures import PanelWriter
 from train.report import report, summary_table, write_report

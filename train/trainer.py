@@ -18,7 +18,8 @@ from dataset.render_dataset import TrainingSet, held_out_scenes, list_scenes
 from dataset.views import Batch
 from network.init_net import needs
 from network.renderer import Prediction
-from train.checkpoint import load_checkpoint, load_network, save_checkpoint
+from network.weights import load_checkpoint, load_mvsnet
+from train.checkpoint import load_network, save_checkpoint
 from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
 from train.losses import color_loss, semantic_loss
 from train.pictures import Frame, PanelWriter, make_panel
@@ -140,16 +141,32 @@ class Trainer:
                 f"goes on from step {self.step} of {self.latest}"
                 + (f" (best {self.cfg.key_metric_name} so far: {self.best:.4f})" if math.isfinite(self.best) else "")
             )
-        elif self.cfg.load_pretrain is not None:
-            try:
-                path = find_file(self.cfg.load_pretrain)
-            except UserError:
-                raise UserError(
-                    f"`load_pretrain`: there is no file {self.cfg.load_pretrain}; "
-                    "load_pretrain=null starts from random weights"
-                ) from None
+            return
+        if self.cfg.init_net_type == "cost_volume":
+            self._load_mvsnet()
+        if self.cfg.load_pretrain is not None:
+            path = self._find_weights("load_pretrain", self.cfg.load_pretrain, "starts from random weights")
             report = load_network(self.network, load_checkpoint(path), allow_new_layers=True)
             say(f"starts from {path}: {report}")
+
+    def _load_mvsnet(self) -> None:
+        """MVSNet's published weights; a frozen one is of no use without."""
+        weights, frozen = self.cfg.mvsnet.weights, self.cfg.mvsnet.frozen
+        if weights is not None:
+            load_mvsnet(
+                self.network.init_net.mvsnet, self._find_weights("mvsnet.weights", weights, "trains it from scratch")
+            )
+        elif frozen and self.cfg.load_pretrain is None:
+            raise UserError(
+                "`mvsnet.frozen` is true, but there are no mvsnet.weights; name them, or set mvsnet.frozen=false"
+            )
+
+    @staticmethod
+    def _find_weights(key: str, name: str, without: str) -> Path:
+        try:
+            return find_file(name)
+        except UserError:
+            raise UserError(f"`{key}`: there is no file {name}; {key}=null {without}") from None
 
     def _train_step(self, batch: Batch) -> StepLog:
         """One update. Nothing here waits for the device."""

@@ -1,0 +1,92 @@
+"""Weights from one file format to another, and what a file is.
+
+python -m network.convert inspect FILE            what it is: network, classes, front end, step, metric
+python -m network.convert checkpoint FILE OUT     a checkpoint (ours, S-Ray's, NeuRay's) to OUT.safetensors and OUT.yaml
+python -m network.convert mvsnet FILE OUT         MVSNet's published checkpoint to OUT.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from network.weights import SAFETENSORS, infer_config, load_checkpoint, read_mvsnet, read_pickle
+from utils.cli import run_command
+from utils.errors import UserError
+from utils.files import atomic_write, write_text
+from utils.logging import say
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m network.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=("inspect", "checkpoint", "mvsnet"))
+    parser.add_argument("file", type=Path)
+    parser.add_argument("out", type=Path, nargs="?")
+    parser.add_argument("--debug", action="store_true")
+    args = parser.parse_args()
+    if args.action == "inspect":
+        say("\n".join(f"{key:<12} {value}" for key, value in inspect(args.file).items()))
+        return
+    if args.out is None:
+        raise UserError(f"{args.action}: say where to write, as a third word")
+    out = args.out.with_suffix(SAFETENSORS)
+    if args.action == "mvsnet":
+        _write(read_mvsnet(args.file), {}, out)
+    else:
+        checkpoint = load_checkpoint(args.file)
+        config = checkpoint.config or infer_config(checkpoint.network)
+        _write(
+            checkpoint.network,
+            {"step": str(checkpoint.step), "best_para": repr(checkpoint.best), "config": json.dumps(config)},
+            out,
+        )
+        write_text(out.with_suffix(".yaml"), yaml.safe_dump(config, sort_keys=False))
+    say(f"wrote {out}" + ("" if args.action == "mvsnet" else f" and {out.with_suffix('.yaml')}"))
+
+
+def inspect(path: Path) -> dict[str, str]:
+    """What a file is, in words."""
+    if path.suffix != SAFETENSORS:
+        content = read_pickle(path)
+        if isinstance(content, dict) and "network_state_dict" not in content and "state_dict" in content:
+            return {"file": f"{path}: MVSNet weights", "parameters": _count(read_mvsnet(path))}
+    checkpoint = load_checkpoint(path)
+    if any(name.startswith("cost_regularization.") for name in checkpoint.network):
+        return {"file": f"{path}: MVSNet weights", "parameters": _count(checkpoint.network)}
+    shown = infer_config(checkpoint.network)
+    semantic = "num_classes" in shown
+    return {
+        "file": f"{path}: {'S-Ray' if semantic else 'NeuRay (no semantic layers)'}",
+        "classes": str(shown["num_classes"]) if semantic else "none",
+        "front end": shown["init_net_type"],
+        "attention": "Cross-Reprojection Attention" if shown["agg_net_cfg"]["use_ptrans"] else "none",
+        "passes": "coarse and fine" if shown["use_hierarchical_sampling"] else "coarse",
+        "step": str(checkpoint.step),
+        "best metric": f"{checkpoint.best:.4f}",
+        "config": "inside" if checkpoint.config else "not inside (inferred above)",
+        "parameters": _count(checkpoint.network),
+    }
+
+
+def _count(tensors: dict[str, torch.Tensor]) -> str:
+    return f"{sum(tensor.numel() for tensor in tensors.values()):,} in {len(tensors)} tensors"
+
+
+def _write(tensors: dict[str, torch.Tensor], about: dict[str, str], path: Path) -> None:
+    with atomic_write(path) as temporary:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            temporary,
+            metadata={"format": "pt", **about},
+        )
+
+
+if __name__ == "__main__":
+    run_command(main)

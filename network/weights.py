@@ -1,0 +1,134 @@
+"""Reading weights from files, whoever wrote them, without running code from them."""
+
+from __future__ import annotations
+
+import _codecs
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from utils.errors import UserError
+
+SAFETENSORS = ".safetensors"
+LIGHTNING_PREFIX = "model."  # of MVSNet's published weights
+# Published checkpoints hold their best metric as a numpy scalar. Rebuilding one runs nothing else.
+_NUMPY_SCALARS = [
+    (np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar, name)
+    for name in ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+]
+_SAFE = [*_NUMPY_SCALARS, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32)), _codecs.encode]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds. config is None in published files, optimizer in safetensors."""
+
+    path: Path
+    network: dict[str, torch.Tensor]
+    optimizer: dict[str, Any] | None
+    step: int
+    best: float
+    config: dict | None
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint, or the safetensors of one, onto the CPU. Raises UserError for anything else."""
+    path = Path(path)
+    if path.suffix == SAFETENSORS:
+        tensors, about = _read_safetensors(path)
+        config = json.loads(about["config"]) if "config" in about else None
+        return Checkpoint(path, tensors, None, int(about.get("step", 0)), float(about.get("best_para", 0)), config)
+    content = read_pickle(path)
+    if not isinstance(content, dict) or not isinstance(content.get("network_state_dict"), dict):
+        raise UserError(f"{path}: not a checkpoint of this network (it has no network_state_dict)")
+    network = {name.removeprefix("module."): value for name, value in content["network_state_dict"].items()}
+    return Checkpoint(
+        path,
+        network,
+        content.get("optimizer_state_dict"),
+        int(content.get("step", 0)),
+        float(content.get("best_para", 0.0)),
+        content.get("config"),
+    )
+
+
+def read_mvsnet(path: Path) -> dict[str, torch.Tensor]:
+    """MVSNet's weights by their names in `network.mvsnet`, from the published Lightning checkpoint or safetensors."""
+    if path.suffix == SAFETENSORS:
+        return _read_safetensors(path)[0]
+    content = read_pickle(path)
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: not a checkpoint of MVSNet (it has no state_dict)")
+    return {
+        name.removeprefix(LIGHTNING_PREFIX): value
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def load_mvsnet(mvsnet: nn.Module, path: Path) -> None:
+    """Loads MVSNet's weights, all of them. Raises UserError if they are of another network."""
+    weights, own = read_mvsnet(path), mvsnet.state_dict()
+    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in own.items()}:
+        different = sorted(set(weights) ^ set(own)) or [name for name in own if weights[name].shape != own[name].shape]
+        raise UserError(f"{path}: not weights of this MVSNet ({different[0]} differs)")
+    mvsnet.load_state_dict(weights, strict=False)  # not strict: batch norms would ask for a counter
+
+
+def read_pickle(path: Path) -> Any:
+    """The content of a torch file: tensors, numbers, text and containers of them, and nothing else.
+
+    Raises UserError if it is none, or holds anything that would have to be called.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such checkpoint") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    if start != b"PK" and not start.startswith(b"\x80"):
+        raise UserError(f"{path}: not a checkpoint")
+    try:
+        with torch.serialization.safe_globals(_SAFE):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"{path}: holds code or objects besides tensors and numbers; it was not loaded") from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError):
+        raise UserError(f"{path}: not a checkpoint, or cut short") from None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such checkpoint") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a safetensors file ({error})") from None
+
+
+def infer_config(state: dict[str, torch.Tensor]) -> dict:
+    """The config keys that a state dict shows. Whether views come first in the attention it does not."""
+
+    def aggregation(prefix: str) -> dict:
+        return {"use_ptrans": f"{prefix}.agg_impl.point_attention_new.fc.weight" in state}
+
+    semantic = state.get("agg_net.agg_impl.semantic_fc2_new.bias")
+    config = {
+        "init_net_type": "depth" if "init_net.depth_skip.0.weight" in state else "cost_volume",
+        "use_hierarchical_sampling": "fine_agg_net.prob_embed.0.weight" in state,
+        "dist_decoder_cfg": {"use_vis": "dist_decoder.vis_decoder.0.weight" in state},
+        "fine_dist_decoder_cfg": {"use_vis": "fine_dist_decoder.vis_decoder.0.weight" in state},
+        "agg_net_cfg": aggregation("agg_net"),
+        "fine_agg_net_cfg": aggregation("fine_agg_net"),
+    }
+    return config if semantic is None else {**config, "num_classes": len(semantic) - 1}

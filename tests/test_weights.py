@@ -1,0 +1,222 @@
+"""Weights from files of all kinds, and training without a depth sensor."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from dataset.render_dataset import Needs, TestSet, open_scene, read_references
+from network.convert import inspect, main
+from network.mvsnet import MVSNet, plane_depths, warp_to_planes
+from network.renderer import Renderer
+from network.weights import infer_config, load_checkpoint, load_mvsnet, read_mvsnet
+from train.checkpoint import load_network, save_checkpoint
+from train.run import build_network
+from train.schedule import build_optimizer
+from train.trainer import Trainer
+from utils.errors import UserError
+
+PUBLISHED_MVSNET = Path(__file__).parent.parent.parent / "shared" / "checkpoints" / "mvsnet_pl.ckpt"
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("echo evil > evil.txt",))
+
+
+def convert(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["convert", *map(str, arguments)])
+    main()
+
+
+@pytest.fixture
+def lightning(tmp_path):
+    """A checkpoint like MVSNet's published one, and the weights in it."""
+    torch.manual_seed(1)
+    state = MVSNet().state_dict()
+    content = {
+        "state_dict": {f"model.{name}": value for name, value in state.items()},
+        "epoch": 3,
+        "hparams": {"n_views": 3},
+        "optimizer_states": [{"state": {}}],
+        "checkpoint_callback_best": 10.0,
+    }
+    torch.save(content, tmp_path / "mvsnet.ckpt", _use_new_zipfile_serialization=False)
+    return tmp_path / "mvsnet.ckpt", state
+
+
+def test_a_lightning_checkpoint_and_its_safetensors(lightning, tmp_path, monkeypatch):
+    path, state = lightning
+    convert(monkeypatch, "mvsnet", path, tmp_path / "out.safetensors")
+    for file in (path, tmp_path / "out.safetensors"):
+        mvsnet = MVSNet()
+        load_mvsnet(mvsnet, file)
+        assert all(torch.equal(mvsnet.state_dict()[name], value) for name, value in state.items())
+        assert "MVSNet weights" in inspect(file)["file"]
+
+
+@pytest.mark.skipif(not PUBLISHED_MVSNET.is_file(), reason="the published weights are not here")
+def test_the_published_mvsnet():
+    mvsnet = MVSNet()
+    load_mvsnet(mvsnet, PUBLISHED_MVSNET)
+    assert len(read_mvsnet(PUBLISHED_MVSNET)) == 89
+
+
+def test_no_code_is_run_from_any_of_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": MVSNet().state_dict(), "hparams": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(UserError, match="holds code"):
+        read_mvsnet(tmp_path / "evil.ckpt")
+    (tmp_path / "evil.safetensors").write_bytes((tmp_path / "evil.ckpt").read_bytes())
+    with pytest.raises(UserError, match="not a safetensors file"):
+        load_checkpoint(tmp_path / "evil.safetensors")
+    assert not (tmp_path / "evil.txt").exists()
+
+
+def test_weights_of_another_network_are_refused(lightning, tmp_path):
+    _, state = lightning
+    del state["feature.feature.bias"]
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="not weights of this MVSNet .feature.feature.bias differs"):
+        load_mvsnet(MVSNet(), tmp_path / "other.safetensors")
+
+
+def test_a_checkpoint_as_safetensors_is_the_same_model(config, tmp_path, monkeypatch, capsys):
+    cfg = config(num_classes=7)
+    network = build_network(cfg, "cpu")
+    save_checkpoint(tmp_path / "model.pth", network, build_optimizer(network, cfg), 42, 0.25, cfg)
+    convert(monkeypatch, "checkpoint", tmp_path / "model.pth", tmp_path / "model.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "model.safetensors")
+    other = build_network(config(num_classes=7, seed=3), "cpu")
+    load_network(other, checkpoint)
+    assert all(
+        torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+    assert (checkpoint.step, checkpoint.best, checkpoint.config["num_classes"]) == (42, 0.25, 7)
+    assert yaml.safe_load((tmp_path / "model.yaml").read_text())["num_classes"] == 7
+    capsys.readouterr()
+    convert(monkeypatch, "inspect", tmp_path / "model.safetensors")
+    shown = capsys.readouterr().out
+    assert (
+        "S-Ray" in shown
+        and "classes      7" in shown
+        and "step         42" in shown
+        and "0.2500" in shown
+        and "front end    depth" in shown
+    )
+
+
+def test_a_published_file_is_understood_without_a_config(config, tmp_path):
+    changes = {
+        "init_net_type": "cost_volume",
+        "dist_decoder_cfg": {"use_vis": False},
+        "agg_net_cfg": {"use_ptrans": False},
+    }
+    network = Renderer(config(**changes))
+    content = {
+        "network_state_dict": network.state_dict(),
+        "optimizer_state_dict": {},
+        "step": 5,
+        "best_para": np.float64(0.5),
+    }
+    torch.save(content, tmp_path / "model_best.pth")
+    checkpoint = load_checkpoint(tmp_path / "model_best.pth")
+    shown = infer_config(checkpoint.network)
+    load_network(Renderer(config(**shown)), checkpoint)
+    assert (
+        shown["init_net_type"] == "cost_volume"
+        and not shown["dist_decoder_cfg"]["use_vis"]
+        and shown["fine_dist_decoder_cfg"]["use_vis"]
+    )
+    assert checkpoint.best == 0.5 and inspect(tmp_path / "model_best.pth")["config"].startswith("not inside")
+
+
+def test_a_plane_sweep_finds_what_lies_on_the_plane():
+    """Two cameras side by side see a pattern on a wall at 2 m: moved by the plane at 2 m, the images agree."""
+    planes = plane_depths(torch.tensor([[1.0, 4.0]]))[0]
+    assert planes[0] == 1 and planes[-1] == pytest.approx(4)
+    np.testing.assert_allclose(np.diff(1 / planes.numpy()), -0.75 / 63, rtol=1e-3)
+    baseline, focal = 0.3, 40.0
+
+    def image(shift):
+        x = torch.arange(32.0)[None, :].expand(24, 32) + shift
+        return torch.stack([torch.sin(x * 0.5), torch.cos(x * 0.3)])
+
+    transform = torch.diag(torch.tensor([1.0, 1, 1, 1]))
+    transform[0, 3] = -baseline * focal
+    source = image(baseline * focal / 2.0)  # what the camera 0.3 m to the right sees
+    warped = warp_to_planes(source, transform, torch.tensor([1.0, 2.0, 4.0]))
+    error = (warped[..., 4:-8] - image(0)[:, None, :, 4:-8])[..., 8:].abs().mean((0, 2, 3))
+    assert error[1] < 0.02 < 0.1 < min(error[0], error[2])
+
+
+@pytest.mark.parametrize("pool", [2, 20])
+def test_sources_are_the_nearest_other_frames_of_the_pool(rooms, pool):
+    scene = open_scene("scannet/train_000/black_64", rooms)
+    frames = scene.frame_ids[:pool]
+    views = read_references(scene, frames[:2], frames, Needs(sources=3))
+    expected = min(3, pool - 1)
+    assert views.depth is None and views.sources.index.shape == (2, expected)
+    together = sorted({*views.sources.index.flatten().tolist()})
+    assert together == list(range(len(views.sources.views)))
+    for row, frame in zip(views.sources.index, frames[:2], strict=True):
+        centres = views.sources.views.cameras.centres()[row]
+        distance = np.linalg.norm(centres.numpy() - scene.centres([frame]), axis=1)
+        others = np.sort(
+            np.linalg.norm(scene.centres([f for f in frames if f != frame]) - scene.centres([frame]), axis=1)
+        )
+        np.testing.assert_allclose(np.sort(distance), others[:expected], atol=1e-4)
+
+
+def test_without_a_sensor_no_depth_file_is_opened(config, rooms, tmp_path, lightning):
+    shutil.copytree(rooms / "scannet", tmp_path / "data" / "scannet")
+    for path in (tmp_path / "data" / "scannet").glob("*/depth/*.png"):
+        path.write_bytes(b"")
+    cfg = config(
+        data_root=str(tmp_path / "data"),
+        init_net_type="cost_volume",
+        mvsnet={"weights": str(lightning[0])},
+        total_step=2,
+        val_interval=2,
+        val_metric=["iou"],
+    )
+    trainer = Trainer(cfg)
+    trainer.test_sets = [replace_needs(test) for test in trainer.test_sets]
+    trainer.run()
+    before = lightning[1]["feature.conv0.conv.weight"]
+    after = load_checkpoint(trainer.latest).network
+    assert torch.equal(after["init_net.mvsnet.feature.conv0.conv.weight"], before)
+    assert torch.equal(
+        after["init_net.mvsnet.feature.conv0.bn.running_mean"], lightning[1]["feature.conv0.bn.running_mean"]
+    )
+
+
+def replace_needs(test: TestSet) -> TestSet:
+    assert test.needs == Needs(sources=3)
+    return test
+
+
+def test_mvsnet_trains_from_scratch_or_says_that_it_lacks_weights(config):
+    with pytest.raises(UserError, match="mvsnet.frozen.*no mvsnet.weights"):
+        Trainer(config(init_net_type="cost_volume"))._start_or_resume()
+    with pytest.raises(UserError, match="`mvsnet.weights`: there is no file nowhere.ckpt"):
+        Trainer(config(init_net_type="cost_volume", mvsnet={"weights": "nowhere.ckpt"}))._start_or_resume()
+    trainer = Trainer(config(init_net_type="cost_volume", mvsnet={"frozen": False}, total_step=1))
+    before = trainer.network.init_net.mvsnet.feature.conv0.conv.weight.clone()
+    trainer.run()
+    assert not torch.equal(before, trainer.network.init_net.mvsnet.feature.conv0.conv.weight)
+
+
+def test_sizes_that_the_cost_volume_cannot_halve_are_padded_and_cropped(config, rooms):
+    network = Renderer(config(init_net_type="cost_volume")).eval()
+    scene = open_scene("scannet/train_000/black_48", rooms)  # 48x36: padded to 48x48, then to 64x64 for the volume
+    views = read_references(scene, scene.frame_ids[:2], scene.frame_ids[:6], Needs(sources=3)).to("cpu")
+    encoding = network.encode(views)
+    assert encoding.ray_features.shape == (2, 32, 12, 12) and encoding.ray_features.isfinite().all()
+    assert replace(views, sources=None).sources is None
