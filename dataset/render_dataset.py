@@ -50,10 +50,12 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Needs:
-    """What the references of a batch must have. sources: so many other views each, to be matched with."""
+    """What the references of a batch must have. sources: so many other views each, to be matched with.
+    supervision: depth in training alone, where the scene has it."""
 
     depth: bool = False
     sources: int = 0
+    supervision: bool = False
 
 
 def open_scene(
@@ -121,7 +123,7 @@ class TrainingSet(Dataset):
 
     def __init__(self, cfg, seed: int, needs: Needs, held_out: set[str] = frozenset()):
         self.cfg = cfg.train_dataset_cfg
-        self.needs = needs
+        self.needs = replace(needs, depth=needs.depth or needs.supervision)
         self.seed = seed
         if self.cfg.max_wn <= self.cfg.min_wn:
             raise UserError(
@@ -181,7 +183,9 @@ class TestSet(Dataset):
         frame, pool = self.split.tests[index], self.split.references
         chosen = test_references(self.scene.centres(pool), self.scene.centres([frame])[0], self.references)
         references = read_references(self.scene, [pool[i] for i in chosen], pool, self.needs, self.reference_labels)
-        return Batch(references, self.scene.views([frame], depth=self.needs.depth, labels=True), None, self.scene.name, frame)
+        return Batch(
+            references, self.scene.views([frame], depth=self.needs.depth, labels=True), None, self.scene.name, frame
+        )
 
 
 def read_references(scene: Scene, chosen: list[str], pool: list[str], needs: Needs, labels: bool = False) -> Views:

@@ -202,10 +202,10 @@ def view_size(width: int, raw_size: tuple[int, int]) -> tuple[int, int]:
     return max(4, round(width * raw_size[0] / raw_size[1] / 4) * 4), width
 
 
-def scale_intrinsics(Ks: np.ndarray, raw_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Intrinsics (..., 3, 3) of images resized from `raw_size` to `size` (h, w): each axis by its own ratio,
-    with pixel centres at integers, c' = s (c + 0.5) - 0.5."""
-    scaled = Ks.astype(np.float64)
+def scale_intrinsics(Ks, raw_size: tuple[int, int], size: tuple[int, int]):
+    """Intrinsics (..., 3, 3), arrays or tensors, of images resized from `raw_size` to `size` (h, w): each axis by its
+    own ratio, with pixel centres at integers, c' = s (c + 0.5) - 0.5."""
+    scaled = Ks.copy() if isinstance(Ks, np.ndarray) else Ks.clone()
     for row, axis in ((0, 1), (1, 0)):
         ratio = size[axis] / raw_size[axis]
         scaled[..., row, :] *= ratio

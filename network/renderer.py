@@ -49,13 +49,15 @@ PADDING = 16  # the encoders halve the size four times
 @dataclass(frozen=True)
 class Encoding(Tensors):
     """What is kept of V references: padded images (V, 3, h, w), two maps (V, 32, h/4, w/4), and where the
-    images count, (V, 1, h, w) of 0 and 1, or None for everywhere."""
+    images count, (V, 1, h, w) of 0 and 1, or None for everywhere. depth: (V, 1, h/4, w/4) metres if the front
+    end predicts it."""
 
     cameras: Cameras
     images: torch.Tensor
     image_features: torch.Tensor
     ray_features: torch.Tensor
     mask: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,12 @@ class Rendering(Tensors):
 
 @dataclass(frozen=True)
 class Prediction(Tensors):
-    """The two passes of one renderer; `fine` is None without hierarchical sampling."""
+    """The two passes of one renderer; `fine` is None without hierarchical sampling. reference_depth: metres
+    (V, 1, h/4, w/4), if the front end predicts it."""
 
     coarse: Rendering
     fine: Rendering | None
+    reference_depth: torch.Tensor | None = None
 
     @property
     def final(self) -> Rendering:
@@ -110,15 +114,19 @@ class Renderer(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Prediction:
         """Renders `batch.pixels` of the query; with a generator the fine depths are random (training)."""
-        return self.render_rays(self.encode(batch.references), batch.query.cameras, batch.pixels, generator)
+        encoding = self.encode(batch.references)
+        prediction = self.render_rays(encoding, batch.query.cameras, batch.pixels, generator)
+        return replace(prediction, reference_depth=encoding.depth)
 
     def encode(self, references: Views) -> Encoding:
         """Everything that depends on the references alone."""
         references = pad_views(references, PADDING)
-        geometry_features = self.init_net(references)
         image_features = self.image_encoder(references.images)
-        ray_features = self.vis_encoder(image_features, geometry_features)
-        return Encoding(references.cameras, references.images, image_features, ray_features, references.mask)
+        geometry = self.init_net(references, image_features)
+        ray_features = self.vis_encoder(image_features, geometry.features)
+        return Encoding(
+            references.cameras, references.images, image_features, ray_features, references.mask, geometry.depth
+        )
 
     def render_rays(
         self, encoding: Encoding, camera: Cameras, pixels: torch.Tensor, generator: torch.Generator | None = None

@@ -8,6 +8,7 @@ import torch
 
 from dataset.scene import scale_intrinsics, view_size
 from dataset.views import Cameras, Views
+from network.depth_init_net import fill_unknown, view_differences
 from network.geometry import (
     directions_to_cameras,
     from_inverse_depth,
@@ -17,7 +18,7 @@ from network.geometry import (
     read_map,
     to_inverse_depth,
 )
-from network.init_net import build_init_net, fill_unknown, view_differences
+from network.init_net import build_init_net
 from network.renderer import Renderer, pad_views
 
 
@@ -247,11 +248,11 @@ def test_holes_never_reach_the_network_as_a_depth(config):
     depth[:, :, 10:16, 10:16] = 0
     seen = []
     network.res_net.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0][:, 3]))
-    network(Views(cameras, torch.rand(2, 3, 32, 32), depth))
+    network(Views(cameras, torch.rand(2, 3, 32, 32), depth), None)
     assert torch.allclose(seen[0], seen[0][:, :1, :1].expand_as(seen[0]), atol=1e-6)
     published = build_init_net(config())
     published.res_net.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0][:, 3]))
-    published(Views(cameras, torch.rand(2, 3, 32, 32), depth))
+    published(Views(cameras, torch.rand(2, 3, 32, 32), depth), None)
     assert (seen[1][:, 12, 12] == 0).all()  # near, as in the published code
 
 

@@ -90,8 +90,8 @@ def test_outputs_and_gradients(case, device):
             actual.detach().cpu().numpy().reshape(expected.shape), expected, atol=atol, rtol=tolerance, err_msg=key
         )
 
-    geometry = network.init_net(batch.references)
     image_features = network.image_encoder(batch.references.images)
+    geometry = network.init_net(batch.references, image_features).features
     check(geometry, "stage.init_net")
     check(image_features, "stage.image_encoder")
     check(network.vis_encoder(image_features, geometry), "stage.vis_encoder")

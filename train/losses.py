@@ -5,11 +5,51 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from dataset.views import Cameras, Views
+from network.geometry import pixel_grid, pixel_rays, project, read_map
+from network.learned_depth import nearest_views, scaled_cameras
+
 
 def color_loss(color: torch.Tensor, target: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
     """Squared error summed over channels (R, 3), mean over the scored rays (R,) bool; 0 if there are none."""
     error = (color - target).square().sum(-1)
     return (error * scored).sum() / scored.sum().clamp_min(1)
+
+
+def depth_loss(predicted: torch.Tensor, sensor: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of log depth where the sensor knows it; 0 if it knows nothing.
+
+    predicted: (V, 1, H, W) metres. sensor: (V, 1, h, w) metres, 0 where unknown, read at its nearest pixels.
+    """
+    sensor = F.interpolate(sensor, size=predicted.shape[-2:], mode="nearest-exact")
+    known = sensor > 0
+    error = (predicted.log() - sensor.clamp_min(1e-3).log()).abs()
+    return (error * known).sum() / known.sum().clamp_min(1)
+
+
+def reprojection_loss(predicted: torch.Tensor, views: Views) -> torch.Tensor:
+    """Colour difference between each view and what the others show where its predicted depth lands.
+
+    predicted: (V, 1, H, W) metres of views whose images are (V, 3, h, w). The smallest difference over the
+    nearest other views counts, so that occlusion in one of them does not (Godard et al., Monodepth2, section 3.2).
+    """
+    size = tuple(predicted.shape[-2:])
+    images = F.interpolate(views.images, size=size, mode="area")
+    cameras = scaled_cameras(views.cameras, size)
+    pixels = pixel_grid(*size, device=images.device).expand(len(images), -1, -1)
+    centres, directions = pixel_rays(pixels, cameras.poses, cameras.Ks)
+    points = centres[:, None] + directions * predicted.flatten(1)[..., None]
+    own = images.flatten(2).transpose(1, 2)
+    total = images.new_zeros(())
+    for view, neighbours in enumerate(nearest_views(cameras)):
+        others = Cameras(cameras.poses[neighbours], cameras.Ks[neighbours], cameras.depth_range[neighbours], size)
+        landed = project(points[view], others)
+        seen = landed.valid & (landed.depth > 0)
+        difference = (read_map(images[neighbours], landed.pixels, size, align_corners=True) - own[view]).abs().mean(-1)
+        counted = seen.any(0)
+        smallest = torch.where(seen, difference, 1.0).amin(0)
+        total = total + (smallest * counted).sum() / counted.sum().clamp_min(1)
+    return total / len(images)
 
 
 def semantic_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int) -> torch.Tensor:

@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from dataset.loading import load
 from dataset.render_dataset import TrainingSet, held_out_scenes, list_scenes
-from dataset.views import Batch
+from dataset.views import Batch, Views
 from network.init_net import needs
-from network.renderer import Prediction
+from network.renderer import PADDING, Prediction, pad_views
 from network.weights import load_checkpoint, load_mvsnet
 from train.checkpoint import load_network, save_checkpoint
 from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
-from train.losses import color_loss, semantic_loss
+from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss
 from train.pictures import Frame, PanelWriter, make_panel
 from train.run import build_network, choose_device, class_colors, require_classes, run_folder, test_sets
 from train.schedule import build_optimizer, learning_rate, set_learning_rate
@@ -36,6 +36,7 @@ DEFAULTS = {
     "render_loss_scale": Setting(0.75, float, minimum=0),
     "semantic_loss_scale": Setting(0.25, float, minimum=0),
     "use_nr_fine_loss": True,  # colour loss of the fine pass too
+    "depth_loss_scale": Setting(1.0, float, minimum=0),  # where the front end predicts depth and is trained
     "use_ray_mask": True,  # only rays that enough views see have a colour loss
     "load_pretrain": Setting(None, str),  # weights to start from; a run of this name goes on instead
     "total_step": Setting(300000, int, minimum=1),
@@ -200,10 +201,20 @@ class Trainer:
                 losses[f"semantic_{name}"] = cfg.semantic_loss_scale * semantic_loss(
                     rendering.logits, query.labels[0, y, x], cfg.num_classes
                 )
+        if prediction.reference_depth is not None and prediction.reference_depth.requires_grad:
+            losses["depth"] = cfg.depth_loss_scale * self._depth_loss(prediction.reference_depth, batch.references)
         if not losses:
             raise UserError(f"{batch.scene}: has no labels, and `loss` asks for nothing else; add render to it")
         error = (prediction.final.color.detach().clamp(0, 1) - color).square().mean()
         return losses, -10 * torch.log10(error.clamp_min(1e-6))
+
+    @staticmethod
+    def _depth_loss(predicted: torch.Tensor, references: Views) -> torch.Tensor:
+        """By the sensor where the scene has one, else by how well the references show each other."""
+        padded = pad_views(references, PADDING)
+        if padded.depth is not None:
+            return depth_loss(predicted, padded.depth)
+        return reprojection_loss(predicted, padded)
 
     def _report(self, progress: tqdm) -> None:
         """Fetches the latest steps from the device, checks them, shows and logs their means."""

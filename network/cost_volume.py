@@ -1,0 +1,70 @@
+"""Geometry features of the references by plane sweeps over neighbouring views with MVSNet; needs no depth."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dataset.views import Views
+from network.depth_init_net import Geometry
+from network.geometry import to_inverse_depth
+from network.layers import PreActivationBlock, ResUNet, conv
+from network.mvsnet import FEATURE_STRIDE, PLANES, VOLUME_STRIDE, MVSNet
+from utils.errors import UserError
+
+SOURCES = 3  # neighbours that a reference is matched with
+
+
+class CostVolumeInitNet(nn.Module):
+    """MVSNet's weights stay as they are unless they are to be trained."""
+
+    def __init__(self, frozen: bool):
+        super().__init__()
+        self.frozen = frozen
+        self.mvsnet = MVSNet()
+        self.volume_conv2d = _residual_head(PLANES)
+        self.depth_conv = _residual_head(1)
+        self.res_net = ResUNet(conv(3, 32, 7, stride=2), stages=(2, 3, 6))
+        self.out_conv = _residual_head(96)
+        self.register_buffer("imagenet_mean", torch.tensor([0.485, 0.456, 0.406])[None, :, None, None])
+        self.register_buffer("imagenet_std", torch.tensor([0.229, 0.224, 0.225])[None, :, None, None])
+        self.mvsnet.requires_grad_(not frozen)
+
+    def train(self, mode: bool = True) -> CostVolumeInitNet:
+        """A frozen MVSNet keeps its running statistics."""
+        super().train(mode)
+        if self.frozen:
+            self.mvsnet.eval()
+        return self
+
+    def forward(self, views: Views, image_features: torch.Tensor) -> Geometry:
+        """views: images (V, 3, h, w) with `sources`; `image_features` are not used."""
+        if views.sources is None:
+            raise UserError(
+                "init_net_type: cost_volume needs neighbours of the reference views, and the batch has none"
+            )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            probability, depth = self._sweep(views)
+        inverse_depth = to_inverse_depth(depth, views.cameras.depth_range).clamp(0, 1)
+        features = [self.res_net(views.images), self.volume_conv2d(probability), self.depth_conv(inverse_depth)]
+        return Geometry(self.out_conv(torch.cat(features, 1)), depth)
+
+    def _sweep(self, views: Views) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities of the planes (V, PLANES, h/4, w/4), and the expected depth (V, 1, h/4, w/4) in metres."""
+        height, width = (side // FEATURE_STRIDE for side in views.cameras.size)
+        below, right = -height % VOLUME_STRIDE * FEATURE_STRIDE, -width % VOLUME_STRIDE * FEATURE_STRIDE
+
+        def prepare(images: torch.Tensor) -> torch.Tensor:
+            return F.pad((images - self.imagenet_mean) / self.imagenet_std, (0, right, 0, below), mode="reflect")
+
+        sources = views.sources
+        probability, planes = self.mvsnet(
+            prepare(views.images), views.cameras, prepare(sources.views.images), sources.views.cameras, sources.index
+        )
+        depth = (probability * planes[:, :, None, None]).sum(1, keepdim=True)
+        return probability[..., :height, :width], depth[..., :height, :width]
+
+
+def _residual_head(in_channels: int) -> nn.Sequential:
+    return nn.Sequential(conv(in_channels, 32, 3), PreActivationBlock(32), conv(32, 32, 1))

@@ -1,0 +1,116 @@
+"""Geometry features of the references from depth maps, measured or predicted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dataset.views import Views
+from network.geometry import from_inverse_depth, pixel_grid, pixel_rays, project, read_map, to_inverse_depth
+from network.layers import ResUNet
+from utils.errors import UserError
+
+MAX_DEPTH_DIFFERENCE = 1.5  # in units of the view's inverse depth range
+
+
+class Geometry(NamedTuple):
+    """What a front end finds: features (V, 32, h/4, w/4), and depth (V, 1, h/4, w/4) in metres if it predicts it."""
+
+    features: torch.Tensor
+    depth: torch.Tensor | None
+
+
+class DepthInitNet(nn.Module):
+    """Reads the geometry off depth maps, and how well they agree between the views."""
+
+    def __init__(self, fill_holes: bool):
+        super().__init__()
+        self.fill_holes = fill_holes
+        stem = nn.Conv2d(12, 32, 8, stride=2, padding=2, bias=False, padding_mode="reflect")
+        self.res_net = ResUNet(stem, stages=(2, 2, 2))
+        self.depth_skip = nn.Sequential(nn.Conv2d(1, 8, 2, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 2, stride=2))
+        self.conv_out = nn.Conv2d(48, 32, 1)
+
+    def forward(self, views: Views, image_features: torch.Tensor) -> Geometry:
+        """views: images (V, 3, h, w) and depth (V, 1, h, w); `image_features` are not used."""
+        if views.depth is None:
+            raise UserError("init_net_type: depth needs depth maps of the reference views, and this scene has none")
+        return Geometry(self.features(views), None)
+
+    def features(self, views: Views) -> torch.Tensor:
+        """(V, 32, h/4, w/4) from the views' images and depth."""
+        inverse = to_inverse_depth(views.depth, views.cameras.depth_range).clamp(0, 1)
+        known = None
+        if self.fill_holes:
+            known = views.depth > 0
+            inverse = fill_unknown(inverse, known)
+        decoded = replace(views, depth=from_inverse_depth(inverse, views.cameras.depth_range))
+        differences = view_differences(decoded, known)
+        features = self.res_net(torch.cat([views.images, inverse, differences], 1))
+        return self.conv_out(torch.cat([self.depth_skip(inverse), features], 1))
+
+
+@torch.no_grad()
+def fill_unknown(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Values (V, 1, h, w) with what is not `known` (bool, same shape) taken from the surroundings; 0.5 if nothing is known.
+
+    Pull-push interpolation (Gortler et al., The Lumigraph, 1996): means over ever larger blocks of what is
+    known fill the holes, from coarse to fine.
+    """
+    total, weight = values * known, known.to(values.dtype)
+    levels = []
+    while max(total.shape[-2:]) > 1:
+        levels.append((total, weight))
+        total, weight = (F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in (total, weight))
+    filled = torch.where(weight > 0, total / weight.clamp_min(1e-12), 0.5)
+    for total, weight in reversed(levels):
+        coarse = F.interpolate(filled, scale_factor=2, mode="nearest")[..., : total.shape[-2], : total.shape[-1]]
+        filled = torch.where(weight > 0, total / weight.clamp_min(1e-12), coarse)
+    return filled
+
+
+@torch.no_grad()
+def view_differences(views: Views, known: torch.Tensor | None = None) -> torch.Tensor:
+    """How the views disagree at each reference pixel: (V, 8, h, w).
+
+    Each pixel is lifted by its depth and projected into all views; the absolute differences of colour
+    and inverse depth found there have a mean and a variance over the views it falls into.
+    Channels: colour mean 3, colour variance 3, depth mean 1, depth variance 1.
+    known: (V, 1, h, w) bool, None for everywhere: a pixel of unknown depth is compared with nothing, and
+    nothing is compared with one.
+    """
+    cameras, size = views.cameras, views.cameras.size
+    count = len(views)
+    pixels = pixel_grid(*size, device=views.images.device).to(views.images.dtype)
+    centres, directions = pixel_rays(pixels.expand(count, -1, -1), cameras.poses, cameras.Ks)
+    points = centres[:, None] + directions * views.depth.flatten(1)[..., None]
+
+    projection = project(points.reshape(-1, 3), cameras)
+    read = read_map(torch.cat([views.images, views.depth], 1), projection.pixels, size, align_corners=True)
+    read = read.unflatten(1, (count, -1))  # (target view, source view, pixels, 4)
+    colours = views.images.flatten(2).transpose(1, 2)
+    colour_difference = (read[..., :3] - colours).abs()
+
+    near, far = (1 / cameras.depth_range)[:, :, None, None].unbind(1)
+    projected_depth = projection.depth.unflatten(1, (count, -1))
+    depth_difference = (1 / projected_depth.clamp_min(1e-5) - 1 / read[..., 3].clamp_min(1e-5)).abs() / (near - far)
+    depth_difference = depth_difference.clamp_max(MAX_DEPTH_DIFFERENCE)[..., None]
+
+    valid = projection.valid.unflatten(1, (count, -1))[..., None]
+    if known is not None:
+        seen = read_map(known.to(views.images.dtype), projection.pixels, size, align_corners=True) > 0.99
+        valid = valid & seen.unflatten(1, (count, -1)) & known.flatten(1)[..., None]
+    valid = valid.to(views.images.dtype)
+    statistics = [*_mean_and_variance(colour_difference, valid), *_mean_and_variance(depth_difference, valid)]
+    return torch.cat(statistics, -1).transpose(1, 2).unflatten(2, size)
+
+
+def _mean_and_variance(x: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Over the first axis, counting only where weights are 1."""
+    total = weights.sum(0).clamp_min(1e-4)
+    mean = (x * weights).sum(0) / total
+    return mean, ((x - mean) ** 2 * weights).sum(0) / total

@@ -1,0 +1,94 @@
+"""Geometry features of the references from depth that is predicted from the references themselves.
+
+Ours, not the paper's: a light plane sweep on the image encoder's features at a quarter of the size, in one
+differentiable step, whose depth the front end for depth maps then reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dataset.scene import scale_intrinsics
+from dataset.views import Cameras, Views
+from network.depth_init_net import DepthInitNet, Geometry
+from network.geometry import pixel_grid, pixel_rays, project, read_map
+from network.layers import PreActivationBlock, conv
+
+PLANES = 64
+GROUPS = 4  # of channels that are correlated separately
+NEIGHBOURS = 4  # nearest other references that a reference is matched with, at most
+
+
+class PlaneSweep(nn.Module):
+    """Features (V, 32, H, W) of V views -> log depth (V, 1, H, W)."""
+
+    def __init__(self):
+        super().__init__()
+        self.match = nn.Conv2d(32, 32, 1)
+        self.regularise = nn.Sequential(
+            conv(PLANES * GROUPS + 32, 96, 3),
+            *[PreActivationBlock(96) for _ in range(3)],
+            conv(96, PLANES, 3, bias=True),
+        )
+
+    def forward(self, features: torch.Tensor, cameras: Cameras) -> torch.Tensor:
+        """cameras: (V) of the features' size."""
+        planes = log_planes(cameras.depth_range)
+        matched = F.normalize(self.match(features).unflatten(1, (GROUPS, -1)), dim=2)
+        neighbours = nearest_views(cameras)
+        costs = torch.stack([self._correlate(matched, cameras, planes, v, neighbours[v]) for v in range(len(features))])
+        scores = self.regularise(torch.cat([costs.flatten(1, 2), features], 1))
+        return (torch.softmax(scores, 1) * planes[:, :, None, None]).sum(1, keepdim=True)
+
+    @staticmethod
+    def _correlate(matched, cameras, planes, view, neighbours) -> torch.Tensor:
+        """Mean agreement of a view with its neighbours if its pixels lay on each plane: (GROUPS, PLANES, H, W)."""
+        count, size = len(neighbours), cameras.size
+        pixels = pixel_grid(*size, device=matched.device).to(matched.dtype)
+        centre, directions = pixel_rays(pixels[None], cameras.poses[view : view + 1], cameras.Ks[view : view + 1])
+        points = centre[0] + planes[view].exp()[:, None, None] * directions[0]
+        others = Cameras(cameras.poses[neighbours], cameras.Ks[neighbours], cameras.depth_range[neighbours], size)
+        landed = project(points.reshape(-1, 3), others)
+        seen = (landed.valid & (landed.depth > 0)).to(matched.dtype)
+        read = read_map(matched[neighbours].flatten(1, 2), landed.pixels, size, align_corners=True)
+        read = read.transpose(1, 2).reshape(count, GROUPS, -1, PLANES, size[0] * size[1])
+        agreement = (read * matched[view].flatten(2)[:, :, None]).sum(2)  # (n, GROUPS, PLANES, H W)
+        seen = seen.reshape(count, 1, PLANES, -1)
+        return ((agreement * seen).sum(0) / seen.sum(0).clamp_min(1)).unflatten(-1, size)
+
+
+def log_planes(depth_range: torch.Tensor) -> torch.Tensor:
+    """Logarithms of PLANES depths a view (V, PLANES), in equal ratios from near to far (V, 2)."""
+    steps = torch.linspace(0, 1, PLANES, device=depth_range.device, dtype=depth_range.dtype)
+    near, far = depth_range.log().unbind(1)
+    return near[:, None] * (1 - steps) + far[:, None] * steps
+
+
+def nearest_views(cameras: Cameras) -> torch.Tensor:
+    """The nearest other views of each, (V, n) with n at most NEIGHBOURS, by camera centre."""
+    distances = torch.cdist(cameras.centres(), cameras.centres())
+    distances.fill_diagonal_(float("inf"))
+    return distances.argsort(1)[:, : min(NEIGHBOURS, len(distances) - 1)]
+
+
+class LearnedDepthInitNet(DepthInitNet):
+    """The front end for depth maps, on depth that it predicts. Its own layers are `sweep_new`."""
+
+    def __init__(self):
+        super().__init__(fill_holes=False)
+        self.sweep_new = PlaneSweep()
+
+    def forward(self, views: Views, image_features: torch.Tensor) -> Geometry:
+        """views: images (V, 3, h, w); image_features (V, 32, h/4, w/4)."""
+        log_depth = self.sweep_new(image_features, scaled_cameras(views.cameras, tuple(image_features.shape[-2:])))
+        full = F.interpolate(log_depth, size=views.cameras.size, mode="bilinear", align_corners=False).exp()
+        return Geometry(self.features(replace(views, depth=full)), log_depth.exp())
+
+
+def scaled_cameras(cameras: Cameras, size: tuple[int, int]) -> Cameras:
+    """The same cameras with images of another size (h, w)."""
+    return replace(cameras, Ks=scale_intrinsics(cameras.Ks, cameras.size, size), size=size)
