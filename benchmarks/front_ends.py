@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/front_ends"))
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--only", choices=("train", "evaluate"))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_intermixed_args()
     full = SIZES["full"]
@@ -72,7 +73,7 @@ def common(args, variant: str) -> list[str]:
 
 def train(args) -> None:
     runs = {}
-    for variant in VARIANTS:
+    for variant in args.variants:
         log = open(args.data / f"{variant}.log", "w")  # noqa: SIM115 (as long as the process)
         command = [
             sys.executable,
@@ -96,7 +97,8 @@ def train(args) -> None:
 
 def evaluate(args) -> str:
     lines = ["| front end | PSNR | SSIM | mIoU | accuracy | ms a frame |", "|---|---|---|---|---|---|"]
-    for variant, (title, _) in VARIANTS.items():
+    for variant in args.variants:
+        title = VARIANTS[variant][0]
         model = args.data / "model" / variant / "model.pth"
         settings = [
             *common(args, variant),

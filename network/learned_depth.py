@@ -24,24 +24,35 @@ NEIGHBOURS = 4  # nearest other references that a reference is matched with, at 
 
 
 class PlaneSweep(nn.Module):
-    """Features (V, 32, H, W) of V views -> log depth (V, 1, H, W)."""
+    """Features (V, 32, H, W) of V views -> log depth (V, 1, H, W).
+
+    The volume's convolutions are the same for all planes (a 2D network over planes as channels learns to match
+    many times slower); what they leave open is decided from the features around it.
+    """
 
     def __init__(self):
         super().__init__()
         self.match = nn.Conv2d(32, 32, 1)
         self.regularise = nn.Sequential(
-            conv(PLANES * GROUPS + 32, 96, 3),
-            *[PreActivationBlock(96) for _ in range(3)],
-            conv(96, PLANES, 3, bias=True),
+            *_volume_block(GROUPS, 16),
+            *_volume_block(16, 16),
+            *_volume_block(16, 16, dilation=2),
+            nn.Conv3d(16, 1, 3, padding=1),
         )
+        self.refine = nn.Sequential(conv(PLANES + 32, 64, 3), PreActivationBlock(64), conv(64, PLANES, 3, bias=True))
+        nn.init.zeros_(self.refine[-1].weight)  # starts from what matching says
+        nn.init.zeros_(self.refine[-1].bias)
 
     def forward(self, features: torch.Tensor, cameras: Cameras) -> torch.Tensor:
         """cameras: (V) of the features' size."""
         planes = log_planes(cameras.depth_range)
         matched = F.normalize(self.match(features).unflatten(1, (GROUPS, -1)), dim=2)
         neighbours = nearest_views(cameras)
-        costs = torch.stack([self._correlate(matched, cameras, planes, v, neighbours[v]) for v in range(len(features))])
-        scores = self.regularise(torch.cat([costs.flatten(1, 2), features], 1))
+        volumes = torch.stack(
+            [self._correlate(matched, cameras, planes, v, neighbours[v]) for v in range(len(features))]
+        )
+        scores = self.regularise(volumes)[:, 0]
+        scores = scores + self.refine(torch.cat([torch.softmax(scores, 1), features], 1))
         return (torch.softmax(scores, 1) * planes[:, :, None, None]).sum(1, keepdim=True)
 
     @staticmethod
@@ -59,6 +70,11 @@ class PlaneSweep(nn.Module):
         agreement = (read * matched[view].flatten(2)[:, :, None]).sum(2)  # (n, GROUPS, PLANES, H W)
         seen = seen.reshape(count, 1, PLANES, -1)
         return ((agreement * seen).sum(0) / seen.sum(0).clamp_min(1)).unflatten(-1, size)
+
+
+def _volume_block(in_channels: int, out_channels: int, dilation: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv3d(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
+    return [convolution, nn.InstanceNorm3d(out_channels, affine=True), nn.ReLU()]
 
 
 def log_planes(depth_range: torch.Tensor) -> torch.Tensor:

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from dataset.render_dataset import open_scene
 from train.evaluator import NETWORK, Evaluation
-from train.losses import color_loss, semantic_loss
+from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss
 from train.metrics import class_ious, class_scores, commonest_class, confusion, drop_invalid, psnr, ssim
 from train.report import report, to_markdown
 from train.schedule import build_optimizer, learning_rate, set_learning_rate
@@ -116,3 +118,19 @@ def test_schedule_decays_in_steps_and_new_layers_have_their_own_rate(config):
     set_learning_rate(optimizer, 0.1, cfg.lr_cfg.scale_new)
     assert [[p.shape for p in group["params"]] for group in optimizer.param_groups] == [[(1, 1), (1,)], [(2, 2), (2,)]]
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.3])
+
+
+def test_depth_loss_counts_known_pixels_in_log_depth():
+    predicted = torch.full((1, 1, 2, 2), 2.0)
+    sensor = torch.full((1, 1, 8, 8), 4.0)
+    sensor[..., :4] = 0
+    assert depth_loss(predicted, sensor).item() == pytest.approx(np.log(2))
+    assert depth_loss(predicted, torch.zeros(1, 1, 8, 8)).item() == 0
+
+
+def test_reprojection_loss_is_least_at_the_true_depth(rooms):
+    scene = open_scene("scannet/train_000/black_64", rooms)
+    views = scene.views(scene.frame_ids[:4], depth=True).to("cpu")
+    true = F.interpolate(views.depth, size=(12, 16), mode="nearest-exact")
+    losses = [reprojection_loss(true * factor, views).item() for factor in (0.6, 1.0, 1.6)]
+    assert losses[1] < 0.9 * min(losses[0], losses[2])

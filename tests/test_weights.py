@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from safetensors.torch import save_file
 
 from dataset.render_dataset import Needs, TestSet, open_scene, read_references
+from dataset.synthetic.generate import Size, generate
+from dataset.synthetic.raycast import Light
 from network.convert import inspect, main
+from network.learned_depth import GROUPS, PlaneSweep, log_planes, nearest_views
 from network.mvsnet import MVSNet, plane_depths, warp_to_planes
 from network.renderer import Renderer
 from network.weights import infer_config, load_checkpoint, load_mvsnet, read_mvsnet
@@ -220,3 +224,62 @@ def test_sizes_that_the_cost_volume_cannot_halve_are_padded_and_cropped(config, 
     encoding = network.encode(views)
     assert encoding.ray_features.shape == (2, 32, 12, 12) and encoding.ray_features.isfinite().all()
     assert replace(views, sources=None).sources is None
+
+
+def test_the_sweep_compares_what_lies_on_each_plane(rooms):
+    """Where features are the colours themselves, the plane nearest to the true depth agrees best."""
+    scene = open_scene("scannet/train_000/black_64", rooms)
+    views = scene.views(scene.frame_ids[:4], depth=True).to("cpu")
+    rng = torch.Generator().manual_seed(0)
+    mixing = torch.randn(32, 3, generator=rng)
+    features = torch.einsum("fc,vchw->vfhw", mixing, views.images - 0.5)
+    matched = F.normalize(features.unflatten(1, (GROUPS, -1)), dim=2)
+    planes = log_planes(views.cameras.depth_range)
+    volume = PlaneSweep._correlate(matched, views.cameras, planes, 1, nearest_views(views.cameras)[1]).mean(0)
+    true = views.depth[1, 0].log()
+    index = (planes[1][:, None, None] - true).abs().argmin(0)
+    at_truth = volume.gather(0, index[None])[0]
+    seen = at_truth != 0
+    far_off = volume.gather(0, (index - 12)[None])[0]
+    assert (
+        seen.float().mean() > 0.7
+        and at_truth[seen].median() > 0.98
+        and at_truth[seen].mean() > far_off[seen].mean() + 0.1
+    )
+
+
+def test_learned_depth_trains_by_the_sensor_or_by_reprojection_and_tests_without_depth(config, rooms, tmp_path):
+    trainer = Trainer(
+        config(name="sensor", init_net_type="learned_depth", total_step=2, val_interval=2, val_metric=["iou"])
+    )
+    assert trainer.training_set[0].references.depth is not None and trainer.test_sets[0][0].references.depth is None
+    before = trainer.network.init_net.sweep_new.match.weight.clone()
+    trainer.run()
+    assert not torch.equal(before, trainer.network.init_net.sweep_new.match.weight)
+    shutil.copytree(rooms / "scannet", tmp_path / "data" / "scannet", ignore=shutil.ignore_patterns("depth"))
+    trainer = Trainer(
+        config(name="colour", data_root=str(tmp_path / "data"), init_net_type="learned_depth", total_step=1)
+    )
+    entry = trainer._train_step(trainer.training_set[0].to("cpu"))
+    assert entry.losses["depth"] > 0 and entry.losses["depth"].isfinite()
+
+
+def test_scenes_without_labels_train_colour_alone(config, rooms, tmp_path):
+    shutil.copytree(rooms / "scannet", tmp_path / "data" / "scannet", ignore=shutil.ignore_patterns("label-filt"))
+    trainer = Trainer(config(data_root=str(tmp_path / "data"), total_step=2, val_interval=2))
+    trainer.run()
+    assert load_checkpoint(trainer.latest).step == 2
+    assert set(trainer._train_step(trainer.training_set[0].to("cpu")).losses) == {"color_coarse", "color_fine"}
+
+
+def test_two_label_sets_in_one_run_are_refused(config, rooms, tmp_path):
+    generate(tmp_path / "data", "transforms", Size({"train": 1}, 16, (48, 64), Light(1.0, 2, 1), 1))
+    shutil.copytree(rooms / "scannet", tmp_path / "data" / "scannet")
+    path = tmp_path / "data" / "transforms" / "train_000" / "transforms.json"
+    both = ["scannet/train_000/black_64", "transforms/train_000/black_64"]
+    Trainer(config(data_root=str(tmp_path / "data"), train_set_list=both))  # the same names in the same order
+    path.write_text(path.read_text().replace('"sofa"', '"couch"'))
+    with pytest.raises(
+        UserError, match=r"transforms/train_000/black_64: its class 5 is 'couch', but 'sofa' in scannet/train_000"
+    ):
+        Trainer(config(data_root=str(tmp_path / "data"), train_set_list=both))

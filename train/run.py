@@ -63,6 +63,18 @@ def require_classes(cfg, scene: Scene) -> None:
         )
 
 
+def require_same_classes(scenes: list[Scene]) -> None:
+    """Raises UserError if two scenes of a run name their classes differently."""
+    labelled = [scene for scene in scenes if scene.labels is not None]
+    for scene in labelled:
+        for number, (name, first) in enumerate(zip(scene.labels.names, labelled[0].labels.names, strict=False)):
+            if name != first:
+                raise UserError(
+                    f"{scene.name}: its class {number} is '{name}', but '{first}' in {labelled[0].name}; "
+                    "one run has one set of classes: map the labels before, or train on one of them"
+                )
+
+
 def class_colors(cfg, scenes: list[Scene]) -> np.ndarray:
     """(K+1, 3) uint8: `semantic_color_map`, or the colours of the first scene that has classes."""
     if cfg.semantic_color_map is not None:

@@ -23,7 +23,15 @@ from train.checkpoint import load_network, save_checkpoint
 from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
 from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss
 from train.pictures import Frame, PanelWriter, make_panel
-from train.run import build_network, choose_device, class_colors, require_classes, run_folder, test_sets
+from train.run import (
+    build_network,
+    choose_device,
+    class_colors,
+    require_classes,
+    require_same_classes,
+    run_folder,
+    test_sets,
+)
 from train.schedule import build_optimizer, learning_rate, set_learning_rate
 from train.scores import summarise
 from utils.config import Setting, plain
@@ -86,6 +94,7 @@ class Trainer:
         scenes = [*self.training_set.scenes, *[test.scene for test in self.test_sets]]
         for scene in scenes:
             require_classes(cfg, scene)
+        require_same_classes(scenes)
         self.colors = class_colors(cfg, scenes)
         self.network = build_network(cfg, self.device)
         self.optimizer = build_optimizer(self.network, cfg)
