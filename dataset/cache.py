@@ -21,10 +21,10 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from dataset.frames import Frames
 from utils.cli import run_command
 from utils.logging import say, warn
 
@@ -33,16 +33,6 @@ DEFAULTS = {"cache": True, "cache_root": DEFAULT_ROOT, "cache_max_gb": 200.0}
 KINDS = {"color": (np.uint8, (3,)), "depth": (np.uint16, ()), "labels": (np.uint8, ()), "mask": (np.uint8, ())}
 KEY_LENGTH = 16
 FRAMES_FILE = "frames.npz"
-
-
-class Frames(NamedTuple):
-    """The usable frames of a scene: numbers (N), camera_to_world (N, 4, 4), Ks (N, 3, 3) at the files' size,
-    and why the others are not usable -> how many."""
-
-    numbers: list[int]
-    camera_to_world: np.ndarray
-    Ks: np.ndarray
-    skipped: dict[str, int]
 
 
 @dataclass(frozen=True)

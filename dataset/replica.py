@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.cache import Frames
+from dataset.frames import Frames, image_size, numbered_files, usable_frames
 from dataset.labels import replica_labels
-from dataset.scannet import image_size, numbered_files, usable_frames
 from dataset.scene import SceneFiles, SceneName
 from utils.errors import UserError
 

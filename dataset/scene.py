@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import torch
 
-from dataset.cache import Cache, Frames
+from dataset.cache import Cache
+from dataset.frames import Frames
 from dataset.labels import LabelSet
 from dataset.view_selection import Split, split_frames
 from dataset.views import Cameras, Views

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dataset.cache import Frames
+from dataset.frames import Frames, image_size, usable_frames
 from dataset.labels import LabelSet, capture_labels
-from dataset.scannet import image_size, usable_frames
 from dataset.scene import SceneFiles, SceneName
 from dataset.view_selection import Split
 from utils.errors import UserError

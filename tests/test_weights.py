@@ -243,7 +243,7 @@ def test_the_sweep_compares_what_lies_on_each_plane(rooms):
     far_off = volume.gather(0, (index - 12)[None])[0]
     assert (
         seen.float().mean() > 0.7
-        and at_truth[seen].median() > 0.98
+        and at_truth[seen].median() > 0.95
         and at_truth[seen].mean() > far_off[seen].mean() + 0.1
     )
 
