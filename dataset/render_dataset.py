@@ -75,7 +75,8 @@ def open_scene(
 def configured_scene(name: str, cfg) -> Scene:
     """A scene as the config's `data_root`, `depth_range` and cache keys say."""
     depth_range = cfg.depth_range and tuple(cfg.depth_range)
-    if depth_range and not (len(depth_range) == 2 and 0 < depth_range[0] < depth_range[1]):
+    numbers = all(isinstance(end, int | float) for end in depth_range or ())
+    if depth_range and not (numbers and len(depth_range) == 2 and 0 < depth_range[0] < depth_range[1]):
         raise UserError(f"`depth_range` should be near and far in metres, 0 < near < far, but is {list(depth_range)}")
     return open_scene(name, cfg.data_root, Cache.of(cfg), depth_range)
 
@@ -225,6 +226,8 @@ def _scene_key(name: str) -> str:
 
 def _scene_weights(scenes: list[Scene], type_weights: dict) -> np.ndarray:
     kinds = [SceneName.parse(scene.name).kind for scene in scenes]
+    if not all(isinstance(weight, int | float) for weight in type_weights.values()):
+        raise UserError(f"`train_dataset_cfg.type2sample_weights` should be numbers, but is {dict(type_weights)}")
     # The published lists call ScanNet's single scene a type of its own.
     given = {kind.removesuffix("_single"): float(weight) for kind, weight in type_weights.items()}
     weights = np.array([given.get(kind, 1.0) / kinds.count(kind) if given else 1.0 for kind in kinds])

@@ -11,6 +11,18 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 
 
+SCENE = [
+    "configs/cra/train_cra_synthetic.yaml",
+    "data_root={rooms}",
+    "cache=false",
+    "worker_num=0",
+    "train_set_list=[scannet/train_000/black_64]",
+    "val_set_list=[]",
+    "total_step=1",
+    "train_dataset_cfg.train_ray_num=4",
+]
+
+
 def run(*arguments, code=0):
     done = subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
@@ -129,9 +141,18 @@ def test_generating_rooms(tmp_path):
             "nowhere.txt: there is no such file",
         ),
         (["configs/cra/train_cra_synthetic.yaml", "device=abacus"], "`device`: 'abacus' is not there"),
+        (
+            [*SCENE, "train_dataset_cfg.type2sample_weights={scannet: many}"],
+            "`train_dataset_cfg.type2sample_weights` should be numbers",
+        ),
+        ([*SCENE, "depth_range=[a, b]"], "`depth_range` should be near and far in metres"),
+        ([*SCENE, "output_root=/proc/nowhere"], "/proc/nowhere: No such file or directory"),
     ],
 )
-def test_bad_input_ends_in_one_line(arguments, message):
+def test_bad_input_ends_in_one_line(arguments, message, rooms, tmp_path):
+    arguments = [
+        argument.format(rooms=rooms, out=tmp_path) if "{rooms}" in argument else argument for argument in arguments
+    ]
     done = run("run_training.py", "--cfg", *arguments, code=1)
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]

@@ -24,9 +24,7 @@ def run_command(main) -> None:
             _fail(
                 f"the disk is full ({error.filename or 'while writing'}); free some space and start the command again"
             )
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            _fail(f"{error.filename}: may not be read or written here")
-        raise
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
 
 
 def _fail(message: str) -> None:
