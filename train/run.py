@@ -50,6 +50,7 @@ def test_sets(cfg) -> list[TestSet]:
     ]
     for test in sets:
         require_classes(cfg, test.scene)
+    require_same_classes([test.scene for test in sets])
     return sets
 
 
