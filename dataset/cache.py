@@ -32,6 +32,7 @@ DEFAULT_ROOT = "data/cache"
 DEFAULTS = {"cache": True, "cache_root": DEFAULT_ROOT, "cache_max_gb": 200.0}
 KINDS = {"color": (np.uint8, (3,)), "depth": (np.uint16, ()), "labels": (np.uint8, ()), "mask": (np.uint8, ())}
 KEY_LENGTH = 16
+FORMAT = 1  # to be raised when the same files give other bytes
 FRAMES_FILE = "frames.npz"
 
 
@@ -173,7 +174,7 @@ def list_entries(root: Path) -> list[Listed]:
 
 def _key(scene: str, size: tuple[int, int], kinds: list[str], sources: list[Path]) -> str:
     digest = hashlib.blake2b(digest_size=KEY_LENGTH // 2)
-    digest.update(repr((scene, size, kinds)).encode())
+    digest.update(repr((FORMAT, scene, size, kinds)).encode())
     for path in sorted(sources):
         try:
             status = os.stat(path)

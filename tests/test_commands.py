@@ -74,6 +74,7 @@ def test_training_then_evaluation(trained, rooms):
         *small(rooms, out),
         f"val_set_list={rooms / 'test.txt'}",
     )
+    assert "warning" not in done.stderr
     folder = out / "test_cra_synthetic"
     results = json.loads((folder / "results.json").read_text())
     assert set(results["methods"]) == {
@@ -200,3 +201,19 @@ def test_evaluating_what_is_no_model(rooms, tmp_path):
         code=1,
     )
     assert done.stderr == f"error: {tmp_path / 'model.pth'}: not a checkpoint\n"
+
+
+def test_a_config_that_runs_a_model_otherwise_than_it_was_trained_is_warned_of(trained, rooms, tmp_path):
+    out, _ = trained
+    done = run(
+        "run_evaluation.py",
+        "--cfg",
+        "configs/cra/test_cra_synthetic.yaml",
+        "--model-path",
+        out / "train_cra_synthetic" / "model_best.pth",
+        *small(rooms, tmp_path),
+        f"val_set_list={rooms / 'test.txt'}",
+        "agg_net_cfg.ptrans_first=true",
+    )
+    line = next(line for line in done.stderr.splitlines() if line.startswith("warning"))
+    assert "was trained with agg_net_cfg" in line and "'ptrans_first': True" in line

@@ -309,6 +309,11 @@ def label_of_another_shape(root):
     write_image(path, cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:20])
 
 
+def color_of_another_size(root):
+    path = folder(root) / "color" / "2.jpg"
+    write_image(path, cv2.resize(cv2.imread(str(path)), (128, 96)))
+
+
 def no_table(root):
     (root / "scannet" / "scannetv2-labels.combined.tsv").unlink()
 
@@ -334,6 +339,7 @@ def no_intrinsics(root):
         (unknown_label, r"label-filt/2.png: label ids 40000 are not in .*\.tsv"),
         (labels_of_other_frames, r"none of the 48 frames is usable \(.*no labels"),
         (label_of_another_shape, r"label-filt/2.png: is 64x20, but the frame's colour is 64x48"),
+        (color_of_another_size, r"color/2.jpg: is 128x96, but the scene's first frame is 64x48"),
         (no_table, r"tsv: the label table is missing"),
         (broken_table, r"tsv: not ScanNet's label table"),
         (no_intrinsics, r"intrinsic_color.txt: there is no such file"),

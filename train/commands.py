@@ -11,7 +11,7 @@ from train.checkpoint import load_network
 from train.evaluator import evaluate, labels_of
 from train.pictures import PanelWriter
 from train.report import report, summary_table, write_report
-from train.run import build_network, choose_device, class_colors, run_folder, test_sets
+from train.run import build_network, choose_device, class_colors, run_folder, test_sets, warn_of_other_settings
 from train.settings import SCHEMA
 from train.trainer import Trainer
 from utils.config import load_config
@@ -45,6 +45,7 @@ def evaluate_model(cfg, model_path: str) -> None:
     checkpoint = load_checkpoint(model_path)
     network = build_network(cfg, device)
     load_network(network, checkpoint)
+    warn_of_other_settings(cfg, checkpoint)
     sets = test_sets(cfg)
     if not sets:
         raise UserError("`val_set_list` names no scenes to evaluate on")

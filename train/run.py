@@ -6,14 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from easydict import EasyDict
 
 from dataset.render_dataset import TestSet, configured_scene, list_scenes
 from dataset.scene import Scene
+from network import renderer
 from network.init_net import needs
 from network.renderer import Renderer
+from network.weights import Checkpoint
 from utils.colors import distinct_colors
+from utils.config import plain
 from utils.errors import UserError
+from utils.logging import warn
+
+# Of the network, but they change nothing in what is computed from its weights.
+UNTRAINED_KEYS = ("ray_batch_num", "mvsnet")
 
 
 def choose_device(cfg) -> torch.device:
@@ -90,7 +96,11 @@ def class_colors(cfg, scenes: list[Scene]) -> np.ndarray:
     return distinct_colors(cfg.num_classes + 1) if known is None else known.colors
 
 
-def network_settings(cfg) -> EasyDict:
-    """The keys that decide which parameters a network has."""
-    names = ("init_net_type", "num_classes", "use_hierarchical_sampling", "dist_decoder_cfg", "fine_dist_decoder_cfg")
-    return EasyDict({name: cfg[name] for name in names})
+def warn_of_other_settings(cfg, checkpoint: Checkpoint) -> None:
+    """Warns where the config would run a checkpoint's network otherwise than it was trained."""
+    if checkpoint.config is None:
+        return
+    for key in renderer.DEFAULTS:
+        ours, theirs = plain(cfg[key]), checkpoint.config.get(key)
+        if key not in UNTRAINED_KEYS and theirs is not None and ours != theirs:
+            warn(f"{checkpoint.path} was trained with {key}: {theirs}, but the config says {ours}")
