@@ -78,7 +78,9 @@ def test_the_three_averagings_differ_as_they_should():
     assert summary["per_scene"]["total_accuracy"] == pytest.approx((100 / 110 + 0.5) / 2)
     assert summary["pooled"]["total_accuracy"] == pytest.approx(105 / 120)
     invalid = summarise({"a": Score([30], [0.9], [np.array([[5, 0, 5], [0, 0, 0]])])})
-    assert invalid["per_image"]["total_accuracy"] == 0.5 and invalid["per_image_dropping_invalid"]["total_accuracy"] == 1
+    assert (
+        invalid["per_image"]["total_accuracy"] == 0.5 and invalid["per_image_dropping_invalid"]["total_accuracy"] == 1
+    )
 
 
 def test_report_names_what_was_ignored_and_absent_classes():

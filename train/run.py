@@ -54,26 +54,20 @@ def test_sets(cfg) -> list[TestSet]:
         TestSet(configured_scene(name, cfg), cfg.train_dataset_cfg.min_wn, needs(cfg), reference_labels=cfg.baselines)
         for name in list_scenes(cfg.val_set_list, "val_set_list")
     ]
-    for test in sets:
-        require_classes(cfg, test.scene)
-    require_same_classes([test.scene for test in sets])
+    require_classes(cfg, [test.scene for test in sets])
     return sets
 
 
-def require_classes(cfg, scene: Scene) -> None:
-    """Raises UserError if a scene's classes are not those that the network is to learn."""
-    if scene.labels is not None and cfg.render_label and scene.labels.ignore != cfg.num_classes:
-        raise UserError(f"{scene.name}: has {scene.labels.ignore} classes, but num_classes is {cfg.num_classes}")
+def require_classes(cfg, scenes: list[Scene]) -> None:
+    """Raises UserError unless all scenes with labels have the same classes, those that the network is to learn."""
     if cfg.ignore_label not in (None, cfg.num_classes):
         raise UserError(
             f"`ignore_label` is {cfg.ignore_label}, but the ignored class comes after the last one: {cfg.num_classes}"
         )
-
-
-def require_same_classes(scenes: list[Scene]) -> None:
-    """Raises UserError if two scenes of a run name their classes differently."""
     labelled = [scene for scene in scenes if scene.labels is not None]
     for scene in labelled:
+        if cfg.render_label and scene.labels.ignore != cfg.num_classes:
+            raise UserError(f"{scene.name}: has {scene.labels.ignore} classes, but num_classes is {cfg.num_classes}")
         for number, (name, first) in enumerate(zip(scene.labels.names, labelled[0].labels.names, strict=False)):
             if name != first:
                 raise UserError(

@@ -23,15 +23,7 @@ from train.checkpoint import load_network, save_checkpoint
 from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
 from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss
 from train.pictures import Frame, PanelWriter, make_panel
-from train.run import (
-    build_network,
-    choose_device,
-    class_colors,
-    require_classes,
-    require_same_classes,
-    run_folder,
-    test_sets,
-)
+from train.run import build_network, choose_device, class_colors, require_classes, run_folder, test_sets
 from train.schedule import build_optimizer, learning_rate, set_learning_rate
 from train.scores import summarise
 from utils.config import Setting, plain
@@ -92,9 +84,7 @@ class Trainer:
         self.training_set = TrainingSet(cfg, cfg.seed, needs(cfg), held_out)
         self.test_sets = test_sets(cfg)
         scenes = [*self.training_set.scenes, *[test.scene for test in self.test_sets]]
-        for scene in scenes:
-            require_classes(cfg, scene)
-        require_same_classes(scenes)
+        require_classes(cfg, scenes)
         self.colors = class_colors(cfg, scenes)
         self.network = build_network(cfg, self.device)
         self.optimizer = build_optimizer(self.network, cfg)
@@ -227,16 +217,7 @@ class Trainer:
 
     def _report(self, progress: tqdm) -> None:
         """Fetches the latest steps from the device, checks them, shows and logs their means."""
-        totals = torch.stack([sum(entry.losses.values()) for entry in self.log]).cpu()
-        for number, (total, entry) in enumerate(
-            zip(totals.tolist(), self.log, strict=True), self.step - len(self.log) + 1
-        ):
-            if not math.isfinite(total):
-                kept = f"{self.latest} is as it was saved last" if self.latest.is_file() else "nothing was saved yet"
-                raise UserError(
-                    f"step {number}: the loss is {total} ({entry.frame}); training stops, {kept}. "
-                    "Lower lr_cfg.lr_init, or check that frame"
-                )
+        totals = self._checked_totals()
         means = {
             name: torch.stack([entry.losses[name] for entry in self.log if name in entry.losses]).mean().item()
             for name in self.log[-1].losses
@@ -248,7 +229,7 @@ class Trainer:
         )
         for name, value in {
             **{f"loss/{name}": value for name, value in means.items()},
-            "loss/total": float(totals.mean()),
+            "loss/total": sum(totals) / len(totals),
             "train/psnr": psnr,
             "train/grad_norm": self.log[-1].grad_norm.item(),
             "train/rays_per_second": rays,
@@ -261,7 +242,7 @@ class Trainer:
         """Scores the test sets; a new best key metric saves `model_best.pth`."""
         if not self.test_sets:
             return
-        self._report_pending()
+        self._checked_totals()
         labels = labels_of(self.test_sets)
         with PanelWriter(self.folder / "val", self.colors, labels) as write_panel:
 
@@ -282,14 +263,22 @@ class Trainer:
             self._save(self.best_file)
         self.stopwatch.lap()  # its time is not the training's
 
-    def _report_pending(self) -> None:
-        """No model is judged or saved before the steps that made it were checked."""
-        for entry in self.log:
-            if not math.isfinite(sum(entry.losses.values()).item()):
+    def _checked_totals(self) -> list[float]:
+        """The losses of the steps since the last report; no model is judged or saved before they were checked.
+
+        Raises UserError for the first one that is no number.
+        """
+        if not self.log:
+            return []
+        totals = torch.stack([sum(entry.losses.values()) for entry in self.log]).tolist()
+        for number, (total, entry) in enumerate(zip(totals, self.log, strict=True), self.step - len(self.log) + 1):
+            if not math.isfinite(total):
+                kept = f"{self.latest} is as it was saved last" if self.latest.is_file() else "nothing was saved yet"
                 raise UserError(
-                    f"step {self.step}: the loss is not a number ({entry.frame}); training stops. "
+                    f"step {number}: the loss is {total} ({entry.frame}); training stops, {kept}. "
                     "Lower lr_cfg.lr_init, or check that frame"
                 )
+        return totals
 
     def _log_validation(self, evaluation: Evaluation, value: float) -> None:
         summary = summarise(evaluation.scores[NETWORK])
@@ -300,7 +289,7 @@ class Trainer:
         say(f"step {self.step}: " + ", ".join(f"{name} {number:.4g}" for name, number in numbers.items()) + mark)
 
     def _save(self, path: Path) -> None:
-        self._report_pending()
+        self._checked_totals()
         save_checkpoint(path, self.network, self.optimizer, self.step, self.best, plain(self.cfg))
 
     def _listen_to_signals(self) -> None:
