@@ -15,13 +15,14 @@ from dataset.replica import replica_scene
 from dataset.scannet import scannet_scene
 from dataset.scene import Scene, SceneName
 from dataset.transforms import transforms_scene
-from dataset.view_selection import nearest, require_frames, test_references, training_references
+from dataset.view_selection import further_queries, nearest, require_frames, test_references, training_references
 from dataset.views import Batch, Sources, Views
 from utils.config import Setting, no_effect
 from utils.errors import UserError
 from utils.files import find_file
 
 SPLITS = Path("configs/splits")
+MOST_ATTEMPTS = 10  # samples tried in a row before the data are given up
 SCENE_KINDS = {"scannet": scannet_scene, "replica": replica_scene, "transforms": transforms_scene}
 TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set_list` is given
     "scannet": "scannetv2_train_split.txt",
@@ -40,6 +41,8 @@ DEFAULTS = {
         "train_ray_num": Setting(1024, int, minimum=1),
         "min_wn": Setting(8, int, minimum=1),  # references: from min_wn to max_wn - 1
         "max_wn": Setting(9, int, minimum=2),
+        "queries_per_step": Setting(1, int, minimum=1),  # frames rendered from the same references, each in
+        # train_ray_num rays: the references are encoded once for all of them
         "aug_depth_range_prob": Setting(0.05, float, minimum=0, maximum=1),
         "aug_depth_range_min": Setting(0.95, float, minimum=0.01, maximum=1),
         "aug_depth_range_max": Setting(1.05, float, minimum=1),
@@ -135,22 +138,36 @@ class TrainingSet(Dataset):
             raise UserError("`train_set_list` is empty: name at least one scene to train on")
         self.frames = [scene.training_frames(_scene_key(scene.name) in held_out) for scene in self.scenes]
         for scene, frames in zip(self.scenes, self.frames, strict=True):
-            require_frames(scene.name, len(frames), self.cfg.max_wn, "usable training frames")
+            most = self.cfg.max_wn + self.cfg.queries_per_step - 1
+            require_frames(scene.name, len(frames), most, "usable training frames")
         self.weights = _scene_weights(self.scenes, self.cfg.type2sample_weights)
 
     def __getitem__(self, index: int) -> Batch:
-        rng = np.random.default_rng([self.seed, index])
+        """Sample `index`; where a file of it cannot be read, another one, and why in `Batch.problems`."""
+        problems = []
+        for attempt in range(MOST_ATTEMPTS):
+            try:
+                return replace(
+                    self._sample(np.random.default_rng([self.seed, index, attempt])), problems=tuple(problems)
+                )
+            except UserError as error:
+                problems.append(str(error))
+        raise UserError(f"{problems[-1]} (and {MOST_ATTEMPTS - 1} other samples in a row could not be read either)")
+
+    def _sample(self, rng: np.random.Generator) -> Batch:
         chosen = rng.choice(len(self.scenes), p=self.weights)
         scene, frames = self.scenes[chosen], self.frames[chosen]
         query = int(rng.integers(len(frames)))
-        references = training_references(scene.centres(frames), query, (self.cfg.min_wn, self.cfg.max_wn), rng)
+        centres = scene.centres(frames)
+        references = training_references(centres, query, (self.cfg.min_wn, self.cfg.max_wn), rng)
+        queries = [query, *further_queries(centres, query, references, self.cfg.queries_per_step - 1, rng)]
         reference_views = read_references(scene, [frames[i] for i in references], frames, self.needs)
-        query_view = scene.views([frames[query]], labels=True)
+        query_views = scene.views([frames[i] for i in queries], labels=True)
         stretch = self._depth_range_stretch(rng)
         return Batch(
             _stretch_range(reference_views, stretch),
-            _stretch_range(query_view, stretch),
-            random_pixels(query_view, self.cfg.train_ray_num, rng),
+            _stretch_range(query_views, stretch),
+            random_pixels(query_views, self.cfg.train_ray_num, rng),
             scene.name,
             frames[query],
         )
@@ -204,15 +221,18 @@ def read_references(scene: Scene, chosen: list[str], pool: list[str], needs: Nee
     return replace(views, sources=Sources(scene.views(together), index))
 
 
-def random_pixels(view: Views, count: int, rng: np.random.Generator) -> torch.Tensor:
-    """`count` pixels (count, 2) of x, y inside a view's mask, all different where there are so many."""
-    height, width = view.cameras.size
-    allowed = None if view.mask is None else np.flatnonzero(view.mask[0].numpy())
-    if allowed is None or not len(allowed):  # a mask that leaves nothing says nothing
-        allowed = height * width
-    total = allowed if isinstance(allowed, int) else len(allowed)
-    chosen = rng.choice(allowed, count, replace=count > total)
-    return torch.from_numpy(np.stack([chosen % width, chosen // width], -1)).float()
+def random_pixels(views: Views, count: int, rng: np.random.Generator) -> torch.Tensor:
+    """Of each view `count` pixels (V, count, 2) of x, y inside its mask, all different where there are so many."""
+    height, width = views.cameras.size
+    pixels = []
+    for view in range(len(views)):
+        allowed = None if views.mask is None else np.flatnonzero(views.mask[view, 0].numpy())
+        if allowed is None or not len(allowed):  # a mask that leaves nothing says nothing
+            allowed = height * width
+        total = allowed if isinstance(allowed, int) else len(allowed)
+        chosen = rng.choice(allowed, count, replace=count > total)
+        pixels.append(np.stack([chosen % width, chosen // width], -1))
+    return torch.from_numpy(np.stack(pixels)).float()
 
 
 def held_out_scenes(names: list[str]) -> set[str]:

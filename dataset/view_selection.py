@@ -51,6 +51,16 @@ def training_references(
     return rng.permutation(order[:neighbourhood])[:count]
 
 
+def further_queries(
+    centres: np.ndarray, query: int, references: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Indices of `count` more frames for the references of `query` to show: drawn from the twice as many nearest ones
+    that are not references themselves."""
+    order = nearest(centres, centres[query])
+    free = order[~np.isin(order, [query, *references])]
+    return rng.permutation(free[: 2 * count])[:count]
+
+
 def require_frames(scene: str, have: int, need: int, purpose: str) -> None:
     """Raises UserError if a scene has too few frames for `purpose`."""
     if have < need:

@@ -99,10 +99,11 @@ class Sources(Tensors):
 
 @dataclass(frozen=True)
 class Batch(Tensors):
-    """One query view, its references, and the pixels of the query to render.
+    """Q query views (one but in training), their references, and the pixels of the queries to render.
 
-    pixels: (R, 2) integer x, y of the query; None for all of them.
-    scene, frame: where the query comes from, for messages and file names.
+    pixels: (Q, N, 2) integer x, y; None for all of them.
+    scene, frame: where the (first) query comes from, for messages and file names.
+    problems: why other samples could not be had, of which this one takes the place.
     """
 
     references: Views
@@ -110,3 +111,4 @@ class Batch(Tensors):
     pixels: torch.Tensor | None
     scene: str
     frame: str
+    problems: tuple[str, ...] = ()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dataset.views import Batch, Cameras, Tensors, Views
-from network import init_net
+from dataset.views import Cameras, Views
+from network import init_net, plain
 from network.aggregate_net import AggregateNet
-from network.compositing import composite, hit_probabilities
-from network.dist_decoder import DistDecoder, visibility_and_hit
-from network.geometry import directions_to_cameras, pixel_grid, pixel_rays, project, read_map, to_inverse_depth
+from network.dist_decoder import DistDecoder
+from network.geometry import pixel_grid
 from network.image_encoder import image_encoder
-from network.sampling import importance_depths, inverse_depth_intervals, uniform_depths
+from network.rendering import Encoding, Prediction, Rays, Rendering, Stage, camera_rays
+from network.sampling import importance_depths, uniform_depths
 from network.vis_encoder import VisEncoder
 from utils.config import Setting, no_effect
 from utils.errors import UserError
@@ -46,47 +46,6 @@ DEFAULTS = {
 PADDING = 16  # the encoders halve the size four times
 
 
-@dataclass(frozen=True)
-class Encoding(Tensors):
-    """What is kept of V references: padded images (V, 3, h, w), two maps (V, 32, h/4, w/4), and where the
-    images count, (V, 1, h, w) of 0 and 1, or None for everywhere. depth: (V, 1, h/4, w/4) metres if the front
-    end predicts it."""
-
-    cameras: Cameras
-    images: torch.Tensor
-    image_features: torch.Tensor
-    ray_features: torch.Tensor
-    mask: torch.Tensor | None = None
-    depth: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Rendering(Tensors):
-    """Of R rays: color (R, 3), logits (R, K+1) or None, depth (R,) metres, the hit probability (R, S) of each
-    sample at depths (R, S), and `scored` (R,) bool: enough samples were seen by enough views."""
-
-    color: torch.Tensor
-    logits: torch.Tensor | None
-    depth: torch.Tensor
-    hit_probability: torch.Tensor
-    depths: torch.Tensor
-    scored: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Prediction(Tensors):
-    """The two passes of one renderer; `fine` is None without hierarchical sampling. reference_depth: metres
-    (V, 1, h/4, w/4), if the front end predicts it."""
-
-    coarse: Rendering
-    fine: Rendering | None
-    reference_depth: torch.Tensor | None = None
-
-    @property
-    def final(self) -> Rendering:
-        return self.coarse if self.fine is None else self.fine
-
-
 class Renderer(nn.Module):
     """S-Ray's network. `cfg` has the keys of `DEFAULTS`.
 
@@ -99,7 +58,6 @@ class Renderer(nn.Module):
         self.fine_samples = cfg.fine_depth_sample_num
         self.keep_coarse_samples = cfg.fine_depth_use_all
         self.rays_at_once = cfg.ray_batch_num
-        self.scored_views, self.scored_samples = cfg.ray_mask_view_num, cfg.ray_mask_point_num
         fine_length = self.fine_samples + self.depth_samples * self.keep_coarse_samples
 
         self.vis_encoder = VisEncoder()
@@ -111,12 +69,21 @@ class Renderer(nn.Module):
             self.fine_dist_decoder = DistDecoder(cfg.fine_dist_decoder_cfg.use_vis)
             self.fine_agg_net = _aggregate_net(cfg, "fine_agg_net_cfg", fine_length)
         self.init_net = init_net.build_init_net(cfg)
+        scoring = cfg.ray_mask_view_num, cfg.ray_mask_point_num
+        self.coarse_stage = Stage(self.dist_decoder, self.agg_net, *scoring)
+        self.fine_stage = Stage(self.fine_dist_decoder, self.fine_agg_net, *scoring) if self.fine_agg_net else None
 
-    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Prediction:
-        """Renders `batch.pixels` of the query; with a generator the fine depths are random (training)."""
-        encoding = self.encode(batch.references)
-        prediction = self.render_rays(encoding, batch.query.cameras, batch.pixels, generator)
+    def forward(
+        self, references: Views, query: Cameras, pixels: torch.Tensor, draws: torch.Tensor | None = None
+    ) -> Prediction:
+        """Renders pixels (Q, N, 2) of Q query cameras: R = Q * N rays. draws: see `render_rays`."""
+        encoding = self.encode(references)
+        prediction = self.render_rays(encoding, camera_rays(query, pixels), draws)
         return replace(prediction, reference_depth=encoding.depth)
+
+    def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor:
+        """Random draws (rays, fine samples) for `render_rays`."""
+        return torch.rand(rays, self.fine_samples, generator=generator, device=generator.device)
 
     def encode(self, references: Views) -> Encoding:
         """Everything that depends on the references alone."""
@@ -124,79 +91,32 @@ class Renderer(nn.Module):
         image_features = self.image_encoder(references.images)
         geometry = self.init_net(references, image_features)
         ray_features = self.vis_encoder(image_features, geometry.features)
-        return Encoding(
-            references.cameras, references.images, image_features, ray_features, references.mask, geometry.depth
-        )
+        features = torch.cat([image_features, ray_features], 1).permute(0, 2, 3, 1).contiguous()
+        return Encoding(references.cameras, references.images, features, references.mask, geometry.depth)
 
     def render_rays(
-        self, encoding: Encoding, camera: Cameras, pixels: torch.Tensor, generator: torch.Generator | None = None
+        self, encoding: Encoding, rays: Rays, draws: torch.Tensor | None = None, final_only: bool = False
     ) -> Prediction:
-        """Pixels (R, 2) of one camera, coarse and fine."""
-        depth_range = camera.depth_range[0]
-        depths = uniform_depths(depth_range, self.depth_samples).expand(len(pixels), -1)
-        coarse = self._render_pass(encoding, camera, pixels, depths, self.dist_decoder, self.agg_net)
-        if self.fine_agg_net is None:
+        """The coarse and the fine pass. draws: (R, fine samples) in [0, 1) make the fine depths random (training).
+
+        final_only: of a coarse pass that a fine one follows, only what the fine one needs.
+        """
+        depths = uniform_depths(rays.depth_range, self.depth_samples)
+        density_only = final_only and self.fine_stage is not None
+        coarse = plain.render_pass(self.coarse_stage, encoding, rays, depths, density_only)
+        if self.fine_stage is None:
             return Prediction(coarse, None)
-        fine_depths = importance_depths(depths, coarse.hit_probability, depth_range, self.fine_samples, generator)
+        fine_depths = importance_depths(depths, coarse.hit_probability, rays.depth_range, self.fine_samples, draws)
         if self.keep_coarse_samples:
             fine_depths = torch.cat([depths, fine_depths], -1).sort(-1).values
-        fine = self._render_pass(encoding, camera, pixels, fine_depths, self.fine_dist_decoder, self.fine_agg_net)
-        return Prediction(coarse, fine)
+        return Prediction(coarse, plain.render_pass(self.fine_stage, encoding, rays, fine_depths))
 
     @torch.no_grad()
     def render_view(self, encoding: Encoding, camera: Cameras) -> Rendering:
         """The whole image of one camera, `ray_batch_num` rays at a time; R = height * width, row by row."""
-        pixels = pixel_grid(*camera.size, device=encoding.images.device)
-        parts = [self.render_rays(encoding, camera, part).final for part in pixels.split(self.rays_at_once)]
-        return _concatenate(parts)
-
-    def _render_pass(self, encoding, camera, pixels, depths, dist_decoder, agg_net) -> Rendering:
-        centres, directions = pixel_rays(pixels[None], camera.poses, camera.Ks)
-        centre, directions = centres[0], directions[0]
-        points = (centre + depths[..., None] * directions[:, None]).reshape(-1, 3)
-        rays_and_samples = depths.shape
-
-        projection = project(points, encoding.cameras)
-        size = encoding.cameras.size
-        if encoding.mask is not None:  # what a mask hides is not seen
-            counts = read_map(encoding.mask, projection.pixels, size, align_corners=True)[..., 0] > 0.99
-            projection = projection._replace(valid=projection.valid & counts)
-        mask = projection.valid[..., None]
-        color = read_map(encoding.images, projection.pixels, size, align_corners=True) * mask
-        ray_features = read_map(encoding.ray_features, projection.pixels, size, align_corners=False) * mask
-        image_features = read_map(encoding.image_features, projection.pixels, size, align_corners=False) * mask
-
-        def per_sample(x: torch.Tensor) -> torch.Tensor:
-            return x.unflatten(1, rays_and_samples)
-
-        valid = per_sample(projection.valid)
-        distribution = dist_decoder(ray_features)
-        distribution = type(distribution)(*[None if x is None else per_sample(x) for x in distribution])
-        inverse_depth = to_inverse_depth(per_sample(projection.depth), encoding.cameras.depth_range)
-        intervals = inverse_depth_intervals(depths, camera.depth_range[0])
-        visibility, hit = visibility_and_hit(distribution, inverse_depth, intervals)
-
-        values = agg_net(
-            per_sample(color),
-            per_sample(image_features),
-            per_sample(ray_features),
-            hit * valid,
-            visibility * valid,
-            per_sample(directions_to_cameras(points, encoding.cameras)),
-            -directions / directions.norm(dim=-1, keepdim=True),
-            valid,
-        )
-        hit_probability = hit_probabilities(values.density)
-        logits = None if values.logits is None else composite(hit_probability, values.logits)
-        scored = ((valid.sum(0) > self.scored_views).sum(-1)) > self.scored_samples
-        return Rendering(
-            composite(hit_probability, values.color),
-            logits,
-            (hit_probability * depths).sum(-1),
-            hit_probability,
-            depths,
-            scored,
-        )
+        rays = camera_rays(camera, pixel_grid(*camera.size, device=encoding.images.device)[None])
+        parts = rays.split(self.rays_at_once)
+        return Rendering.join([self.render_rays(encoding, part, final_only=True).final for part in parts])
 
 
 def _aggregate_net(cfg, key: str, samples: int) -> AggregateNet:
@@ -230,8 +150,3 @@ def pad_views(views: Views, multiple: int) -> Views:
     padded = {name: pad(getattr(views, name)) for name in ("images", "depth", "mask")}
     sources = views.sources and replace(views.sources, views=pad_views(views.sources.views, multiple))
     return replace(views, cameras=cameras, labels=None, sources=sources, **padded)
-
-
-def _concatenate(parts: list[Rendering]) -> Rendering:
-    columns = {name: [getattr(part, name) for part in parts] for name in Rendering.__dataclass_fields__}
-    return Rendering(**{name: None if column[0] is None else torch.cat(column) for name, column in columns.items()})

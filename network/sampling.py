@@ -10,15 +10,17 @@ LAST_INTERVAL = 1e6  # the interval behind the last sample, in normalised invers
 
 
 def uniform_depths(depth_range: torch.Tensor, count: int) -> torch.Tensor:
-    """`count` depths (count,) uniform in 1/z from near to far (depth_range, (2,)), both included."""
-    return from_inverse_depth(
-        torch.linspace(0, 1, count, device=depth_range.device, dtype=depth_range.dtype)[None], depth_range[None]
-    )[0]
+    """Of each ray `count` depths (R, count) uniform in 1/z from near to far (depth_range, (R, 2)), both included."""
+    inverse = torch.linspace(0, 1, count, device=depth_range.device, dtype=depth_range.dtype)
+    return from_inverse_depth(inverse.expand(len(depth_range), -1), depth_range)
 
 
 def inverse_depth_intervals(depths: torch.Tensor, depth_range: torch.Tensor) -> torch.Tensor:
-    """Steps in normalised inverse depth from each sample to the next: (R, S); the last is `LAST_INTERVAL`."""
-    inverse = to_inverse_depth(depths[None], depth_range[None])[0]
+    """Steps in normalised inverse depth from each sample to the next: (R, S); the last is `LAST_INTERVAL`.
+
+    depths: (R, S), depth_range: (R, 2).
+    """
+    inverse = to_inverse_depth(depths, depth_range)
     return torch.cat([inverse[:, 1:] - inverse[:, :-1], torch.full_like(inverse[:, :1], LAST_INTERVAL)], -1)
 
 
@@ -27,26 +29,23 @@ def importance_depths(
     hit_probability: torch.Tensor,
     depth_range: torch.Tensor,
     count: int,
-    generator: torch.Generator | None = None,
+    draws: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Draws `count` sorted depths a ray where hits are likely (inverse transform sampling in inverse depth).
 
-    depths, hit_probability: (R, S). With a generator the draws are random, without one they are the
-    centres of `count` equal bins of probability. No gradient flows to the probabilities.
+    depths, hit_probability: (R, S), depth_range: (R, 2). draws: (R, count) in [0, 1), None for the centres of
+    `count` equal bins of probability. No gradient flows to the probabilities.
     """
-    inverse = to_inverse_depth(depths[None], depth_range[None])[0]
+    inverse = to_inverse_depth(depths, depth_range)
     edges = torch.cat([inverse[:, :1], (inverse[:, 1:] + inverse[:, :-1]) / 2, inverse[:, -1:]], -1)
     # A network that diverged must show in the loss: as a depth, nan would make reading maps crash the process.
     weights = hit_probability.detach().nan_to_num() + 1e-5
     cumulative = torch.cumsum(weights / weights.sum(-1, keepdim=True), -1)
     cumulative = torch.cat([torch.zeros_like(cumulative[:, :1]), cumulative], -1)
 
-    if generator is None:
-        draws = ((torch.arange(count, device=depths.device, dtype=depths.dtype) + 0.5) / count).expand(
-            len(depths), count
-        )
-    else:
-        draws = torch.rand(len(depths), count, generator=generator, device=depths.device, dtype=depths.dtype)
+    if draws is None:
+        draws = (torch.arange(count, device=depths.device, dtype=depths.dtype) + 0.5) / count
+        draws = draws.expand(len(depths), count)
     above = torch.searchsorted(cumulative, draws.contiguous(), right=True).clamp(1, cumulative.shape[-1] - 1)
     below = above - 1
     low, high = cumulative.gather(-1, below), cumulative.gather(-1, above)
@@ -54,4 +53,4 @@ def importance_depths(
     fraction = (draws - low) / torch.where(width < 1e-5, torch.ones_like(width), width)
     low_edge, high_edge = edges.gather(-1, below), edges.gather(-1, above)
     drawn = low_edge + fraction * (high_edge - low_edge)
-    return from_inverse_depth(drawn[None], depth_range[None])[0].sort(-1).values
+    return from_inverse_depth(drawn, depth_range).sort(-1).values

@@ -167,13 +167,13 @@ def blank_view(height, width, mask=None):
 
 def test_random_pixels_are_distinct_and_inside_the_mask():
     rng = np.random.default_rng(0)
-    pixels = random_pixels(blank_view(10, 20), 150, rng)
+    pixels = random_pixels(blank_view(10, 20), 150, rng)[0]
     assert len({tuple(p) for p in pixels.tolist()}) == 150
     assert pixels[:, 0].max() <= 19 and pixels[:, 1].max() <= 9
-    assert len(random_pixels(blank_view(4, 4), 50, rng)) == 50
+    assert random_pixels(blank_view(4, 4), 50, rng).shape == (1, 50, 2)
     mask = torch.zeros(1, 1, 10, 20, dtype=torch.uint8)
     mask[..., 3:5, 7:9] = 1
-    pixels = random_pixels(blank_view(10, 20, mask), 4, rng)
+    pixels = random_pixels(blank_view(10, 20, mask), 4, rng)[0]
     assert sorted(map(tuple, pixels.tolist())) == [(7, 3), (7, 4), (8, 3), (8, 4)]
 
 

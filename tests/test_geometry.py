@@ -271,7 +271,7 @@ def test_what_a_mask_hides_is_not_seen(config):
     mask[..., :8] = 0
     with torch.no_grad():
         plain, whole, holed = (
-            network.render_rays(network.encode(Views(cameras, images, depth, mask=m)), query, pixels).coarse
+            network(Views(cameras, images, depth, mask=m), query, pixels[None]).coarse
             for m in (None, torch.ones_like(mask), mask)
         )
     assert torch.equal(plain.color, whole.color)

@@ -65,7 +65,7 @@ def load(case: str):
     references = views(arrays, "ref")
     if "ref.nn_ids" in arrays:
         references = replace(references, sources=Sources(views(arrays, "src"), torch.from_numpy(arrays["ref.nn_ids"])))
-    batch = Batch(references, views(arrays, "que"), torch.from_numpy(arrays["que.coords"][0]), case, "0")
+    batch = Batch(references, views(arrays, "que"), torch.from_numpy(arrays["que.coords"]), case, "0")
     return description, arrays, batch
 
 
@@ -96,7 +96,7 @@ def test_outputs_and_gradients(case, device):
     check(image_features, "stage.image_encoder")
     check(network.vis_encoder(image_features, geometry), "stage.vis_encoder")
 
-    prediction = network(batch)
+    prediction = network(batch.references, batch.query.cameras, batch.pixels)
     target_color = torch.from_numpy(arrays["target.rgb"][0]).to(device)
     target_label = torch.from_numpy(arrays["target.label"]).to(device)
     loss = 0

@@ -16,14 +16,14 @@ RANGE = torch.tensor([0.5, 8.0], dtype=torch.float64)
 
 
 def test_uniform_depths_are_uniform_in_inverse_depth():
-    depths = uniform_depths(RANGE, 16)
+    depths = uniform_depths(RANGE[None], 16)[0]
     assert depths[0] == pytest.approx(0.5) and depths[-1] == pytest.approx(8.0)
     steps = (1 / depths[:-1] - 1 / depths[1:]).numpy()
     np.testing.assert_allclose(steps, (2 - 1 / 8) / 15)
 
 
 def test_intervals_are_equal_for_uniform_depths_and_the_last_is_far():
-    intervals = inverse_depth_intervals(uniform_depths(RANGE, 16)[None], RANGE)
+    intervals = inverse_depth_intervals(uniform_depths(RANGE[None], 16), RANGE[None])
     np.testing.assert_allclose(intervals[0, :-1], 1 / 15)
     assert intervals[0, -1] == LAST_INTERVAL
 
@@ -32,7 +32,9 @@ def test_importance_depths_equal_a_loop():
     rng = np.random.default_rng(0)
     depths = np.sort(rng.uniform(0.5, 8, (6, 12)), -1)
     hits = rng.random((6, 12)) ** 4
-    result = importance_depths(torch.from_numpy(depths), torch.from_numpy(hits), RANGE, 10).numpy()
+    result = importance_depths(
+        torch.from_numpy(depths), torch.from_numpy(hits), RANGE.expand(len(depths), 2), 10
+    ).numpy()
     near, far = -1 / 0.5, -1 / 8
     for r in range(6):
         t = (-1 / depths[r] - near) / (far - near)
@@ -49,20 +51,22 @@ def test_importance_depths_equal_a_loop():
         np.testing.assert_allclose(result[r], -1 / (np.array(expected) * (far - near) + near), rtol=1e-6)
 
 
+def draws(count, seed):
+    return torch.rand(1, count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def test_importance_depths_fall_where_the_hit_is():
-    depths = uniform_depths(RANGE, 32)[None]
+    depths = uniform_depths(RANGE[None], 32)
     hits = torch.zeros_like(depths)
     hits[0, 10] = 1
-    drawn = importance_depths(depths, hits, RANGE, 64, torch.Generator().manual_seed(0))
+    drawn = importance_depths(depths, hits, RANGE[None], 64, draws(64, 0))
     between = (drawn > depths[0, 9]) & (drawn < depths[0, 11])
     assert between.float().mean() > 0.95 and torch.equal(drawn, drawn.sort(-1).values)
 
 
 def test_random_depths_follow_the_generator_and_carry_no_gradient():
-    depths, hits = uniform_depths(RANGE, 8)[None], torch.rand(1, 8, dtype=torch.float64, requires_grad=True)
-    first, again, other = (
-        importance_depths(depths, hits, RANGE, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
+    depths, hits = uniform_depths(RANGE[None], 8), torch.rand(1, 8, dtype=torch.float64, requires_grad=True)
+    first, again, other = (importance_depths(depths, hits, RANGE[None], 8, draws(8, seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other) and not first.requires_grad
 
 

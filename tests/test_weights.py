@@ -222,7 +222,7 @@ def test_sizes_that_the_cost_volume_cannot_halve_are_padded_and_cropped(config, 
     scene = open_scene("scannet/train_000/black_48", rooms)  # 48x36: padded to 48x48, then to 64x64 for the volume
     views = read_references(scene, scene.frame_ids[:2], scene.frame_ids[:6], Needs(sources=3)).to("cpu")
     encoding = network.encode(views)
-    assert encoding.ray_features.shape == (2, 32, 12, 12) and encoding.ray_features.isfinite().all()
+    assert encoding.features.shape == (2, 12, 12, 64) and encoding.features.isfinite().all()
     assert replace(views, sources=None).sources is None
 
 

@@ -11,7 +11,7 @@ import torch
 
 from dataset.labels import LabelSet
 from dataset.views import Batch
-from network.renderer import Rendering
+from network.rendering import Rendering
 from utils.colors import color_depth
 from utils.files import write_image
 from utils.panels import grid, legend

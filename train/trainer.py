@@ -174,7 +174,8 @@ class Trainer:
         set_learning_rate(self.optimizer, learning_rate(self.step, cfg.lr_cfg), cfg.lr_cfg.scale_new)
         # Fine depths are drawn from the seed and the step alone: a resumed run draws the same.
         generator = torch.Generator(self.device).manual_seed(cfg.seed * 1_000_003 + self.step)
-        prediction = self.network(batch, generator)
+        draws = self.network.draw(batch.pixels.shape[:2].numel(), generator)
+        prediction = self.network(batch.references, batch.query.cameras, batch.pixels, draws)
         losses, psnr = self._losses(prediction, batch)
         self.optimizer.zero_grad(set_to_none=True)
         sum(losses.values()).backward()
@@ -187,7 +188,8 @@ class Trainer:
         """The losses by name, and the PSNR of the final colours."""
         cfg, query = self.cfg, batch.query
         x, y = batch.pixels.long().unbind(-1)
-        color = query.images[0, :, y, x].T
+        view = torch.arange(len(query), device=x.device)[:, None]
+        color = query.images[view, :, y, x].flatten(0, 1)
         scored = prediction.coarse.scored if cfg.use_ray_mask else torch.ones_like(prediction.coarse.scored)
         passes = {"coarse": prediction.coarse, "fine": prediction.fine}
         losses = {}
@@ -198,7 +200,7 @@ class Trainer:
                 losses[f"color_{name}"] = cfg.render_loss_scale * color_loss(rendering.color, color, scored)
             if "semantic" in cfg.loss and rendering.logits is not None and query.labels is not None:
                 losses[f"semantic_{name}"] = cfg.semantic_loss_scale * semantic_loss(
-                    rendering.logits, query.labels[0, y, x], cfg.num_classes
+                    rendering.logits, query.labels[view, y, x].flatten(), cfg.num_classes
                 )
         if prediction.reference_depth is not None and prediction.reference_depth.requires_grad:
             losses["depth"] = cfg.depth_loss_scale * self._depth_loss(prediction.reference_depth, batch.references)
