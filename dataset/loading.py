@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 
 import cv2
 from torch.utils.data import DataLoader, Dataset
 
 from dataset.views import Batch
 from utils.errors import UserError
+from utils.logging import warn
+
+MOST_DEATHS = 3  # of workers, without a batch between them
 
 
 class _Guarded(Dataset):
@@ -25,31 +31,58 @@ class _Guarded(Dataset):
             return error
 
 
-def load(dataset: Dataset, indices: Iterable[int], workers: int | None, device) -> Iterator[Batch]:
+def load(dataset: Dataset, indices: Sequence[int], workers: int | None, device) -> Iterator[Batch]:
     """Batches of `dataset` at `indices`, in that order, on `device`.
 
-    workers: processes; 0 decodes in this one, None chooses by the number of cores.
-    Raises the UserError that a batch ran into.
+    workers: processes; 0 decodes in this one, None chooses by the number of cores. Where one of them dies, others
+    take over. Raises the UserError that a batch ran into, or if workers keep dying.
     """
-    indices = list(indices) if not isinstance(indices, range) else indices
     if workers is None:
         workers = min(8, max(1, (os.cpu_count() or 1) - 1))
+    done, deaths = 0, 0
+    while done < len(indices):
+        try:
+            for batch in _batches(dataset, indices[done:], workers, pinned=str(device) != "cpu"):
+                if isinstance(batch, UserError):
+                    raise batch
+                done, deaths = done + 1, 0
+                yield batch.to(device)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            deaths += 1
+            if deaths > MOST_DEATHS:
+                raise UserError(
+                    f"worker processes keep dying ({str(error).splitlines()[0]}); lower worker_num, or free some memory"
+                ) from None
+            warn(f"a worker process died after {done} samples ({str(error).splitlines()[0]}); others take over")
+
+
+def _batches(dataset: Dataset, indices: Sequence[int], workers: int, pinned: bool) -> Iterator[Batch | UserError]:
     workers = min(workers, len(indices))
-    on_gpu = str(device) != "cpu"
     loader = DataLoader(
         _Guarded(dataset),
         batch_size=None,
         sampler=indices,
         num_workers=workers,
-        pin_memory=on_gpu,
+        pin_memory=pinned,
         collate_fn=_unchanged,
         worker_init_fn=_one_thread,
         prefetch_factor=4 if workers else None,
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch.to(device)
+    with _no_surprise():
+        batches = iter(loader)
+    return batches
+
+
+@contextlib.contextmanager
+def _no_surprise() -> Iterator[None]:
+    """torch would raise a worker's death wherever this process happens to be; so it is found out when a batch is due."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    if in_main_thread and signal.getsignal(signal.SIGCHLD) is not before:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _unchanged(batch):

@@ -23,10 +23,19 @@ class Tensors:
         return replace(self, **changes)
 
     def to(self, device):
-        return self._map(lambda value: value.to(device))
+        """Where the memory is pinned, a copy to a GPU does not wait for what the GPU is doing."""
+        return self._map(
+            lambda value: (
+                value.to(device, non_blocking=_is_gpu(device)) if isinstance(value, torch.Tensor) else value.to(device)
+            )
+        )
 
     def pin_memory(self):
         return self._map(lambda value: value.pin_memory())
+
+
+def _is_gpu(device) -> bool:
+    return torch.device(device).type == "cuda"
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Cameras(Tensors):
 
     def centres(self) -> torch.Tensor:
         """Camera centres in the world, (V, 3)."""
-        return -(self.poses[:, :, :3].transpose(1, 2) @ self.poses[:, :, 3:])[..., 0]
+        return -(self.poses[:, :, :3] * self.poses[:, :, 3:]).sum(1)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Cameras have OpenCV axes, poses are world-to-camera, pixel centres lie at intege
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -24,12 +25,24 @@ class Projection(NamedTuple):
     valid: torch.Tensor
 
 
+def full_precision(function):
+    """Autocast does not touch what `function` computes: a pixel's position needs more than eight bits."""
+
+    @functools.wraps(function)
+    def guarded(first: torch.Tensor, *others):
+        with torch.autocast(first.device.type, enabled=False):
+            return function(first, *others)
+
+    return guarded
+
+
 def pixel_grid(height: int, width: int, device=None) -> torch.Tensor:
     """All pixel centres of an image, row by row: (height * width, 2) of x, y."""
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
     return torch.stack([x, y], -1).reshape(-1, 2).float()
 
 
+@full_precision
 def pixel_rays(pixels: torch.Tensor, poses: torch.Tensor, Ks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rays through pixels (V, N, 2): centres (V, 3) and directions (V, N, 3) with z = 1 in the camera."""
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1)
@@ -39,6 +52,7 @@ def pixel_rays(pixels: torch.Tensor, poses: torch.Tensor, Ks: torch.Tensor) -> t
     return centres, directions
 
 
+@full_precision
 def project(points: torch.Tensor, cameras: Cameras) -> Projection:
     """Projects points (N, 3) of the world into V views.
 
@@ -57,6 +71,7 @@ def project(points: torch.Tensor, cameras: Cameras) -> Projection:
     return Projection(pixels, depth, inside & ~near_plane)
 
 
+@full_precision
 def directions_to_cameras(points: torch.Tensor, cameras: Cameras) -> torch.Tensor:
     """Unit vectors from points (N, 3) to the V camera centres: (V, N, 3)."""
     offsets = cameras.centres()[:, None] - points

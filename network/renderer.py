@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dataset.views import Cameras, Views
-from network import init_net, plain
+from network import init_net, rewritten
 from network.aggregate_net import AggregateNet
 from network.dist_decoder import DistDecoder
 from network.geometry import pixel_grid
@@ -58,6 +58,7 @@ class Renderer(nn.Module):
         self.fine_samples = cfg.fine_depth_sample_num
         self.keep_coarse_samples = cfg.fine_depth_use_all
         self.rays_at_once = cfg.ray_batch_num
+        self.render_pass = rewritten.render_pass  # or plain's, or one of kernels that only render
         fine_length = self.fine_samples + self.depth_samples * self.keep_coarse_samples
 
         self.vis_encoder = VisEncoder()
@@ -103,13 +104,13 @@ class Renderer(nn.Module):
         """
         depths = uniform_depths(rays.depth_range, self.depth_samples)
         density_only = final_only and self.fine_stage is not None
-        coarse = plain.render_pass(self.coarse_stage, encoding, rays, depths, density_only)
+        coarse = self.render_pass(self.coarse_stage, encoding, rays, depths, density_only)
         if self.fine_stage is None:
             return Prediction(coarse, None)
         fine_depths = importance_depths(depths, coarse.hit_probability, rays.depth_range, self.fine_samples, draws)
         if self.keep_coarse_samples:
             fine_depths = torch.cat([depths, fine_depths], -1).sort(-1).values
-        return Prediction(coarse, plain.render_pass(self.fine_stage, encoding, rays, fine_depths))
+        return Prediction(coarse, self.render_pass(self.fine_stage, encoding, rays, fine_depths))
 
     @torch.no_grad()
     def render_view(self, encoding: Encoding, camera: Cameras) -> Rendering:

@@ -34,6 +34,7 @@ class Checkpoint:
     network: dict[str, torch.Tensor]
     optimizer: dict[str, Any] | None
     step: int
+    samples: int
     best: float
     config: dict | None
 
@@ -44,7 +45,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if path.suffix == SAFETENSORS:
         tensors, about = _read_safetensors(path)
         config = json.loads(about["config"]) if "config" in about else None
-        return Checkpoint(path, tensors, None, int(about.get("step", 0)), float(about.get("best_para", 0)), config)
+        step = int(about.get("step", 0))
+        return Checkpoint(path, tensors, None, step, step, float(about.get("best_para", 0)), config)
     content = read_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("network_state_dict"), dict):
         raise UserError(f"{path}: not a checkpoint of this network (it has no network_state_dict)")
@@ -54,6 +56,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         network,
         content.get("optimizer_state_dict"),
         int(content.get("step", 0)),
+        int(content.get("samples", content.get("step", 0))),
         float(content.get("best_para", 0.0)),
         content.get("config"),
     )

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from dataset.views import Batch, Cameras, Sources, Views
+from network import plain, rewritten
 from network.renderer import Renderer
 from train.settings import SCHEMA
 from utils.config import check_config
@@ -77,11 +78,13 @@ def test_state_dict_names_and_shapes(case):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("pass_", [plain, rewritten], ids=["plain", "rewritten"])
 @pytest.mark.parametrize("case", CASES)
-def test_outputs_and_gradients(case, device):
+def test_outputs_and_gradients(case, pass_, device):
     description, arrays, batch = load(case)
     network, batch = build(description["config"]).to(device), batch.to(device)
     tolerance = 1e-3
+    network.render_pass = pass_.render_pass
     fine_logits_tolerance = 5e-3 if description["config"]["init_net_type"] == "cost_volume" else tolerance
 
     def check(actual: torch.Tensor, key: str, atol: float = tolerance):

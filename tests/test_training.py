@@ -13,7 +13,7 @@ import torch
 
 from network.renderer import Renderer
 from network.weights import load_checkpoint
-from train.checkpoint import load_network, save_checkpoint
+from train.checkpoint import checkpoint_content, load_network, save_checkpoint
 from train.run import build_network
 from train.schedule import build_optimizer
 from train.trainer import Trainer
@@ -33,7 +33,7 @@ def saved(config, tmp_path):
     """A small network's checkpoint and its config."""
     cfg = config()
     network = build_network(cfg, "cpu")
-    save_checkpoint(tmp_path / "model.pth", network, build_optimizer(network, cfg), 7, 0.5, cfg)
+    save_checkpoint(tmp_path / "model.pth", checkpoint_content(network, build_optimizer(network, cfg), 7, 7, 0.5, cfg))
     return tmp_path / "model.pth", cfg, network
 
 
@@ -54,7 +54,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config):
     resumed = Trainer(config(name="parts"))
     resumed.run()
     assert resumed.step == whole.step == 6
-    a, b = load_checkpoint(whole.latest), load_checkpoint(resumed.latest)
+    a, b = load_checkpoint(whole.checkpoints.latest), load_checkpoint(resumed.checkpoints.latest)
     assert_same(a.network, b.network)
     for old, new in zip(a.optimizer["state"].values(), b.optimizer["state"].values(), strict=True):
         assert torch.equal(old["exp_avg_sq"], new["exp_avg_sq"]) and old["step"] == new["step"]
@@ -63,7 +63,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config):
 def test_worker_processes_give_the_same_run(config):
     here, there = Trainer(config(name="here", total_step=3)), Trainer(config(name="there", total_step=3, worker_num=2))
     here.run(), there.run()
-    assert_same(weights(here.latest), weights(there.latest))
+    assert_same(weights(here.checkpoints.latest), weights(there.checkpoints.latest))
 
 
 def test_a_signal_saves_and_the_next_run_goes_on(config, capsys):
@@ -79,17 +79,17 @@ def test_a_signal_saves_and_the_next_run_goes_on(config, capsys):
 
     stopped._train_step = interrupted
     stopped.run()
-    assert load_checkpoint(stopped.latest).step == 4
+    assert load_checkpoint(stopped.checkpoints.latest).step == 4
     assert "SIGTERM: saved step 4" in capsys.readouterr().out
     resumed = Trainer(config(name="stopped"))
     resumed.run()
-    assert_same(weights(whole.latest), weights(resumed.latest))
+    assert_same(weights(whole.checkpoints.latest), weights(resumed.checkpoints.latest))
 
 
 def test_validation_keeps_the_best_model_and_the_best_metric_is_resumed(config):
     trainer = Trainer(config(total_step=4, val_interval=2))
     trainer.run()
-    best = load_checkpoint(trainer.best_file)
+    best = load_checkpoint(trainer.checkpoints.best)
     assert best.step in (2, 4) and best.best == trainer.best > 0 and math.isfinite(best.best)
     assert best.config["train_dataset_cfg"]["train_ray_num"] == 32
     assert list((trainer.folder / "val").rglob("*.jpg")) and list((trainer.folder / "logs").iterdir())
@@ -179,7 +179,7 @@ def _save_with_little_disk(path, cfg):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     network = build_network(cfg, "cpu")
     try:
-        save_checkpoint(path, network, build_optimizer(network, cfg), 8, 0.6, cfg)
+        save_checkpoint(path, checkpoint_content(network, build_optimizer(network, cfg), 8, 8, 0.6, cfg))
     except (UserError, OSError):
         os._exit(3)
     os._exit(0)
@@ -188,7 +188,7 @@ def _save_with_little_disk(path, cfg):
 def _save_and_die(path, cfg):
     network = build_network(cfg, "cpu")
     os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    save_checkpoint(path, network, build_optimizer(network, cfg), 8, 0.6, cfg)
+    save_checkpoint(path, checkpoint_content(network, build_optimizer(network, cfg), 8, 8, 0.6, cfg))
 
 
 @pytest.mark.parametrize(("target", "code"), [(_save_with_little_disk, 3), (_save_and_die, -9)])
@@ -216,7 +216,7 @@ def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_model(c
     trainer._train_step = spoiled
     with pytest.raises(UserError, match=r"step 5: the loss is nan \(scannet/train_00\d/black_64, frame \d+\)"):
         trainer.run()
-    kept = load_checkpoint(trainer.latest)
+    kept = load_checkpoint(trainer.checkpoints.latest)
     assert kept.step == 3 and all(value.isfinite().all() for value in kept.network.values())
 
 
@@ -247,4 +247,4 @@ def test_variants_of_the_network_train(config, replica_rooms):
     for number, changes in enumerate(variants):
         trainer = Trainer(config(name=f"variant{number}", total_step=1, **changes))
         trainer.run()
-        assert trainer.latest.is_file()
+        assert trainer.checkpoints.latest.is_file()

@@ -20,7 +20,7 @@ from network.learned_depth import GROUPS, PlaneSweep, log_planes, nearest_views
 from network.mvsnet import MVSNet, plane_depths, warp_to_planes
 from network.renderer import Renderer
 from network.weights import infer_config, load_checkpoint, load_mvsnet, read_mvsnet
-from train.checkpoint import load_network, save_checkpoint
+from train.checkpoint import checkpoint_content, load_network, save_checkpoint
 from train.run import build_network
 from train.schedule import build_optimizer
 from train.trainer import Trainer
@@ -94,7 +94,9 @@ def test_weights_of_another_network_are_refused(lightning, tmp_path):
 def test_a_checkpoint_as_safetensors_is_the_same_model(config, tmp_path, monkeypatch, capsys):
     cfg = config(num_classes=7)
     network = build_network(cfg, "cpu")
-    save_checkpoint(tmp_path / "model.pth", network, build_optimizer(network, cfg), 42, 0.25, cfg)
+    save_checkpoint(
+        tmp_path / "model.pth", checkpoint_content(network, build_optimizer(network, cfg), 42, 42, 0.25, cfg)
+    )
     convert(monkeypatch, "checkpoint", tmp_path / "model.pth", tmp_path / "model.safetensors")
     checkpoint = load_checkpoint(tmp_path / "model.safetensors")
     other = build_network(config(num_classes=7, seed=3), "cpu")
@@ -194,7 +196,7 @@ def test_without_a_sensor_no_depth_file_is_opened(config, rooms, tmp_path, light
     trainer.test_sets = [replace_needs(test) for test in trainer.test_sets]
     trainer.run()
     before = lightning[1]["feature.conv0.conv.weight"]
-    after = load_checkpoint(trainer.latest).network
+    after = load_checkpoint(trainer.checkpoints.latest).network
     assert torch.equal(after["init_net.mvsnet.feature.conv0.conv.weight"], before)
     assert torch.equal(
         after["init_net.mvsnet.feature.conv0.bn.running_mean"], lightning[1]["feature.conv0.bn.running_mean"]
@@ -260,6 +262,7 @@ def test_learned_depth_trains_by_the_sensor_or_by_reprojection_and_tests_without
     trainer = Trainer(
         config(name="colour", data_root=str(tmp_path / "data"), init_net_type="learned_depth", total_step=1)
     )
+    trainer._start_or_resume()
     entry = trainer._train_step(trainer.training_set[0].to("cpu"))
     assert entry.losses["depth"] > 0 and entry.losses["depth"].isfinite()
 
@@ -268,7 +271,7 @@ def test_scenes_without_labels_train_colour_alone(config, rooms, tmp_path):
     shutil.copytree(rooms / "scannet", tmp_path / "data" / "scannet", ignore=shutil.ignore_patterns("label-filt"))
     trainer = Trainer(config(data_root=str(tmp_path / "data"), total_step=2, val_interval=2))
     trainer.run()
-    assert load_checkpoint(trainer.latest).step == 2
+    assert load_checkpoint(trainer.checkpoints.latest).step == 2
     assert set(trainer._train_step(trainer.training_set[0].to("cpu")).losses) == {"color_coarse", "color_fine"}
 
 

@@ -2,33 +2,94 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from network.weights import Checkpoint
+from network.weights import Checkpoint, load_checkpoint
 from train.schedule import NEW_LAYERS
 from utils.config import plain
 from utils.errors import UserError
 from utils.files import atomic_write
+from utils.logging import warn
 
 # Entries of a NeuRay checkpoint that S-Ray has no use for.
 NEURAY_EXTRAS = ("sph_fitter.",)
 
 
-def save_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, best: float, config: dict
-) -> None:
-    """Writes the published entries and the config; an interrupted or failed write leaves the old file as it was."""
-    content = {
+class Checkpoints:
+    """The files of a run: the latest, `keep` earlier ones, and the best.
+
+    Each is written whole or not at all, and the latest never goes before the next is there.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
+        self.latest, self.best = folder / "model.pth", folder / "model_best.pth"
+        self._step: int | None = None  # of the latest, where it is good
+
+    def earlier(self) -> list[Path]:
+        """The kept ones, newest first."""
+        return sorted(self.folder.glob("model_[0-9]*.pth"), reverse=True)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest one that can be read; None if there is none. Raises UserError if there are, but none can."""
+        errors = []
+        for path in [path for path in (self.latest, *self.earlier()) if path.is_file()]:
+            try:
+                checkpoint = load_checkpoint(path)
+            except UserError as error:
+                errors.append(error)
+                continue
+            if errors:
+                warn(f"{errors[0]}; goes back to {path.name}")
+            else:
+                self._step = checkpoint.step
+            return checkpoint
+        if errors:
+            raise UserError(f"{errors[0]}; no earlier one can be read either. Remove it to start anew")
+        return None
+
+    def save(self, content: dict) -> None:
+        """Makes `content` the latest."""
+        if self.keep and self._step is not None and self._step != content["step"] and self.latest.is_file():
+            earlier = self.folder / f"model_{self._step:08d}.pth"
+            if not earlier.exists():
+                _link(self.latest, earlier)
+        save_checkpoint(self.latest, content)
+        self._step = content["step"]
+        for path in self.earlier()[self.keep :]:
+            path.unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        with atomic_write(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def checkpoint_content(
+    network: nn.Module, optimizer: torch.optim.Optimizer, step: int, samples: int, best: float, config: dict
+) -> dict:
+    """The published entries, the config, and how many samples of the data's order were used."""
+    return {
         "network_state_dict": network.state_dict(),
         "optimizer_state_dict": optimizer.state_dict(),
         "step": step,
+        "samples": samples,
         "best_para": float(best),
         "config": plain(config),
     }
+
+
+def save_checkpoint(path: Path, content: dict) -> None:
+    """Writes a checkpoint; an interrupted or failed write leaves the old file as it was."""
     with atomic_write(path) as temporary:
         try:
             torch.save(content, temporary)

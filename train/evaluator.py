@@ -52,6 +52,19 @@ class Evaluation:
             self.ignored += int((frame.truth.classes >= len(self.names)).sum())
             self.pixels += frame.truth.classes.size
 
+    @staticmethod
+    def merge(parts: list[Evaluation]) -> Evaluation:
+        """Of the shares of several processes what one would have had: frame i of a scene is process i % n's."""
+        first = parts[0]
+        scores = {
+            method: {
+                scene: Score.interleave([part.scores[method][scene] for part in parts if scene in part.scores[method]])
+                for scene in first.scores[method]
+            }
+            for method in first.scores
+        }
+        return Evaluation(first.names, scores, sum(part.ignored for part in parts), sum(part.pixels for part in parts))
+
     def key_metric(self, name: str) -> float:
         """The published average of a metric of KEY_METRICS; PSNR where there are no labels."""
         summary = summarise(self.scores[NETWORK])
@@ -67,16 +80,23 @@ def evaluate(
     workers: int | None = None,
     baselines: bool = False,
     on_frame: Callable[[Frame], None] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Evaluation:
-    """Renders and scores every test frame of `sets`, and the baselines if asked for; `on_frame` is given each frame."""
+    """Renders and scores every test frame of `sets`, and the baselines if asked for; `on_frame` is given each frame.
+
+    share: (number, of how many) takes every so-manyth frame of each set.
+    """
     labels = labels_of(sets)
     others = {COPIED: nearest_copied, WARPED: nearest_warped} if baselines else {}
     result = Evaluation(labels.names if labels else (), {method: {} for method in (NETWORK, *others)})
     was_training = network.training
     network.eval()
-    with tqdm(total=sum(len(test) for test in sets), desc="evaluating", unit="frame", leave=False) as progress:
-        for test in sets:
-            for frame in _render_frames(network, test, device, workers):
+    frames = [range(share[0], len(test), share[1]) for test in sets]
+    with tqdm(
+        total=sum(map(len, frames)), desc="evaluating", unit="frame", leave=False, disable=share[0] > 0
+    ) as progress:
+        for test, indices in zip(sets, frames, strict=True):
+            for frame in _render_frames(network, test, indices, device, workers):
                 pictures = {NETWORK: frame.prediction, **{name: make(frame.batch) for name, make in others.items()}}
                 result.add(pictures, frame)
                 if on_frame is not None:
@@ -93,7 +113,7 @@ def labels_of(sets: list[TestSet]) -> LabelSet | None:
     return next((test.scene.labels for test in sets if test.scene.labels is not None), None)
 
 
-def _render_frames(network: Renderer, test: TestSet, device, workers: int | None):
-    for index, batch in enumerate(load(test, range(len(test)), workers, device)):
+def _render_frames(network: Renderer, test: TestSet, indices: range, device, workers: int | None):
+    for index, batch in zip(indices, load(test, indices, workers, device), strict=True):
         rendering = network.render_view(network.encode(batch.references), batch.query.cameras)
         yield Frame(batch, rendering, to_picture(rendering, batch.query.cameras.size), truth_of(batch), index)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from utils.config import Setting
+from utils.errors import UserError
 
 NEW_LAYERS = "_new"  # in the names of S-Ray's own layers
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -24,12 +25,24 @@ DEFAULTS = {
 
 
 def build_optimizer(network: nn.Module, cfg) -> torch.optim.Optimizer:
-    """Two groups in the published order: the parameters NeuRay has too, and the new ones."""
+    """Two groups in the published order: the parameters NeuRay has too, and the new ones. One kernel updates all."""
     named = list(network.named_parameters())
     groups = [[parameter for name, parameter in named if (NEW_LAYERS in name) == new] for new in (False, True)]
     return OPTIMIZERS[cfg.optimizer_type](
-        [{"params": group} for group in groups], lr=cfg.lr_cfg.lr_init, weight_decay=cfg.lr_cfg.optim_args.weight_decay
+        [{"params": group} for group in groups],
+        lr=cfg.lr_cfg.lr_init,
+        weight_decay=cfg.lr_cfg.optim_args.weight_decay,
+        fused=True,
     )
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Loads what an optimiser has learned; how it computes stays as it is. Raises UserError if it is of another."""
+    try:
+        groups = [{**group, "fused": True, "foreach": False} for group in state["param_groups"]]
+        optimizer.load_state_dict({**state, "param_groups": groups})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError("its optimiser's state does not fit this config; give the run another name") from None
 
 
 def learning_rate(step: int, lr_cfg) -> float:

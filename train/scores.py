@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 
 import numpy as np
 
@@ -30,6 +31,13 @@ class Score:
         self.ssim.append(ssim(picture.color, target.color))
         if picture.classes is not None and target.classes is not None:
             self.matrices.append(confusion(picture.classes, target.classes, classes))
+
+    @staticmethod
+    def interleave(parts: list[Score]) -> Score:
+        """One after the other's first image, then their second ones, and so on."""
+        columns = [[getattr(part, field.name) for part in parts] for field in fields(Score)]
+        rows = [[x for xs in zip_longest(*lists) for x in xs if x is not None] for lists in columns]
+        return Score(*rows)
 
 
 def score_commonest_class(scores: dict[str, Score]) -> dict[str, Score]:

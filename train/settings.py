@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataset import render_dataset
 from network import renderer
-from train import evaluator, schedule, trainer
+from train import evaluator, schedule, step, trainer
 from utils.config import Setting, no_effect
 
 SCHEMA = {
@@ -18,6 +18,7 @@ SCHEMA = {
     **render_dataset.DEFAULTS,
     **renderer.DEFAULTS,
     **schedule.DEFAULTS,
+    **step.DEFAULTS,
     **trainer.DEFAULTS,
     **evaluator.DEFAULTS,
     **no_effect("use_depth_loss", "use_dr_loss", "use_dr_fine_loss", "multi_gpus"),

@@ -7,15 +7,27 @@ import sys
 from tqdm import tqdm
 
 _warned: set[str] = set()
+_muted = False
+
+
+def mute() -> None:
+    """Nothing more is said by this process: another one speaks for it."""
+    global _muted
+    _muted = True
+
+
+def muted() -> bool:
+    return _muted
 
 
 def say(text: str = "") -> None:
     """A line on standard output that does not tear a progress bar."""
-    tqdm.write(text, file=sys.stdout)
+    if not _muted:
+        tqdm.write(text, file=sys.stdout)
 
 
 def warn(text: str) -> None:
     """A line on standard error, the same one only once in a process."""
-    if text not in _warned:
+    if not _muted and text not in _warned:
         _warned.add(text)
         tqdm.write(f"warning: {text}", file=sys.stderr)

@@ -1,0 +1,59 @@
+"""What the benchmarks share: views of a generated room, and honest timing."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import subprocess
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from dataset.synthetic.generate import Size, generate
+from dataset.synthetic.raycast import Light
+
+ROOM = Size({"train": 1}, 40, (480, 640), Light(0.5, 6, 2), 1)
+NAME = "scannet/train_000/black_320"
+
+
+def make_room(root: Path) -> None:
+    """One room of 40 frames at 640x480, `NAME`, in ScanNet's layout."""
+    generate(root, "scannet", ROOM, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def median_milliseconds(run, count: int, device: torch.device, warm_up: int = 3) -> float:
+    """Median time of `run(i)` over `count` calls after `warm_up` of them, each until the device is done."""
+    times = []
+    for i in range(warm_up + count):
+        synchronize(device)
+        begin = time.perf_counter()
+        run(i)
+        synchronize(device)
+        times.append((time.perf_counter() - begin) * 1000)
+    return statistics.median(times[warm_up:])
+
+
+def peak_gib(device: torch.device) -> float:
+    """Most memory that tensors took since the last call."""
+    if device.type != "cuda":
+        return float("nan")
+    peak = torch.cuda.max_memory_allocated(device) / 2**30
+    torch.cuda.reset_peak_memory_stats(device)
+    return peak
+
+
+def provenance(device: torch.device) -> str:
+    """Device, commit, versions and date, as one line."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return (
+        f"{name}; commit {commit or 'unknown'}; torch {torch.__version__}; Python {platform.python_version()}; "
+        f"{date.today()}"
+    )

@@ -1,0 +1,105 @@
+"""How long a training step takes, plain and fast side by side: python -m benchmarks.train_step [--rays 1024 4096]
+
+A step is everything from a batch on the device to updated weights: losses, gradients, clipping, Adam. Batches change
+from step to step. `plain` is the network as the papers have it, in float32, kernel by kernel; `exact` is rewritten,
+fused (on a GPU), float32; `fast` is the same in bfloat16. First step: with compilation, from an empty cache if
+TORCHINDUCTOR_CACHE_DIR is empty. Prints a table as Markdown; --profile adds where the time of the last one goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import NAME, make_room, median_milliseconds, peak_gib, provenance, synchronize
+from dataset.render_dataset import Needs, TrainingSet
+from network import plain
+from train.run import build_network, choose_device
+from train.settings import SCHEMA
+from train.step import TrainingStep, choose_precision
+from utils.config import check_config
+from utils.files import write_text
+
+BATCHES = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rays", type=int, nargs="+", default=[1024, 4096])
+    parser.add_argument("--modes", nargs="+", choices=("plain", "exact", "fast"), default=["plain", "exact", "fast"])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--data", type=Path, default=Path("data/bench"))
+    parser.add_argument("--profile", type=Path, help="file for the kernels' times")
+    parser.add_argument("--out", type=Path, help="file for the table")
+    args = parser.parse_args()
+    make_room(args.data)
+    device = choose_device(check_config({}, SCHEMA))
+    has_bf16 = choose_precision("auto", device) == "bf16"
+    modes = [mode for mode in args.modes if mode != "fast" or has_bf16]
+    lines = ["| rays | mode | ms a step | rays/s | memory, GiB | first step, s |", "|---|---|---|---|---|---|"]
+    for rays in args.rays:
+        for mode in modes:
+            lines.append(measure(args, device, rays, mode))
+            print(lines[-1], flush=True)
+    table = f"{provenance(device)}\n\n" + "\n".join(lines) + "\n"
+    print("\n" + table)
+    if args.out:
+        write_text(args.out, table)
+
+
+def measure(args, device: torch.device, rays: int, mode: str) -> str:
+    cfg = check_config(
+        {
+            "data_root": str(args.data),
+            "cache": False,
+            "train_set_list": [NAME],
+            "max_grad_norm": 10,
+            "precision": "bf16" if mode == "fast" else "fp32",
+            "compile": device.type == "cuda" and mode != "plain",
+            "train_dataset_cfg": {"train_ray_num": rays},
+        },
+        SCHEMA,
+    )
+    data = TrainingSet(cfg, 0, Needs(depth=True))
+    batches = [data[i].to(device) for i in range(BATCHES)]
+    network = build_network(cfg, device)
+    if mode == "plain":
+        network.render_pass = plain.render_pass
+    step = TrainingStep(network, cfg, device)
+    peak_gib(device)
+    begin = time.perf_counter()
+    step(batches[0], 0, 0)
+    synchronize(device)
+    first = time.perf_counter() - begin
+
+    def run(i: int) -> None:
+        step(batches[i % BATCHES], i, i)
+
+    milliseconds = median_milliseconds(run, args.steps, device)
+    if args.profile:
+        profile(run, args.profile, f"{rays} rays, {mode}", device)
+    return (
+        f"| {rays} | {mode} | {milliseconds:.1f} | {rays / milliseconds * 1000:,.0f} | {peak_gib(device):.2f} | "
+        f"{first:.1f} |"
+    )
+
+
+def profile(run, path: Path, title: str, device: torch.device) -> None:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    activities += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
+    with torch.profiler.profile(activities=activities) as recorded:
+        for i in range(3):
+            run(i)
+        synchronize(device)
+    order = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    table = recorded.key_averages().table(sort_by=order, row_limit=45, max_name_column_width=90)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(f"# {title}: three steps\n{table}\n")
+
+
+if __name__ == "__main__":
+    main()

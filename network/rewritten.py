@@ -1,0 +1,259 @@
+"""The plain pass, rewritten so that less is computed and moved; the results are the same up to rounding.
+
+What is exact about it:
+- the first layer of `base_fc` sees statistics over the views, the same for all views: once per sample, not per view;
+- `prob_embed` ends linear and is only read by first layers: folded into them;
+- both feature maps are read at the same places: one gather of rows, channels last;
+- the four decoders of a ray distribution are one network with block-diagonal layers;
+- the class layer is linear: applied to the ray's weighted sum, after the sums over views and samples.
+
+Tensors of views and samples are rows (V * N, C), views outermost, N = R * S. Geometry, softmax, sums and products
+along the ray are float32 under autocast too.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from network.attention import HEAD_WIDTH, HEADS, SelfAttention
+from network.compositing import composite, hit_probabilities
+from network.cranet import INVALID_LOGIT, CRANet, weighted_mean_and_variance
+from network.dist_decoder import MIN_VAR, DistDecoder
+from network.geometry import directions_to_cameras, project, read_map, to_inverse_depth
+from network.rendering import FEATURES, Encoding, Rays, Rendering, Stage
+from network.sampling import inverse_depth_intervals
+
+STATISTICS = (
+    140  # of base_fc's inputs are the same for all views, the next 35 are the view's own, the last 32 prob_embed's
+)
+OWN = 35
+
+
+def render_pass(
+    stage: Stage, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool = False
+) -> Rendering:
+    """Like `plain.render_pass`, which it equals."""
+    impl = stage.agg_net.agg_impl
+    sight = _look(encoding, rays, depths)
+    image_features, ray_features = sight.features.split(FEATURES, -1)
+    embedding = _embed(stage, ray_features, sight, depths, rays)
+    latent = _fuse_views(impl, sight, image_features, embedding)
+    refined, visibility = _refine_visibility(impl, latent, sight)
+    geometry = _ray_geometry(impl, refined, visibility, sight, depths.shape)
+    hidden = F.elu(impl.out_geometry_fc[0](geometry))
+    density = wide(impl.out_geometry_fc[2:](hidden)[..., 0])
+    hit_probability = hit_probabilities(density.masked_fill(~sight.valid.any(0).view(depths.shape), 0))
+
+    color = logits = None
+    if not density_only:
+        blending = _blending_weights(impl, refined, visibility, sight)
+        color = composite(hit_probability, (blending * sight.color).sum(0).unflatten(0, depths.shape))
+        if impl.with_logits:
+            logits = _logits(impl, latent, geometry, hidden, blending, sight, hit_probability)
+    return Rendering(
+        color,
+        logits,
+        (hit_probability * depths).sum(-1),
+        hit_probability,
+        depths,
+        stage.scores(sight.valid.unflatten(1, depths.shape)),
+    )
+
+
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """At least float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+class _Sight(NamedTuple):
+    """What V views see of N samples: valid (V, N) bool, mask (V, N, 1) of 0 and 1, uniform (V, N, 1): weights of the
+    views that see a sample; color (V, N, 3), features (V, N, 64), depth in that view (V, N), direction (V, N, 4)."""
+
+    valid: torch.Tensor
+    mask: torch.Tensor
+    uniform: torch.Tensor
+    color: torch.Tensor
+    features: torch.Tensor
+    depth: torch.Tensor
+    direction: torch.Tensor
+    depth_range: torch.Tensor
+
+
+def _look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> _Sight:
+    cameras, size = encoding.cameras, encoding.cameras.size
+    with torch.autocast(depths.device.type, enabled=False):
+        points = (rays.centres[:, None] + depths[..., None] * rays.directions[:, None]).reshape(-1, 3)
+        projection = project(points, cameras)
+        valid = projection.valid
+        if encoding.mask is not None:
+            valid = valid & (read_map(encoding.mask, projection.pixels, size, align_corners=True)[..., 0] > 0.99)
+        mask = valid[..., None].to(points.dtype)
+        to_view = directions_to_cameras(points, cameras)
+        to_query = -rays.directions / rays.directions.norm(dim=-1, keepdim=True)
+        to_query = to_query[:, None].expand(*depths.shape, 3).reshape(-1, 3)
+        direction = torch.cat([to_view - to_query, (to_view * to_query).sum(-1, keepdim=True)], -1)
+        color = read_rows(encoding.images.permute(0, 2, 3, 1), projection.pixels, mask, size, align_corners=True)
+        features = read_rows(encoding.features, projection.pixels, mask, size, align_corners=False)
+    uniform = mask / (mask.sum(0) + 1e-8)
+    return _Sight(valid, mask, uniform, color, features, projection.depth, direction, cameras.depth_range)
+
+
+def read_rows(
+    maps: torch.Tensor, pixels: torch.Tensor, mask: torch.Tensor, image_size: tuple[int, int], align_corners: bool
+) -> torch.Tensor:
+    """`read_map` of maps with channels last (V, H, W, C), times mask (V, N, 1): (V, N, C)."""
+    count, height, width, channels = maps.shape
+    index, weights = bilinear_corners((height, width), pixels, image_size, align_corners)
+    index = index + (torch.arange(count, device=maps.device) * (height * width))[:, None, None]
+    weights = (weights * mask).to(maps.dtype)
+    rows = F.embedding_bag(
+        index.view(-1, 4), maps.reshape(-1, channels), mode="sum", per_sample_weights=weights.view(-1, 4)
+    )
+    return rows.view(count, -1, channels)
+
+
+def bilinear_corners(
+    map_size: tuple[int, int], pixels: torch.Tensor, image_size: tuple[int, int], align_corners: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which four entries of a map (H * W) a pixel (V, N, 2) lies between, and their weights: (V, N, 4) each."""
+    (height, width), (image_height, image_width) = map_size, image_size
+    # align_corners=False maps -1 and 1 to the outer borders of the outer pixels, True to their centres
+    spread = 0 if align_corners else 1
+    x = pixels[..., 0] * ((width - 1 + spread) / (image_width - 1)) - spread / 2
+    y = pixels[..., 1] * ((height - 1 + spread) / (image_height - 1)) - spread / 2
+    x = x.nan_to_num().clamp(0, width - 1)
+    y = y.nan_to_num().clamp(0, height - 1)
+    left, top = x.floor(), y.floor()
+    right_part, low_part = x - left, y - top
+    left, top = left.long(), top.long()
+    right, low = (left + 1).clamp_max(width - 1), (top + 1).clamp_max(height - 1)
+    index = torch.stack([top * width + left, top * width + right, low * width + left, low * width + right], -1)
+    weights = [
+        (1 - low_part) * (1 - right_part),
+        (1 - low_part) * right_part,
+        low_part * (1 - right_part),
+        low_part * right_part,
+    ]
+    return index, torch.stack(weights, -1)
+
+
+def _embed(stage: Stage, ray_features: torch.Tensor, sight: _Sight, depths: torch.Tensor, rays: Rays) -> torch.Tensor:
+    """What the layers behind `prob_embed` take of it: neuray_fc's 8 and base_fc's 64 channels, (V, N, 72)."""
+    intervals = inverse_depth_intervals(depths, rays.depth_range)
+    half = intervals / 2
+    before = torch.cat([half[:, :1], half[:, :-1]], -1).flatten()
+    inverse_depth = to_inverse_depth(sight.depth, sight.depth_range)
+    low, high = mixture_cdf(stage.dist_decoder, ray_features, inverse_depth - before, inverse_depth + half.flatten())
+    mask = sight.mask[..., 0]
+    probabilities = torch.stack([2 * ((high - low) * mask - 0.5), 2 * ((1 - low) * mask - 0.5)], -1)
+    first, _, last = stage.agg_net.prob_embed
+    hidden = F.relu(first(torch.cat([ray_features, probabilities.to(ray_features.dtype)], -1)))
+    weight, bias = folded_embedding(stage.agg_net.agg_impl, last)
+    return F.linear(hidden, weight, bias)
+
+
+def folded_embedding(impl: CRANet, last: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
+    """`prob_embed`'s last layer and what reads it as one layer: weight (72, 32), bias (72,)."""
+    readers = torch.cat([impl.neuray_fc[0].weight, impl.base_fc[0].weight[:, STATISTICS + OWN :]])
+    biases = torch.cat([impl.neuray_fc[0].bias, impl.base_fc[0].bias])
+    with torch.autocast(readers.device.type, enabled=False):
+        return readers @ last.weight, readers @ last.bias + biases
+
+
+def mixture_cdf(decoder: DistDecoder, ray_features: torch.Tensor, *positions: torch.Tensor) -> list[torch.Tensor]:
+    """The mixture's cumulative distribution, times how much is visible at all, at positions (V, N) each."""
+    networks = [decoder.mean_decoder, decoder.var_decoder, decoder.aw_decoder]
+    networks += [] if decoder.vis_decoder is None else [decoder.vis_decoder]
+    x = ray_features.reshape(1, -1, FEATURES).expand(len(networks), -1, -1)  # the same rows for each network
+    for layer in (0, 2):
+        weights = torch.stack([network[layer].weight.T for network in networks])
+        biases = torch.stack([network[layer].bias for network in networks])
+        x = F.elu(torch.baddbmm(biases[:, None], x, weights))
+    last = [F.linear(rows, network[4].weight, network[4].bias) for rows, network in zip(x, networks, strict=True)]
+    means, vars_, weight, *scale = (wide(y).unflatten(0, ray_features.shape[:2]) for y in last)
+    means, vars_ = F.softplus(means), F.softplus(vars_) + MIN_VAR
+    weight = torch.sigmoid(weight[..., 0])
+    scale = torch.sigmoid(scale[0][..., 0]) if scale else 1
+
+    def cdf(position: torch.Tensor) -> torch.Tensor:
+        # 0.5 + 0.5 tanh(x) is sigmoid(2 x)
+        first, second = torch.sigmoid(2 * (position[..., None] - means) * vars_).unbind(-1)
+        return (second + weight * (first - second)) * scale
+
+    return [cdf(position) for position in positions]
+
+
+def _fuse_views(impl: CRANet, sight: _Sight, image_features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+    """Per view, what it sees there next to what all see: (V, N, 32)."""
+    x = torch.cat([sight.color.to(image_features.dtype), image_features], -1) + impl.ray_dir_fc(sight.direction)
+    for_trust, for_base = embedding.split([8, 64], -1)
+    trusted = torch.sigmoid(impl.neuray_fc[1:](for_trust)) * sight.uniform
+    statistics = [*weighted_mean_and_variance(x, trusted), *weighted_mean_and_variance(x, sight.uniform)]
+    first, *others = impl.base_fc
+    of_all, of_view = first.weight[:, :STATISTICS], first.weight[:, STATISTICS : STATISTICS + OWN]
+    shared = F.linear(torch.cat(statistics, -1), of_all)
+    return torch.nn.Sequential(*others)(F.linear(x, of_view) + for_base + shared)
+
+
+def _refine_visibility(impl: CRANet, latent: torch.Tensor, sight: _Sight) -> tuple[torch.Tensor, torch.Tensor]:
+    """The latent again, with how visible the sample is in each view: (V, N, 32) and (V, N, 1)."""
+    residual, visibility = impl.vis_fc(latent * sight.uniform).split([32, 1], -1)
+    refined = latent + residual
+    visibility = torch.sigmoid(visibility) * sight.mask
+    return refined, impl.vis_fc2(refined * visibility) * sight.mask
+
+
+def _ray_geometry(impl: CRANet, refined, visibility, sight: _Sight, rays_and_samples: torch.Size) -> torch.Tensor:
+    """Geometry of each sample after attention along its ray: (R, S, 16)."""
+    weights = visibility / (visibility.sum(0) + 1e-8)
+    mean, variance = weighted_mean_and_variance(refined, weights)
+    geometry = impl.geometry_fc(torch.cat([mean, variance, weights.mean(0)], -1)).unflatten(0, rays_and_samples)
+    several = (sight.mask.sum(0) > 1).view(*rays_and_samples, 1)
+    return attend(impl.ray_attention, geometry + impl.geometry_encoding, several)
+
+
+def _blending_weights(impl: CRANet, refined, visibility, sight: _Sight) -> torch.Tensor:
+    """Softmax over the views, zero where a view does not see the sample: (V, N, 1)."""
+    inputs = torch.cat([refined, visibility.to(refined.dtype), sight.direction.to(refined.dtype)], -1)
+    return torch.softmax(wide(impl.rgb_fc(inputs)).masked_fill(~sight.valid[..., None], INVALID_LOGIT), 0)
+
+
+def _logits(impl: CRANet, latent, geometry, hidden, blending, sight: _Sight, hit_probability) -> torch.Tensor:
+    """Class logits of each ray: (R, K+1)."""
+    semantic = latent
+    if impl.sem_rtrans_new is not None:
+        steps = [_attend_along_rays, _attend_across_views]
+        for step in reversed(steps) if impl.views_first else steps:
+            semantic = step(impl, semantic, sight, hit_probability.shape)
+    seen = (blending * semantic).sum(0).unflatten(0, hit_probability.shape)
+    of_sample = torch.cat([impl.semantic_fc1_new(geometry), hidden, seen], -1)
+    head = impl.semantic_fc2_new
+    total = hit_probability.sum(-1, keepdim=True)
+    return wide(F.linear(composite(hit_probability, of_sample), head.weight)) + total * head.bias
+
+
+def _attend_along_rays(impl: CRANet, semantic: torch.Tensor, sight: _Sight, rays_and_samples) -> torch.Tensor:
+    """Intra-view radial attention over S; a sample that at most one view sees attends uniformly."""
+    several = (sight.mask.sum(0) > 1).view(*rays_and_samples, 1)
+    x = semantic.unflatten(1, rays_and_samples) + impl.semantic_encoding
+    return attend(impl.sem_rtrans_new, x, several).flatten(1, 2)
+
+
+def _attend_across_views(impl: CRANet, semantic: torch.Tensor, sight: _Sight, _rays_and_samples) -> torch.Tensor:
+    """Cross-view sparse attention over V; a view that does not see the sample attends uniformly."""
+    x, several = semantic.transpose(0, 1), sight.mask.transpose(0, 1)
+    return attend(impl.point_attention_new, x, several).transpose(0, 1)
+
+
+def attend(attention: SelfAttention, x: torch.Tensor, query_mask: torch.Tensor) -> torch.Tensor:
+    """`SelfAttention` with one product for queries, keys and values; query_mask: (..., L, 1) of 0 and 1."""
+    inner = HEADS * HEAD_WIDTH
+    weight = torch.cat([attention.w_qs.weight, attention.w_ks.weight, attention.w_vs.weight])
+    query, key, value = F.linear(x, weight).split(inner, -1)
+    query = query * query_mask.to(query.dtype)
+    rows = [y.flatten(0, -3).unflatten(-1, (HEADS, HEAD_WIDTH)).transpose(1, 2) for y in (query, key, value)]
+    attended = F.scaled_dot_product_attention(*rows).transpose(1, 2).reshape(query.shape)
+    return attention.layer_norm(attention.fc(attended) + x)

@@ -1,0 +1,139 @@
+"""One step of training: losses, gradients, update."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+from dataset.views import Batch, Views
+from network.renderer import PADDING, Renderer, pad_views
+from network.rendering import Prediction
+from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss
+from train.schedule import build_optimizer, learning_rate, set_learning_rate
+from utils.config import Setting
+from utils.errors import UserError
+
+LOSSES = ("render", "semantic")
+MOST_SHAPES = 64  # image sizes and numbers of references that a step is compiled for, one by one
+DEFAULTS = {
+    "loss": ["render", "semantic"],
+    "render_loss_scale": Setting(0.75, float, minimum=0),
+    "semantic_loss_scale": Setting(0.25, float, minimum=0),
+    "use_nr_fine_loss": True,  # colour loss of the fine pass too
+    "depth_loss_scale": Setting(1.0, float, minimum=0),  # where the front end predicts depth and is trained
+    "use_ray_mask": True,  # only rays that enough views see have a colour loss
+    "max_grad_norm": Setting(None, float, minimum=0),
+    "precision": Setting("auto", str, choices=("auto", "fp32", "bf16")),  # auto: bf16 on GPUs that have it
+    "compile": Setting(None, bool),  # fuse the step's kernels; None: on a GPU
+}
+
+
+class StepLog(NamedTuple):
+    """Of one step, still on the device: the losses by name, PSNR, gradient norm, and which frame it was."""
+
+    losses: dict[str, torch.Tensor]
+    psnr: torch.Tensor
+    grad_norm: torch.Tensor
+    frame: str
+
+
+class Objective(nn.Module):
+    """From the views of a batch to the losses of a network."""
+
+    def __init__(self, network: Renderer, cfg):
+        super().__init__()
+        self.network = network
+        self.cfg = cfg
+
+    def forward(
+        self, references: Views, query: Views, pixels: torch.Tensor, draws: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """The losses by name, and the PSNR of the final colours. pixels: (Q, N, 2) of the Q query views."""
+        prediction = self.network(references, query.cameras, pixels, draws)
+        x, y = pixels.long().unbind(-1)
+        view = torch.arange(len(query), device=x.device)[:, None]
+        color = query.images[view, :, y, x].flatten(0, 1)
+        labels = None if query.labels is None else query.labels[view, y, x].flatten()
+        losses = {**self._pass_losses(prediction, color, labels), **self._depth_losses(prediction, references)}
+        error = (prediction.final.color.detach().clamp(0, 1) - color).square().mean()
+        return losses, -10 * torch.log10(error.clamp_min(1e-6))
+
+    def _pass_losses(self, prediction: Prediction, color, labels) -> dict[str, torch.Tensor]:
+        cfg, losses = self.cfg, {}
+        scored = prediction.coarse.scored if cfg.use_ray_mask else torch.ones_like(prediction.coarse.scored)
+        for name, rendering in (("coarse", prediction.coarse), ("fine", prediction.fine)):
+            if rendering is None:
+                continue
+            if "render" in cfg.loss and (name == "coarse" or cfg.use_nr_fine_loss):
+                losses[f"color_{name}"] = cfg.render_loss_scale * color_loss(rendering.color, color, scored)
+            if "semantic" in cfg.loss and rendering.logits is not None and labels is not None:
+                loss = semantic_loss(rendering.logits, labels, cfg.num_classes)
+                losses[f"semantic_{name}"] = cfg.semantic_loss_scale * loss
+        return losses
+
+    def _depth_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
+        """By the sensor where the scene has one, else by how well the references show each other."""
+        predicted = prediction.reference_depth
+        if predicted is None or not predicted.requires_grad:
+            return {}
+        padded = pad_views(references, PADDING)
+        loss = reprojection_loss(predicted, padded) if padded.depth is None else depth_loss(predicted, padded.depth)
+        return {"depth": self.cfg.depth_loss_scale * loss}
+
+
+class TrainingStep:
+    """Updates a network by one batch after the other. Nothing in a step waits for the device."""
+
+    def __init__(self, network: Renderer, cfg, device: torch.device, parallel: bool = False):
+        """parallel: average the gradients over the processes of torch.distributed."""
+        unknown = [name for name in cfg.loss if name not in LOSSES]
+        if unknown or not cfg.loss:
+            raise UserError(f"`loss` should list some of {', '.join(LOSSES)}, but is {list(cfg.loss)}")
+        self.network, self.cfg, self.device = network, cfg, device
+        self.optimizer = build_optimizer(network, cfg)
+        self.bf16 = choose_precision(cfg.precision, device) == "bf16"
+        if not self.bf16:  # cuDNN's convolutions would round to 10 bits
+            torch.backends.cudnn.allow_tf32 = False
+        objective = Objective(network, cfg)
+        if device.type == "cuda" and has_triton() if cfg.compile is None else cfg.compile:
+            torch._dynamo.config.cache_size_limit = MOST_SHAPES
+            objective = torch.compile(objective, dynamic=False)
+        if parallel:
+            objective = DistributedDataParallel(objective, find_unused_parameters=True)
+        self.objective = objective
+
+    def __call__(self, batch: Batch, step: int, seed: int) -> StepLog:
+        """One update, the `step`-th from 0. Fine depths are drawn from `seed` alone: a resumed run draws the same."""
+        cfg = self.cfg
+        set_learning_rate(self.optimizer, learning_rate(step, cfg.lr_cfg), cfg.lr_cfg.scale_new)
+        draws = self.network.draw(batch.pixels.shape[:2].numel(), torch.Generator(self.device).manual_seed(seed))
+        if "render" not in cfg.loss and batch.query.labels is None:
+            raise UserError(f"{batch.scene}: has no labels, and `loss` asks for nothing else; add render to it")
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            losses, psnr = self.objective(batch.references, batch.query, batch.pixels, draws)
+        self.optimizer.zero_grad(set_to_none=True)
+        sum(losses.values()).backward()
+        norm = clip_grad_norm_(self.network.parameters(), cfg.max_grad_norm or math.inf)
+        self.optimizer.step()
+        detached = {name: loss.detach() for name, loss in losses.items()}
+        return StepLog(detached, psnr, norm.detach(), f"{batch.scene}, frame {batch.frame}")
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """fp32 or bf16. Raises UserError for bf16 where the device has none."""
+    has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if name == "bf16" and not has_bf16:
+        raise UserError(
+            "`precision`: bf16 needs a GPU that computes with it (NVIDIA's from 2020 on); fp32 always works"
+        )
+    return name if name != "auto" else "bf16" if has_bf16 else "fp32"
+
+
+def has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
