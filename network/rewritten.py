@@ -26,10 +26,16 @@ from network.geometry import directions_to_cameras, project, read_map, to_invers
 from network.rendering import FEATURES, Encoding, Rays, Rendering, Stage
 from network.sampling import inverse_depth_intervals
 
+try:
+    from network.kernels import attention as kernels
+except ImportError:  # no Triton here
+    kernels = None
+
 STATISTICS = (
     140  # of base_fc's inputs are the same for all views, the next 35 are the view's own, the last 32 prob_embed's
 )
 OWN = 35
+MOST_SEQUENCES = 32768  # in one call of torch's attention
 
 
 def render_pass(
@@ -109,9 +115,11 @@ def read_rows(
     index, weights = bilinear_corners((height, width), pixels, image_size, align_corners)
     index = index + (torch.arange(count, device=maps.device) * (height * width))[:, None, None]
     weights = (weights * mask).to(maps.dtype)
-    rows = F.embedding_bag(
-        index.view(-1, 4), maps.reshape(-1, channels), mode="sum", per_sample_weights=weights.view(-1, 4)
-    )
+    index, weights, entries = index.view(-1, 4), weights.view(-1, 4), maps.reshape(-1, channels)
+    if maps.is_cuda:  # compiled to one kernel; on a CPU it would be ten
+        rows = sum(entries[index[:, i]] * weights[:, i : i + 1] for i in range(4))
+    else:
+        rows = F.embedding_bag(index, entries, mode="sum", per_sample_weights=weights)
     return rows.view(count, -1, channels)
 
 
@@ -211,8 +219,8 @@ def _ray_geometry(impl: CRANet, refined, visibility, sight: _Sight, rays_and_sam
     weights = visibility / (visibility.sum(0) + 1e-8)
     mean, variance = weighted_mean_and_variance(refined, weights)
     geometry = impl.geometry_fc(torch.cat([mean, variance, weights.mean(0)], -1)).unflatten(0, rays_and_samples)
-    several = (sight.mask.sum(0) > 1).view(*rays_and_samples, 1)
-    return attend(impl.ray_attention, geometry + impl.geometry_encoding, several)
+    several = (sight.mask.sum(0) > 1).view(rays_and_samples)
+    return attend(impl.ray_attention, geometry + impl.geometry_encoding, several, along=True)
 
 
 def _blending_weights(impl: CRANet, refined, visibility, sight: _Sight) -> torch.Tensor:
@@ -237,23 +245,35 @@ def _logits(impl: CRANet, latent, geometry, hidden, blending, sight: _Sight, hit
 
 def _attend_along_rays(impl: CRANet, semantic: torch.Tensor, sight: _Sight, rays_and_samples) -> torch.Tensor:
     """Intra-view radial attention over S; a sample that at most one view sees attends uniformly."""
-    several = (sight.mask.sum(0) > 1).view(*rays_and_samples, 1)
     x = semantic.unflatten(1, rays_and_samples) + impl.semantic_encoding
-    return attend(impl.sem_rtrans_new, x, several).flatten(1, 2)
+    several = (sight.mask.sum(0) > 1).view(rays_and_samples)
+    return attend(impl.sem_rtrans_new, x.flatten(0, 1), several, along=True).view(semantic.shape)
 
 
 def _attend_across_views(impl: CRANet, semantic: torch.Tensor, sight: _Sight, _rays_and_samples) -> torch.Tensor:
     """Cross-view sparse attention over V; a view that does not see the sample attends uniformly."""
-    x, several = semantic.transpose(0, 1), sight.mask.transpose(0, 1)
-    return attend(impl.point_attention_new, x, several).transpose(0, 1)
+    return attend(impl.point_attention_new, semantic, sight.mask[..., 0], along=False)
 
 
-def attend(attention: SelfAttention, x: torch.Tensor, query_mask: torch.Tensor) -> torch.Tensor:
-    """`SelfAttention` with one product for queries, keys and values; query_mask: (..., L, 1) of 0 and 1."""
-    inner = HEADS * HEAD_WIDTH
+def attend(attention: SelfAttention, x: torch.Tensor, query_mask: torch.Tensor, along: bool) -> torch.Tensor:
+    """`SelfAttention` over the second axis of x (A, B, C), or else over the first: (A, B, C).
+
+    query_mask: (A', B) of 0 and 1, A a multiple of A'; one product makes queries, keys and values.
+    """
     weight = torch.cat([attention.w_qs.weight, attention.w_ks.weight, attention.w_vs.weight])
-    query, key, value = F.linear(x, weight).split(inner, -1)
-    query = query * query_mask.to(query.dtype)
-    rows = [y.flatten(0, -3).unflatten(-1, (HEADS, HEAD_WIDTH)).transpose(1, 2) for y in (query, key, value)]
-    attended = F.scaled_dot_product_attention(*rows).transpose(1, 2).reshape(query.shape)
+    attended = short_attention(F.linear(x, weight), query_mask.to(x.dtype), along)
     return attention.layer_norm(attention.fc(attended) + x)
+
+
+def short_attention(qkv: torch.Tensor, query_mask: torch.Tensor, along: bool) -> torch.Tensor:
+    """Attention with heads of width 4; qkv: (A, B, 48), queries, keys and values; the rest like `attend`. (A, B, 16)"""
+    length = qkv.shape[1] if along else qkv.shape[0]
+    if kernels is not None and qkv.is_cuda and qkv.dtype != torch.float64 and length <= kernels.LONGEST:
+        return kernels.attention(qkv, query_mask, along)
+    query, key, value = qkv.split(HEADS * HEAD_WIDTH, -1)
+    query = (query.unflatten(0, (-1, len(query_mask))) * query_mask[..., None]).flatten(0, 1)
+    heads = [x.unflatten(-1, (HEADS, HEAD_WIDTH)) for x in (query, key, value)]
+    heads = [x.transpose(1, 2) if along else x.permute(1, 2, 0, 3) for x in heads]
+    parts = zip(*[x.split(MOST_SEQUENCES) for x in heads], strict=True)
+    attended = torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
+    return (attended.transpose(1, 2) if along else attended.permute(2, 0, 1, 3)).flatten(-2)

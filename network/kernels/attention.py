@@ -1,0 +1,158 @@
+"""Attention over many short sequences with heads of width 4, forward and backward.
+
+A program takes 64 rows (or one longer sequence): as many whole sequences as fit. Rows of other sequences are masked,
+and so are, head by head, the columns of other heads: all is products of 16 columns and more, which tensor cores take.
+The weights are computed again in the backward pass instead of being kept.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from network.attention import HEAD_WIDTH, HEADS
+
+INNER = HEADS * HEAD_WIDTH
+ROWS = 64
+LONGEST = 128  # longer sequences do not fit in registers
+
+
+@triton.jit
+def _rows(pid, count, length, other, ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr):
+    """Of each of M rows: its sequence in this program, its place among all rows of the tensor, and if it is there."""
+    row = tl.arange(0, M)
+    group = row // PADDED
+    place = row % PADDED
+    sequence = pid * (M // PADDED) + group
+    there = (sequence < count) & (place < length)
+    first = sequence if ALONG else place
+    second = place if ALONG else sequence
+    return group, place, first.to(tl.int64) * other + second, first, second, there
+
+
+@triton.jit
+def _weights(q, k, head, group, there, PRECISION: tl.constexpr):
+    """Softmax of one head's scores (M, M) among rows of the same sequence."""
+    column = tl.arange(0, q.shape[1])
+    mine = (column // 4 == head)[None, :]
+    scores = tl.dot(tl.where(mine, q, 0.0), tl.trans(k), input_precision=PRECISION) * 0.5
+    scores = tl.where((group[:, None] == group[None, :]) & there[None, :], scores, -1e30)
+    powers = tl.exp(scores - tl.max(scores, 1)[:, None])
+    return powers / tl.sum(powers, 1)[:, None], mine
+
+
+@triton.jit
+def _load(qkv, mask, at, first, second, there, masks, other, M: tl.constexpr):
+    column = tl.arange(0, 16)
+    here = qkv + at[:, None] * 48 + column[None, :]
+    q = tl.load(here, there[:, None], 0.0).to(tl.float32)
+    k = tl.load(here + 16, there[:, None], 0.0).to(tl.float32)
+    v = tl.load(here + 32, there[:, None], 0.0).to(tl.float32)
+    counts = tl.load(mask + (first % masks) * other + second, there, 0.0).to(tl.float32)
+    return q * counts[:, None], k, v, counts
+
+
+@triton.jit
+def _forward_kernel(
+    qkv, mask, out, count, length, other, masks,
+    ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    group, _, at, first, second, there = _rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
+    q, k, v, _ = _load(qkv, mask, at, first, second, there, masks, other, M)
+    result = tl.zeros([M, 16], tl.float32)
+    for head in tl.static_range(4):
+        weights, mine = _weights(q, k, head, group, there, PRECISION)
+        result += tl.dot(weights, tl.where(mine, v, 0.0), input_precision=PRECISION)
+    column = tl.arange(0, 16)
+    tl.store(out + at[:, None] * 16 + column[None, :], result.to(out.dtype.element_ty), there[:, None])
+
+
+@triton.jit
+def _backward_kernel(
+    qkv, mask, grad, grad_qkv, count, length, other, masks,
+    ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    group, _, at, first, second, there = _rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
+    q, k, v, counts = _load(qkv, mask, at, first, second, there, masks, other, M)
+    column = tl.arange(0, 16)
+    g = tl.load(grad + at[:, None] * 16 + column[None, :], there[:, None], 0.0).to(tl.float32)
+    grad_q = tl.zeros([M, 16], tl.float32)
+    grad_k = tl.zeros([M, 16], tl.float32)
+    grad_v = tl.zeros([M, 16], tl.float32)
+    for head in tl.static_range(4):
+        weights, mine = _weights(q, k, head, group, there, PRECISION)
+        head_grad = tl.where(mine, g, 0.0)
+        grad_v += tl.dot(tl.trans(weights), head_grad, input_precision=PRECISION)
+        grad_weights = tl.dot(head_grad, tl.trans(v), input_precision=PRECISION)
+        grad_scores = weights * (grad_weights - tl.sum(grad_weights * weights, 1)[:, None]) * 0.5
+        grad_q += tl.dot(grad_scores, tl.where(mine, k, 0.0), input_precision=PRECISION)
+        grad_k += tl.dot(tl.trans(grad_scores), tl.where(mine, q, 0.0), input_precision=PRECISION)
+    here = grad_qkv + at[:, None] * 48 + column[None, :]
+    kind = grad_qkv.dtype.element_ty
+    tl.store(here, (grad_q * counts[:, None]).to(kind), there[:, None])
+    tl.store(here + 16, grad_k.to(kind), there[:, None])
+    tl.store(here + 32, grad_v.to(kind), there[:, None])
+
+
+def _launch(kernel, qkv: torch.Tensor, mask: torch.Tensor, tensors: list[torch.Tensor], along: bool) -> None:
+    first, second, _ = qkv.shape
+    count, length = (first, second) if along else (second, first)
+    padded = triton.next_power_of_2(length)
+    rows = max(ROWS, padded)
+    grid = (triton.cdiv(count, rows // padded),)
+    kernel[grid](
+        qkv, mask, *tensors, count, length, second, mask.shape[0],
+        ALONG=along, PADDED=padded, M=rows, PRECISION="tf32" if qkv.dtype == torch.bfloat16 else "tf32x3",
+    )  # fmt: skip
+
+
+def forward(qkv: torch.Tensor, mask: torch.Tensor, along: bool) -> torch.Tensor:
+    """qkv (A, B, 48) queries, keys and values; mask (A', B) of 0 and 1 with A a multiple of A': 0 makes a query attend
+    uniformly. Sequences run along the second axis, or else along the first. Returns (A, B, 16)."""
+    qkv, mask = qkv.contiguous(), mask.contiguous()
+    out = torch.empty_like(qkv[..., :INNER], memory_format=torch.contiguous_format)
+    _launch(_forward_kernel, qkv, mask, [out], along)
+    return out
+
+
+def backward(qkv: torch.Tensor, mask: torch.Tensor, grad: torch.Tensor, along: bool) -> torch.Tensor:
+    """The gradient with respect to `qkv`."""
+    qkv, mask, grad = qkv.contiguous(), mask.contiguous(), grad.contiguous()
+    grad_qkv = torch.empty_like(qkv)
+    _launch(_backward_kernel, qkv, mask, [grad, grad_qkv], along)
+    return grad_qkv
+
+
+@torch.library.custom_op("sray::attention", mutates_args=())
+def attention(qkv: torch.Tensor, mask: torch.Tensor, along: bool) -> torch.Tensor:
+    """`forward` with a gradient. Its twin is `network.rewritten.short_attention`."""
+    return forward(qkv, mask, along)
+
+
+@attention.register_fake
+def _(qkv, mask, along):
+    return qkv.new_empty(*qkv.shape[:2], INNER)
+
+
+@torch.library.custom_op("sray::attention_backward", mutates_args=())
+def _attention_backward(qkv: torch.Tensor, mask: torch.Tensor, grad: torch.Tensor, along: bool) -> torch.Tensor:
+    return backward(qkv, mask, grad, along)
+
+
+@_attention_backward.register_fake
+def _(qkv, mask, grad, along):
+    return torch.empty_like(qkv, memory_format=torch.contiguous_format)
+
+
+def _keep(ctx, inputs, output):
+    qkv, mask, ctx.along = inputs
+    ctx.save_for_backward(qkv, mask)
+
+
+def _differentiate(ctx, grad):
+    qkv, mask = ctx.saved_tensors
+    return _attention_backward(qkv, mask, grad, ctx.along), None, None
+
+
+attention.register_autograd(_differentiate, setup_context=_keep)
