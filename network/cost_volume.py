@@ -59,9 +59,15 @@ class CostVolumeInitNet(nn.Module):
             return F.pad((images - self.imagenet_mean) / self.imagenet_std, (0, right, 0, below), mode="reflect")
 
         sources = views.sources
-        probability, planes = self.mvsnet(
-            prepare(views.images), views.cameras, prepare(sources.views.images), sources.views.cameras, sources.index
-        )
+        # Under autocast too: differences of squares and homographies need more than eight bits.
+        with torch.autocast(views.images.device.type, enabled=False):
+            probability, planes = self.mvsnet(
+                prepare(views.images),
+                views.cameras,
+                prepare(sources.views.images),
+                sources.views.cameras,
+                sources.index,
+            )
         depth = (probability * planes[:, :, None, None]).sum(1, keepdim=True)
         return probability[..., :height, :width], depth[..., :height, :width]
 

@@ -46,7 +46,8 @@ class PlaneSweep(nn.Module):
     def forward(self, features: torch.Tensor, cameras: Cameras) -> torch.Tensor:
         """cameras: (V) of the features' size."""
         planes = log_planes(cameras.depth_range)
-        matched = F.normalize(self.match(features).unflatten(1, (GROUPS, -1)), dim=2)
+        matched = self.match(features).to(planes.dtype)  # under autocast too: matching needs more than eight bits
+        matched = F.normalize(matched.unflatten(1, (GROUPS, -1)), dim=2)
         neighbours = nearest_views(cameras)
         volumes = torch.stack(
             [self._correlate(matched, cameras, planes, v, neighbours[v]) for v in range(len(features))]

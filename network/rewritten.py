@@ -175,13 +175,11 @@ def mixture_cdf(decoder: DistDecoder, ray_features: torch.Tensor, *positions: to
     """The mixture's cumulative distribution, times how much is visible at all, at positions (V, N) each."""
     networks = [decoder.mean_decoder, decoder.var_decoder, decoder.aw_decoder]
     networks += [] if decoder.vis_decoder is None else [decoder.vis_decoder]
-    x = ray_features.reshape(1, -1, FEATURES).expand(len(networks), -1, -1)  # the same rows for each network
-    for layer in (0, 2):
-        weights = torch.stack([network[layer].weight.T for network in networks])
-        biases = torch.stack([network[layer].bias for network in networks])
-        x = F.elu(torch.baddbmm(biases[:, None], x, weights))
-    last = [F.linear(rows, network[4].weight, network[4].bias) for rows, network in zip(x, networks, strict=True)]
-    means, vars_, weight, *scale = (wide(y).unflatten(0, ray_features.shape[:2]) for y in last)
+    # their first layers as one; batched products of the others would be slow in the backward pass
+    first = [torch.cat([getattr(network[0], part) for network in networks]) for part in ("weight", "bias")]
+    rows = F.elu(F.linear(ray_features, *first)).chunk(len(networks), -1)
+    last = [network[4](F.elu(network[2](x))) for x, network in zip(rows, networks, strict=True)]
+    means, vars_, weight, *scale = (wide(y) for y in last)
     means, vars_ = F.softplus(means), F.softplus(vars_) + MIN_VAR
     weight = torch.sigmoid(weight[..., 0])
     scale = torch.sigmoid(scale[0][..., 0]) if scale else 1

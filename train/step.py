@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from dataset.views import Batch, Views
+from network import rewritten
 from network.renderer import PADDING, Renderer, pad_views
 from network.rendering import Prediction
 from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss
@@ -100,10 +101,11 @@ class TrainingStep:
         self.bf16 = choose_precision(cfg.precision, device) == "bf16"
         if not self.bf16:  # cuDNN's convolutions would round to 10 bits
             torch.backends.cudnn.allow_tf32 = False
-        objective = Objective(network, cfg)
         if device.type == "cuda" and has_triton() if cfg.compile is None else cfg.compile:
             torch._dynamo.config.cache_size_limit = MOST_SHAPES
-            objective = torch.compile(objective, dynamic=False)
+            # The passes alone: they take most of a step, and the encoders would double the time to compile.
+            network.render_pass = torch.compile(rewritten.render_pass, dynamic=False)
+        objective = Objective(network, cfg)
         if parallel:
             objective = DistributedDataParallel(objective, find_unused_parameters=True)
         self.objective = objective
