@@ -47,9 +47,16 @@ def pixel_rays(pixels: torch.Tensor, poses: torch.Tensor, Ks: torch.Tensor) -> t
     """Rays through pixels (V, N, 2): centres (V, 3) and directions (V, N, 3) with z = 1 in the camera."""
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1)
     rotations = poses[:, :, :3]
-    directions = homogeneous @ torch.linalg.inv(Ks).transpose(1, 2) @ rotations
+    directions = homogeneous @ inverse(Ks).transpose(1, 2) @ rotations
     centres = -(rotations.transpose(1, 2) @ poses[:, :, 3:])[..., 0]
     return centres, directions
+
+
+def inverse(matrices: torch.Tensor) -> torch.Tensor:
+    """Of 3x3 matrices (..., 3, 3), by cross products: `torch.linalg.inv` makes the host wait for the device."""
+    a, b, c = matrices.unbind(-2)
+    columns = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -1)
+    return columns / (a * columns[..., 0]).sum(-1)[..., None, None]
 
 
 @full_precision
@@ -87,8 +94,8 @@ def read_map(
     Pixels that are not finite read the border too.
     """
     height, width = image_size
-    scale = pixels.new_tensor([2 / (width - 1), 2 / (height - 1)])
-    grid = pixels * scale - 1
+    x, y = pixels.unbind(-1)
+    grid = torch.stack([x * (2 / (width - 1)) - 1, y * (2 / (height - 1)) - 1], -1)
     values = F.grid_sample(maps, grid[:, :, None], mode="bilinear", padding_mode="border", align_corners=align_corners)
     return values[..., 0].transpose(1, 2)
 

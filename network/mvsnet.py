@@ -130,9 +130,10 @@ def plane_depths(depth_range: torch.Tensor) -> torch.Tensor:
 
 def _feature_matrices(cameras: Cameras) -> torch.Tensor:
     """World to pixels of the features, (V, 4, 4)."""
-    Ks = cameras.Ks / cameras.Ks.new_tensor([FEATURE_STRIDE, FEATURE_STRIDE, 1])[:, None]
-    last = Ks.new_tensor([0.0, 0, 0, 1]).expand(len(Ks), 1, 4)
-    return torch.cat([Ks @ cameras.poses, last], 1)
+    rows = cameras.Ks @ cameras.poses
+    last = torch.zeros_like(rows[:, :1])
+    last[..., 3] = 1
+    return torch.cat([rows[:, :2] / FEATURE_STRIDE, rows[:, 2:], last], 1)
 
 
 def variance_volume(
@@ -146,7 +147,7 @@ def variance_volume(
     total = features[:, None].expand(-1, PLANES, -1, -1)
     squares = total**2
     for source, source_matrix in zip(source_features, source_matrices, strict=True):
-        warped = warp_to_planes(source, source_matrix @ torch.linalg.inv(matrix), planes)
+        warped = warp_to_planes(source, source_matrix @ torch.linalg.inv_ex(matrix)[0], planes)
         total, squares = total + warped, squares + warped**2
     count = len(source_features) + 1
     return squares / count - (total / count) ** 2
@@ -163,6 +164,6 @@ def warp_to_planes(source: torch.Tensor, transform: torch.Tensor, planes: torch.
     rays = homogeneous @ transform[:3, :3].T
     moved = rays * planes[:, None, None] + transform[:3, 3]  # (D, H W, 3)
     at = moved[..., :2] / moved[..., 2:].clamp_min(MIN_DEPTH)
-    grid = at / at.new_tensor([(width - 1) / 2, (height - 1) / 2]) - 1
+    grid = torch.stack([at[..., 0] * (2 / (width - 1)) - 1, at[..., 1] * (2 / (height - 1)) - 1], -1)
     read = F.grid_sample(source[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=True)
     return read[0].unflatten(-1, (height, width))

@@ -69,6 +69,21 @@ def render_pass(
     )
 
 
+def joined(*parts: torch.Tensor) -> torch.Tensor:
+    """Parts side by side, with zeros to a multiple of 8 channels: matrix units are slow on anything else."""
+    width = sum(part.shape[-1] for part in parts)
+    missing = -width % 8
+    padding = [torch.zeros_like(parts[0][..., :1]).expand(*parts[0].shape[:-1], missing)] if missing else []
+    return torch.cat([*parts, *padding], -1)
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """`F.linear` of what `joined` made; to a multiple of 8 channels as well, the last of them zeros."""
+    rows, columns = weight.shape
+    weight = F.pad(weight, (0, x.shape[-1] - columns, 0, -rows % 8))
+    return F.linear(x, weight, None if bias is None else F.pad(bias, (0, -rows % 8)))
+
+
 def wide(x: torch.Tensor) -> torch.Tensor:
     """At least float32."""
     return x if x.dtype == torch.float64 else x.float()
@@ -158,7 +173,8 @@ def _embed(stage: Stage, ray_features: torch.Tensor, sight: _Sight, depths: torc
     mask = sight.mask[..., 0]
     probabilities = torch.stack([2 * ((high - low) * mask - 0.5), 2 * ((1 - low) * mask - 0.5)], -1)
     first, _, last = stage.agg_net.prob_embed
-    hidden = F.relu(first(torch.cat([ray_features, probabilities.to(ray_features.dtype)], -1)))
+    inputs = joined(ray_features, probabilities.to(ray_features.dtype))
+    hidden = F.relu(linear(inputs, first.weight, first.bias))
     weight, bias = folded_embedding(stage.agg_net.agg_impl, last)
     return F.linear(hidden, weight, bias)
 
@@ -175,14 +191,16 @@ def mixture_cdf(decoder: DistDecoder, ray_features: torch.Tensor, *positions: to
     """The mixture's cumulative distribution, times how much is visible at all, at positions (V, N) each."""
     networks = [decoder.mean_decoder, decoder.var_decoder, decoder.aw_decoder]
     networks += [] if decoder.vis_decoder is None else [decoder.vis_decoder]
-    # their first layers as one; batched products of the others would be slow in the backward pass
+    # The first layers as one, and the last. Batched products of the others would be slow in the backward pass.
     first = [torch.cat([getattr(network[0], part) for network in networks]) for part in ("weight", "bias")]
     rows = F.elu(F.linear(ray_features, *first)).chunk(len(networks), -1)
-    last = [network[4](F.elu(network[2](x))) for x, network in zip(rows, networks, strict=True)]
-    means, vars_, weight, *scale = (wide(y) for y in last)
-    means, vars_ = F.softplus(means), F.softplus(vars_) + MIN_VAR
-    weight = torch.sigmoid(weight[..., 0])
-    scale = torch.sigmoid(scale[0][..., 0]) if scale else 1
+    rows = torch.cat([F.elu(network[2](x)) for x, network in zip(rows, networks, strict=True)], -1)
+    last = torch.block_diag(*[network[4].weight for network in networks])
+    values = wide(linear(rows, last, torch.cat([network[4].bias for network in networks])))
+    means, vars_ = F.softplus(values[..., :2]), F.softplus(values[..., 2:4]) + MIN_VAR
+    weight, scale = torch.sigmoid(values[..., 4]), 1
+    if decoder.vis_decoder is not None:
+        scale = torch.sigmoid(values[..., 5])
 
     def cdf(position: torch.Tensor) -> torch.Tensor:
         # 0.5 + 0.5 tanh(x) is sigmoid(2 x)
@@ -194,37 +212,51 @@ def mixture_cdf(decoder: DistDecoder, ray_features: torch.Tensor, *positions: to
 
 def _fuse_views(impl: CRANet, sight: _Sight, image_features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
     """Per view, what it sees there next to what all see: (V, N, 32)."""
-    x = torch.cat([sight.color.to(image_features.dtype), image_features], -1) + impl.ray_dir_fc(sight.direction)
     for_trust, for_base = embedding.split([8, 64], -1)
-    trusted = torch.sigmoid(impl.neuray_fc[1:](for_trust)) * sight.uniform
+    x = joined(sight.color.to(image_features.dtype), image_features)
+    first, _, last, _ = impl.ray_dir_fc
+    direction = F.elu(linear(joined(sight.direction), first.weight, first.bias))
+    x = x + F.elu(linear(direction, last.weight, last.bias))  # 35 channels, and zeros
+
+    last = impl.neuray_fc[2]
+    trusted = torch.sigmoid(linear(F.elu(for_trust), last.weight, last.bias)[..., :1]) * sight.uniform
     statistics = [*weighted_mean_and_variance(x, trusted), *weighted_mean_and_variance(x, sight.uniform)]
-    first, *others = impl.base_fc
+    first, _, last, _ = impl.base_fc
     of_all, of_view = first.weight[:, :STATISTICS], first.weight[:, STATISTICS : STATISTICS + OWN]
+    of_all = F.pad(of_all.unflatten(1, (-1, OWN)), (0, x.shape[-1] - OWN)).flatten(1)
     shared = F.linear(torch.cat(statistics, -1), of_all)
-    return torch.nn.Sequential(*others)(F.linear(x, of_view) + for_base + shared)
+    return F.elu(last(F.elu(linear(x, of_view) + for_base + shared)))
 
 
 def _refine_visibility(impl: CRANet, latent: torch.Tensor, sight: _Sight) -> tuple[torch.Tensor, torch.Tensor]:
     """The latent again, with how visible the sample is in each view: (V, N, 32) and (V, N, 1)."""
-    residual, visibility = impl.vis_fc(latent * sight.uniform).split([32, 1], -1)
-    refined = latent + residual
-    visibility = torch.sigmoid(visibility) * sight.mask
-    return refined, impl.vis_fc2(refined * visibility) * sight.mask
+    first, _, last, _ = impl.vis_fc
+    values = F.elu(linear(F.elu(first(latent * sight.uniform)), last.weight, last.bias))
+    refined = latent + values[..., :32]
+    visibility = torch.sigmoid(values[..., 32:33]) * sight.mask
+    first, _, last, _ = impl.vis_fc2
+    values = linear(F.elu(first(refined * visibility)), last.weight, last.bias)
+    return refined, torch.sigmoid(values[..., :1]) * sight.mask
 
 
 def _ray_geometry(impl: CRANet, refined, visibility, sight: _Sight, rays_and_samples: torch.Size) -> torch.Tensor:
     """Geometry of each sample after attention along its ray: (R, S, 16)."""
     weights = visibility / (visibility.sum(0) + 1e-8)
     mean, variance = weighted_mean_and_variance(refined, weights)
-    geometry = impl.geometry_fc(torch.cat([mean, variance, weights.mean(0)], -1)).unflatten(0, rays_and_samples)
+    first, *others = impl.geometry_fc
+    geometry = linear(joined(mean, variance, weights.mean(0)), first.weight, first.bias)
+    geometry = torch.nn.Sequential(*others)(geometry).unflatten(0, rays_and_samples)
     several = (sight.mask.sum(0) > 1).view(rays_and_samples)
     return attend(impl.ray_attention, geometry + impl.geometry_encoding, several, along=True)
 
 
 def _blending_weights(impl: CRANet, refined, visibility, sight: _Sight) -> torch.Tensor:
     """Softmax over the views, zero where a view does not see the sample: (V, N, 1)."""
-    inputs = torch.cat([refined, visibility.to(refined.dtype), sight.direction.to(refined.dtype)], -1)
-    return torch.softmax(wide(impl.rgb_fc(inputs)).masked_fill(~sight.valid[..., None], INVALID_LOGIT), 0)
+    x = joined(refined, visibility.to(refined.dtype), sight.direction.to(refined.dtype))
+    first, _, second, _, last = impl.rgb_fc
+    x = F.elu(second(F.elu(linear(x, first.weight, first.bias))))
+    scores = wide(linear(x, last.weight, last.bias)[..., :1])
+    return torch.softmax(scores.masked_fill(~sight.valid[..., None], INVALID_LOGIT), 0)
 
 
 def _logits(impl: CRANet, latent, geometry, hidden, blending, sight: _Sight, hit_probability) -> torch.Tensor:

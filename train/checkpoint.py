@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from network.weights import Checkpoint, load_checkpoint
-from train.schedule import NEW_LAYERS
+from train.schedule import NEW_LAYERS, optimizer_state
 from utils.config import plain
 from utils.errors import UserError
 from utils.files import atomic_write
@@ -80,7 +80,7 @@ def checkpoint_content(
     """The published entries, the config, and how many samples of the data's order were used."""
     return {
         "network_state_dict": network.state_dict(),
-        "optimizer_state_dict": optimizer.state_dict(),
+        "optimizer_state_dict": optimizer_state(optimizer),
         "step": step,
         "samples": samples,
         "best_para": float(best),

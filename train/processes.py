@@ -88,6 +88,11 @@ class Processes:
             raise SystemExit(1)
         return Status(int(greatest))
 
+    def average(self, tensor: torch.Tensor) -> None:
+        """Replaces a tensor by its mean over all processes."""
+        dist.all_reduce(tensor)
+        tensor.div_(self.size)
+
     def gather(self, value) -> list | None:
         """The value of every process, in their order, for the one that leads; None for the others."""
         if not self.several:

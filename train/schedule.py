@@ -28,21 +28,38 @@ def build_optimizer(network: nn.Module, cfg) -> torch.optim.Optimizer:
     """Two groups in the published order: the parameters NeuRay has too, and the new ones. One kernel updates all."""
     named = list(network.named_parameters())
     groups = [[parameter for name, parameter in named if (NEW_LAYERS in name) == new] for new in (False, True)]
-    return OPTIMIZERS[cfg.optimizer_type](
-        [{"params": group} for group in groups],
-        lr=cfg.lr_cfg.lr_init,
+    kind, options = OPTIMIZERS[cfg.optimizer_type], {"fused": True}
+    rate = cfg.lr_cfg.lr_init
+    if named[0][1].is_cuda:  # a recorded step reads the rate from the device
+        rate = torch.tensor(rate, device=named[0][1].device)
+        options |= {} if kind is torch.optim.SGD else {"capturable": True}
+    return kind(
+        [{"params": group, "lr": rate if isinstance(rate, float) else rate.clone()} for group in groups],
+        lr=rate,
         weight_decay=cfg.lr_cfg.optim_args.weight_decay,
-        fused=True,
+        **options,
     )
+
+
+COMPUTED = ("lr", "fused", "foreach", "capturable")  # how a step is computed is the config's and the device's matter
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Loads what an optimiser has learned; how it computes stays as it is. Raises UserError if it is of another."""
     try:
-        groups = [{**group, "fused": True, "foreach": False} for group in state["param_groups"]]
+        own = [{key: group[key] for key in COMPUTED if key in group} for group in optimizer.param_groups]
+        groups = [{**theirs, **ours} for theirs, ours in zip(state["param_groups"], own, strict=True)]
         optimizer.load_state_dict({**state, "param_groups": groups})
+        for group, ours in zip(optimizer.param_groups, own, strict=True):
+            group.update(ours)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError("its optimiser's state does not fit this config; give the run another name") from None
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
+    """Its state dict, with learning rates as numbers."""
+    state = optimizer.state_dict()
+    return {**state, "param_groups": [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]}
 
 
 def learning_rate(step: int, lr_cfg) -> float:
@@ -52,4 +69,7 @@ def learning_rate(step: int, lr_cfg) -> float:
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, scale_new: float) -> None:
     for group, scale in zip(optimizer.param_groups, (1.0, scale_new), strict=True):
-        group["lr"] = rate * scale
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate * scale)
+        else:
+            group["lr"] = rate * scale

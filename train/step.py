@@ -8,15 +8,16 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from dataset.views import Batch, Views
 from network import rewritten
 from network.renderer import PADDING, Renderer, pad_views
 from network.rendering import Prediction
+from train.capture import Captured
 from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss
-from train.schedule import build_optimizer, learning_rate, set_learning_rate
+from train.processes import Processes
+from train.schedule import NEW_LAYERS, build_optimizer, learning_rate, set_learning_rate
 from utils.config import Setting
 from utils.errors import UserError
 
@@ -45,12 +46,12 @@ class StepLog(NamedTuple):
 
 
 class Objective(nn.Module):
-    """From the views of a batch to the losses of a network."""
+    """From the views of a batch to the losses of a network. learns_classes: some of the data have labels."""
 
-    def __init__(self, network: Renderer, cfg):
+    def __init__(self, network: Renderer, cfg, learns_classes: bool):
         super().__init__()
-        self.network = network
-        self.cfg = cfg
+        self.network, self.cfg = network, cfg
+        self.learns_classes = learns_classes and cfg.render_label and "semantic" in cfg.loss
 
     def forward(
         self, references: Views, query: Views, pixels: torch.Tensor, draws: torch.Tensor
@@ -73,8 +74,10 @@ class Objective(nn.Module):
                 continue
             if "render" in cfg.loss and (name == "coarse" or cfg.use_nr_fine_loss):
                 losses[f"color_{name}"] = cfg.render_loss_scale * color_loss(rendering.color, color, scored)
-            if "semantic" in cfg.loss and rendering.logits is not None and labels is not None:
-                loss = semantic_loss(rendering.logits, labels, cfg.num_classes)
+            if self.learns_classes and rendering.logits is not None:
+                # a scene without labels among others with: a gradient of zero, so that every step has the same form
+                known = torch.full_like(scored, cfg.num_classes, dtype=torch.long) if labels is None else labels
+                loss = semantic_loss(rendering.logits, known, cfg.num_classes)
                 losses[f"semantic_{name}"] = cfg.semantic_loss_scale * loss
         return losses
 
@@ -89,15 +92,25 @@ class Objective(nn.Module):
 
 
 class TrainingStep:
-    """Updates a network by one batch after the other. Nothing in a step waits for the device."""
+    """Updates a network by one batch after the other. Nothing in a step waits for the device.
 
-    def __init__(self, network: Renderer, cfg, device: torch.device, parallel: bool = False):
-        """parallel: average the gradients over the processes of torch.distributed."""
+    Gradients lie in one tensor, so that several processes average them in one exchange: three million numbers, which
+    overlapping with the backward pass, as DistributedDataParallel does, would not make faster; and a recorded step has
+    no place for its hooks.
+    """
+
+    def __init__(
+        self, network: Renderer, cfg, device: torch.device, processes: Processes | None = None, labels: bool = True
+    ):
+        """processes: average the gradients over them. labels: some of the data have labels."""
         unknown = [name for name in cfg.loss if name not in LOSSES]
         if unknown or not cfg.loss:
             raise UserError(f"`loss` should list some of {', '.join(LOSSES)}, but is {list(cfg.loss)}")
-        self.network, self.cfg, self.device = network, cfg, device
+        self.network, self.cfg, self.device, self.processes = network, cfg, device, processes
+        self.objective = Objective(network, cfg, labels)
         self.optimizer = build_optimizer(network, cfg)
+        self.parameters = trained_parameters(network, self.objective.learns_classes, cfg)
+        self.gradients = share_gradients(self.parameters)
         self.bf16 = choose_precision(cfg.precision, device) == "bf16"
         if not self.bf16:  # cuDNN's convolutions would round to 10 bits
             torch.backends.cudnn.allow_tf32 = False
@@ -105,26 +118,54 @@ class TrainingStep:
             torch._dynamo.config.cache_size_limit = MOST_SHAPES
             # The passes alone: they take most of a step, and the encoders would double the time to compile.
             network.render_pass = torch.compile(rewritten.render_pass, dynamic=False)
-        objective = Objective(network, cfg)
-        if parallel:
-            objective = DistributedDataParallel(objective, find_unused_parameters=True)
-        self.objective = objective
+            if device.type == "cuda":
+                self._differentiate, self._update = Captured(self._differentiate), Captured(self._update)
 
     def __call__(self, batch: Batch, step: int, seed: int) -> StepLog:
         """One update, the `step`-th from 0. Fine depths are drawn from `seed` alone: a resumed run draws the same."""
-        cfg = self.cfg
-        set_learning_rate(self.optimizer, learning_rate(step, cfg.lr_cfg), cfg.lr_cfg.scale_new)
+        set_learning_rate(self.optimizer, learning_rate(step, self.cfg.lr_cfg), self.cfg.lr_cfg.scale_new)
         draws = self.network.draw(batch.pixels.shape[:2].numel(), torch.Generator(self.device).manual_seed(seed))
-        if "render" not in cfg.loss and batch.query.labels is None:
-            raise UserError(f"{batch.scene}: has no labels, and `loss` asks for nothing else; add render to it")
+        *losses, psnr = self._differentiate(batch.references, batch.query, batch.pixels, draws).unbind()
+        if self.processes is not None:
+            self.processes.average(self.gradients)
+        norm = self._update()
+        return StepLog(dict(zip(self._names, losses, strict=True)), psnr, norm, f"{batch.scene}, frame {batch.frame}")
+
+    def _differentiate(self, references: Views, query: Views, pixels: torch.Tensor, draws: torch.Tensor):
+        """Fills `gradients`; returns the losses and the PSNR as one tensor."""
+        self.gradients.zero_()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            losses, psnr = self.objective(batch.references, batch.query, batch.pixels, draws)
-        self.optimizer.zero_grad(set_to_none=True)
+            losses, psnr = self.objective(references, query, pixels, draws)
         sum(losses.values()).backward()
-        norm = clip_grad_norm_(self.network.parameters(), cfg.max_grad_norm or math.inf)
+        self._names = tuple(losses)  # the same ones in every step
+        return torch.stack([*losses.values(), psnr]).detach()
+
+    def _update(self) -> torch.Tensor:
+        """Clips the gradients and moves the weights; returns the norm that the gradients had."""
+        norm = clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or math.inf)
         self.optimizer.step()
-        detached = {name: loss.detach() for name, loss in losses.items()}
-        return StepLog(detached, psnr, norm.detach(), f"{batch.scene}, frame {batch.frame}")
+        return norm
+
+
+def trained_parameters(network: Renderer, learns_classes: bool, cfg) -> list[nn.Parameter]:
+    """The parameters that a loss reaches. The others are frozen: Adam's weight decay alone would ruin them."""
+    if not learns_classes:
+        for name, parameter in network.named_parameters():
+            if NEW_LAYERS in name and "agg_net" in name:
+                parameter.requires_grad_(False)
+    if not (learns_classes or ("render" in cfg.loss and cfg.use_nr_fine_loss)) and network.fine_stage is not None:
+        network.fine_agg_net.requires_grad_(False)
+        network.fine_dist_decoder.requires_grad_(False)
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def share_gradients(parameters: list[nn.Parameter]) -> torch.Tensor:
+    """Makes the parameters' gradients parts of one tensor, and returns it."""
+    gradients = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
+    parts = gradients.split([p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+    return gradients
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -157,7 +157,9 @@ class Trainer:
     def _start_or_resume(self) -> None:
         checkpoint = self.checkpoints.newest()
         self._load(checkpoint)
-        self.train = TrainingStep(self.network, self.cfg, self.device, self.processes.several)
+        labels = any(scene.labels is not None for scene in self.training_set.scenes)
+        processes = self.processes if self.processes.several else None
+        self.train = TrainingStep(self.network, self.cfg, self.device, processes, labels)
         if checkpoint is not None:
             try:
                 load_optimizer(self.train.optimizer, checkpoint.optimizer)
@@ -222,7 +224,7 @@ class Trainer:
             "train/psnr": psnr,
             "train/grad_norm": self.log[-1].grad_norm.item(),
             "train/rays_per_second": rays,
-            "train/lr": self.train.optimizer.param_groups[0]["lr"],
+            "train/lr": float(self.train.optimizer.param_groups[0]["lr"]),
         }.items():
             self.writer.add_scalar(name, value, self.step)
         self.log.clear()

@@ -1,0 +1,91 @@
+"""Work on a GPU recorded once and replayed as a whole, so that it is never the host that is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+
+import torch
+
+from utils.logging import warn
+
+WARM_UP = 3  # calls that run as they are, before recording: kernels are compiled and chosen in them
+
+
+class Captured:
+    """`function` of tensors and dataclasses of them, replayed as one CUDA graph for each set of shapes.
+
+    The function may change tensors that live outside of it, but must do the same work each time. Its result, a
+    tensor, is a copy. Where it cannot be recorded it runs as it is.
+    """
+
+    def __init__(self, function: Callable[..., torch.Tensor]):
+        self.function = function
+        self._calls: dict = {}
+        self._recorded: dict = {}
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
+
+    def __call__(self, *inputs) -> torch.Tensor:
+        key = _signature(inputs)
+        if key not in self._recorded:
+            self._calls[key] = self._calls.get(key, 0) + 1
+            if self._calls[key] <= WARM_UP:
+                return self._run_aside(inputs)
+            self._recorded[key] = self._record(inputs)
+        if self._recorded[key] is None:
+            return self.function(*inputs)
+        graph, static, result = self._recorded[key]
+        for target, source in zip(_tensors(static), _tensors(inputs), strict=True):
+            target.copy_(source, non_blocking=True)
+        graph.replay()
+        return result.clone()
+
+    def _run_aside(self, inputs) -> torch.Tensor:
+        """As recording will: on another stream than the usual one."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            result = self.function(*inputs)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return result
+
+    def _record(self, inputs):
+        static = _copies(inputs)
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()  # the recording has memory of its own
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                result = self.function(*static)
+        except RuntimeError as error:
+            torch.cuda.synchronize()
+            warn(f"a step cannot be recorded and runs kernel by kernel ({str(error).splitlines()[0]})")
+            return None
+        return graph, static, result
+
+
+def _tensors(value) -> list[torch.Tensor]:
+    """All tensors in nested tuples and dataclasses, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if is_dataclass(value):
+        value = tuple(getattr(value, field.name) for field in fields(value))
+    return [tensor for part in value for tensor in _tensors(part)] if isinstance(value, tuple) else []
+
+
+def _signature(value):
+    """What a recording depends on: shapes, types, and everything that is no tensor."""
+    if isinstance(value, torch.Tensor):
+        return value.shape, value.dtype
+    if is_dataclass(value):
+        value = tuple(getattr(value, field.name) for field in fields(value))
+    return tuple(_signature(part) for part in value) if isinstance(value, tuple) else value
+
+
+def _copies(value):
+    """The same with tensors of its own."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if is_dataclass(value):
+        return replace(value, **{field.name: _copies(getattr(value, field.name)) for field in fields(value)})
+    return tuple(_copies(part) for part in value) if isinstance(value, tuple) else value
