@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,6 @@ from dataset.views import Cameras, Views
 from network import init_net, rewritten
 from network.aggregate_net import AggregateNet
 from network.dist_decoder import DistDecoder
-from network.geometry import pixel_grid
 from network.image_encoder import image_encoder
 from network.rendering import Encoding, Prediction, Rays, Rendering, Stage, camera_rays
 from network.sampling import importance_depths, uniform_depths
@@ -35,7 +36,6 @@ DEFAULTS = {
     "depth_sample_num": Setting(64, int, minimum=4),
     "fine_depth_sample_num": Setting(64, int, minimum=4),
     "fine_depth_use_all": False,  # keep the coarse samples in the fine pass
-    "ray_batch_num": Setting(2048, int, minimum=1),  # rays rendered at once outside training
     "ray_mask_view_num": Setting(2, int, minimum=0),  # a ray is scored if more than `ray_mask_point_num` of its
     "ray_mask_point_num": Setting(8, int, minimum=0),  # samples are seen by more than `ray_mask_view_num` views
     "dist_decoder_cfg": {"use_vis": True},
@@ -44,6 +44,14 @@ DEFAULTS = {
     "fine_agg_net_cfg": _AGGREGATION,
 }
 PADDING = 16  # the encoders halve the size four times
+
+
+class Passes(NamedTuple):
+    """A way to render: `render(stage, encoding, rays, depths, density_only)`, and the stages that it takes."""
+
+    render: Callable[..., Rendering]
+    coarse: Any
+    fine: Any
 
 
 class Renderer(nn.Module):
@@ -57,8 +65,7 @@ class Renderer(nn.Module):
         self.depth_samples = cfg.depth_sample_num
         self.fine_samples = cfg.fine_depth_sample_num
         self.keep_coarse_samples = cfg.fine_depth_use_all
-        self.rays_at_once = cfg.ray_batch_num
-        self.render_pass = rewritten.render_pass  # or plain's, or one of kernels that only render
+        self.render_pass = rewritten.render_pass
         fine_length = self.fine_samples + self.depth_samples * self.keep_coarse_samples
 
         self.vis_encoder = VisEncoder()
@@ -96,28 +103,28 @@ class Renderer(nn.Module):
         return Encoding(references.cameras, references.images, features, references.mask, geometry.depth)
 
     def render_rays(
-        self, encoding: Encoding, rays: Rays, draws: torch.Tensor | None = None, final_only: bool = False
+        self,
+        encoding: Encoding,
+        rays: Rays,
+        draws: torch.Tensor | None = None,
+        passes: Passes | None = None,
+        final_only: bool = False,
     ) -> Prediction:
         """The coarse and the fine pass. draws: (R, fine samples) in [0, 1) make the fine depths random (training).
 
-        final_only: of a coarse pass that a fine one follows, only what the fine one needs.
+        passes: how to render, None for what training uses. final_only: of a coarse pass that a fine one follows, only
+        what the fine one needs.
         """
+        passes = passes or Passes(self.render_pass, self.coarse_stage, self.fine_stage)
         depths = uniform_depths(rays.depth_range, self.depth_samples)
-        density_only = final_only and self.fine_stage is not None
-        coarse = self.render_pass(self.coarse_stage, encoding, rays, depths, density_only)
-        if self.fine_stage is None:
+        density_only = final_only and passes.fine is not None
+        coarse = passes.render(passes.coarse, encoding, rays, depths, density_only)
+        if passes.fine is None:
             return Prediction(coarse, None)
         fine_depths = importance_depths(depths, coarse.hit_probability, rays.depth_range, self.fine_samples, draws)
         if self.keep_coarse_samples:
             fine_depths = torch.cat([depths, fine_depths], -1).sort(-1).values
-        return Prediction(coarse, self.render_pass(self.fine_stage, encoding, rays, fine_depths))
-
-    @torch.no_grad()
-    def render_view(self, encoding: Encoding, camera: Cameras) -> Rendering:
-        """The whole image of one camera, `ray_batch_num` rays at a time; R = height * width, row by row."""
-        rays = camera_rays(camera, pixel_grid(*camera.size, device=encoding.images.device)[None])
-        parts = rays.split(self.rays_at_once)
-        return Rendering.join([self.render_rays(encoding, part, final_only=True).final for part in parts])
+        return Prediction(coarse, passes.render(passes.fine, encoding, rays, fine_depths))
 
 
 def _aggregate_net(cfg, key: str, samples: int) -> AggregateNet:

@@ -41,10 +41,8 @@ class Rays(Tensors):
     def __len__(self) -> int:
         return len(self.directions)
 
-    def split(self, count: int) -> list[Rays]:
-        """Parts of at most `count` rays."""
-        columns = [getattr(self, field.name).split(count) for field in fields(self)]
-        return [Rays(*part) for part in zip(*columns, strict=True)]
+    def __getitem__(self, which: slice) -> Rays:
+        return Rays(*[getattr(self, field.name)[which] for field in fields(self)])
 
 
 def camera_rays(cameras: Cameras, pixels: torch.Tensor) -> Rays:
@@ -86,11 +84,22 @@ class Rendering(Tensors):
     depths: torch.Tensor
     scored: torch.Tensor
 
-    @staticmethod
-    def join(parts: list[Rendering]) -> Rendering:
+
+@dataclass(frozen=True)
+class RenderedView(Tensors):
+    """A whole view, R = height * width rays row by row: color (R, 3), logits (R, K+1) or None, depth (R,) metres, and
+    `scored` (R,) bool: enough references show it."""
+
+    color: torch.Tensor
+    logits: torch.Tensor | None
+    depth: torch.Tensor
+    scored: torch.Tensor
+
+    @classmethod
+    def join(cls, parts: list[RenderedView]) -> RenderedView:
         """The rays of all parts, one after the other."""
-        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Rendering)}
-        return Rendering(**{name: None if xs[0] is None else torch.cat(xs) for name, xs in columns.items()})
+        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
+        return cls(**{name: None if xs[0] is None else torch.cat(xs) for name, xs in columns.items()})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from dataset.labels import LabelSet
 from dataset.loading import load
 from dataset.render_dataset import TestSet
-from network.renderer import Renderer
+from network.view_renderer import ViewRenderer
 from train.baselines import nearest_copied, nearest_warped
 from train.pictures import Frame, Picture, counted, to_picture, truth_of
 from train.scores import Score, score_commonest_class, summarise
@@ -74,7 +74,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    network: Renderer,
+    renderer: ViewRenderer,
     sets: list[TestSet],
     device,
     workers: int | None = None,
@@ -89,20 +89,17 @@ def evaluate(
     labels = labels_of(sets)
     others = {COPIED: nearest_copied, WARPED: nearest_warped} if baselines else {}
     result = Evaluation(labels.names if labels else (), {method: {} for method in (NETWORK, *others)})
-    was_training = network.training
-    network.eval()
     frames = [range(share[0], len(test), share[1]) for test in sets]
     with tqdm(
         total=sum(map(len, frames)), desc="evaluating", unit="frame", leave=False, disable=share[0] > 0
     ) as progress:
         for test, indices in zip(sets, frames, strict=True):
-            for frame in _render_frames(network, test, indices, device, workers):
+            for frame in _render_frames(renderer, test, indices, device, workers):
                 pictures = {NETWORK: frame.prediction, **{name: make(frame.batch) for name, make in others.items()}}
                 result.add(pictures, frame)
                 if on_frame is not None:
                     on_frame(frame)
                 progress.update()
-    network.train(was_training)
     if baselines and labels is not None:
         result.scores[COMMONEST] = score_commonest_class(result.scores[NETWORK])
     return result
@@ -113,7 +110,7 @@ def labels_of(sets: list[TestSet]) -> LabelSet | None:
     return next((test.scene.labels for test in sets if test.scene.labels is not None), None)
 
 
-def _render_frames(network: Renderer, test: TestSet, indices: range, device, workers: int | None):
+def _render_frames(renderer: ViewRenderer, test: TestSet, indices: range, device, workers: int | None):
     for index, batch in zip(indices, load(test, indices, workers, device), strict=True):
-        rendering = network.render_view(network.encode(batch.references), batch.query.cameras)
+        rendering = renderer.render(renderer.encode(batch.references), batch.query.cameras)
         yield Frame(batch, rendering, to_picture(rendering, batch.query.cameras.size), truth_of(batch), index)

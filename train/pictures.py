@@ -11,7 +11,7 @@ import torch
 
 from dataset.labels import LabelSet
 from dataset.views import Batch
-from network.rendering import Rendering
+from network.rendering import RenderedView
 from utils.colors import color_depth
 from utils.files import write_image
 from utils.panels import grid, legend
@@ -28,13 +28,13 @@ class Frame(NamedTuple):
     """A rendered test frame: what was asked for, what came, and the same as pictures. index: in its scene."""
 
     batch: Batch
-    rendering: Rendering
+    rendering: RenderedView
     prediction: Picture
     truth: Picture
     index: int
 
 
-def to_picture(rendering: Rendering, size: tuple[int, int]) -> Picture:
+def to_picture(rendering: RenderedView, size: tuple[int, int]) -> Picture:
     """A whole rendered image, as uint8 and class numbers (K is "invalid")."""
     color = (rendering.color.clamp(0, 1) * 255).round().to(torch.uint8).reshape(*size, 3).cpu().numpy()
     logits = rendering.logits

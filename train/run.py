@@ -19,7 +19,7 @@ from utils.errors import UserError
 from utils.logging import warn
 
 # Of the network, but they change nothing in what is computed from its weights.
-UNTRAINED_KEYS = ("ray_batch_num", "mvsnet")
+UNTRAINED_KEYS = ("mvsnet",)
 
 
 def choose_device(cfg) -> torch.device:

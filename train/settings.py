@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataset import render_dataset
-from network import renderer
+from network import renderer, view_renderer
 from train import evaluator, schedule, step, trainer
 from utils.config import Setting, no_effect
 
@@ -17,6 +17,7 @@ SCHEMA = {
     "semantic_color_map": Setting(None, list),  # (K+1) x RGB; None: the dataset's own colours
     **render_dataset.DEFAULTS,
     **renderer.DEFAULTS,
+    **view_renderer.DEFAULTS,
     **schedule.DEFAULTS,
     **step.DEFAULTS,
     **trainer.DEFAULTS,

@@ -14,10 +14,10 @@ from dataset.views import Batch, Views
 from network import rewritten
 from network.renderer import PADDING, Renderer, pad_views
 from network.rendering import Prediction
-from train.capture import Captured
 from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss
 from train.processes import Processes
 from train.schedule import NEW_LAYERS, build_optimizer, learning_rate, set_learning_rate
+from utils.capture import Captured
 from utils.config import Setting
 from utils.errors import UserError
 

@@ -16,6 +16,7 @@ from dataset.loading import load
 from dataset.render_dataset import TrainingSet, held_out_scenes, list_scenes
 from dataset.views import Batch
 from network.init_net import needs
+from network.view_renderer import ViewRenderer
 from network.weights import Checkpoint, load_checkpoint, load_mvsnet
 from train.checkpoint import Checkpoints, checkpoint_content, load_network, save_checkpoint
 from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
@@ -245,13 +246,14 @@ class Trainer:
 
             panels = any(name.startswith("vis") for name in self.cfg.val_metric)
             evaluation = evaluate(
-                self.network,
+                ViewRenderer(self.network, self.cfg.renderer, self.cfg.ray_batch_num),
                 self.test_sets,
                 self.device,
                 self.cfg.worker_num,
                 on_frame=show if panels else None,
                 share=(self.processes.rank, self.processes.size),
             )
+        self.network.train()
         parts = self.processes.gather(evaluation)
         if parts is not None:
             self._judge(Evaluation.merge(parts))

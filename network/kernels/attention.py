@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from network.attention import HEAD_WIDTH, HEADS
+from network.attention import HEAD_WIDTH, HEADS, SelfAttention
 
 INNER = HEADS * HEAD_WIDTH
 ROWS = 64
@@ -156,3 +156,88 @@ def _differentiate(ctx, grad):
 
 
 attention.register_autograd(_differentiate, setup_context=_keep)
+
+
+@triton.jit
+def _layer_kernel(
+    x, encoding, mask, matrices, norm, need, blending, out, count, length, other, masks, eps,
+    C: tl.constexpr, ENCODED: tl.constexpr, POOLED: tl.constexpr,
+    ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr,
+):  # fmt: skip
+    group, place, at, first, second, there = _rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
+    wide = tl.arange(0, C)
+    column = tl.arange(0, 16)
+    sequence = tl.program_id(0) * (M // PADDED) + tl.arange(0, M // PADDED)
+    if POOLED:  # sequences that nobody needs are left as they are
+        wanted = tl.load(need + sequence, sequence < count, 0)
+        if tl.max(wanted.to(tl.int32), 0) == 0:
+            return
+    tile = tl.load(x + at[:, None] * C + wide[None, :], there[:, None], 0.0).to(tl.float32)
+    if ENCODED:
+        tile += tl.load(encoding + place[:, None] * C + wide[None, :], there[:, None], 0.0)
+    kind = matrices.dtype.element_ty
+    PRECISION: tl.constexpr = "tf32x3" if matrices.dtype.element_ty == tl.float32 else "tf32"
+    inward = matrices + wide[:, None] * 16 + column[None, :]
+    narrow = tile.to(kind)
+    q = tl.dot(narrow, tl.load(inward), input_precision=PRECISION)
+    k = tl.dot(narrow, tl.load(inward + C * 16), input_precision=PRECISION)
+    v = tl.dot(narrow, tl.load(inward + C * 32), input_precision=PRECISION)
+    counts = tl.load(mask + (first % masks) * other + second, there, 0).to(tl.float32)
+    q = q * counts[:, None]
+    result = tl.zeros([M, 16], tl.float32)
+    for head in tl.static_range(4):
+        weights, mine = _weights(q, k, head, group, there, PRECISION)
+        result += tl.dot(weights, tl.where(mine, v, 0.0), input_precision=PRECISION)
+    outward = tl.load(matrices + C * 48 + column[:, None] * C + wide[None, :])
+    tile += tl.dot(result.to(kind), outward, input_precision=PRECISION)
+    mean = tl.sum(tile, 1) / C
+    tile -= mean[:, None]
+    deviation = tl.sqrt(tl.sum(tile * tile, 1) / C + eps)
+    tile = tile / deviation[:, None] * tl.load(norm + wide)[None, :] + tl.load(norm + C + wide)[None, :]
+    if POOLED:
+        tile *= tl.load(blending + at, there, 0.0)[:, None]
+        pooled = tl.sum(tl.reshape(tile, (M // PADDED, PADDED, C)), 1)
+        tl.store(out + sequence[:, None] * C + wide[None, :], pooled, (sequence < count)[:, None])
+    else:
+        tl.store(out + at[:, None] * C + wide[None, :], tile.to(out.dtype.element_ty), there[:, None])
+
+
+class Layer:
+    """A `SelfAttention` with its weights as the kernel reads them; only renders. Its twin is `rewritten.attend`."""
+
+    def __init__(self, attention: SelfAttention, dtype: torch.dtype):
+        """dtype: of products, float32 or bfloat16."""
+        inward = [attention.w_qs.weight, attention.w_ks.weight, attention.w_vs.weight]
+        parts = [*[weight.T.reshape(-1) for weight in inward], attention.fc.weight.T.reshape(-1)]
+        self.matrices = torch.cat(parts).detach().to(dtype)
+        self.norm = torch.cat([attention.layer_norm.weight, attention.layer_norm.bias]).detach().float()
+        self.eps = attention.layer_norm.eps
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        mask: torch.Tensor,
+        along: bool,
+        encoding: torch.Tensor | None = None,
+        blending: torch.Tensor | None = None,
+        need: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """x (A, B, C), mask (A', B) and `along` as in `forward`; encoding (B, C) is added to x first.
+
+        With blending (A, B) and need (B,) of 0 and 1 the rows are summed over A by these weights: float32 (B, C), of
+        which rows that are not needed may be anything finite.
+        """
+        first, second, channels = x.shape
+        count, length = (first, second) if along else (second, first)
+        padded = triton.next_power_of_2(length)
+        rows = max(ROWS, padded)
+        pooled = blending is not None
+        out = x.new_zeros(second, channels, dtype=torch.float32) if pooled else torch.empty_like(x)
+        nothing = self.norm
+        _layer_kernel[(triton.cdiv(count, rows // padded),)](
+            x, nothing if encoding is None else encoding, mask, self.matrices, self.norm,
+            need if pooled else nothing, blending if pooled else nothing, out,
+            count, length, second, mask.shape[0], self.eps,
+            C=channels, ENCODED=encoding is not None, POOLED=pooled, ALONG=along, PADDED=padded, M=rows,
+        )  # fmt: skip
+        return out

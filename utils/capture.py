@@ -15,18 +15,18 @@ WARM_UP = 3  # calls that run as they are, before recording: kernels are compile
 class Captured:
     """`function` of tensors and dataclasses of them, replayed as one CUDA graph for each set of shapes.
 
-    The function may change tensors that live outside of it, but must do the same work each time. Its result, a
-    tensor, is a copy. Where it cannot be recorded it runs as it is.
+    The function may change tensors that live outside of it, but must do the same work each time. Its result is a
+    copy. Where it cannot be recorded it runs as it is.
     """
 
-    def __init__(self, function: Callable[..., torch.Tensor]):
+    def __init__(self, function: Callable):
         self.function = function
         self._calls: dict = {}
         self._recorded: dict = {}
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()
 
-    def __call__(self, *inputs) -> torch.Tensor:
+    def __call__(self, *inputs):
         key = _signature(inputs)
         if key not in self._recorded:
             self._calls[key] = self._calls.get(key, 0) + 1
@@ -39,9 +39,9 @@ class Captured:
         for target, source in zip(_tensors(static), _tensors(inputs), strict=True):
             target.copy_(source, non_blocking=True)
         graph.replay()
-        return result.clone()
+        return _copies(result)
 
-    def _run_aside(self, inputs) -> torch.Tensor:
+    def _run_aside(self, inputs):
         """As recording will: on another stream than the usual one."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
@@ -57,6 +57,8 @@ class Captured:
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 result = self.function(*static)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             torch.cuda.synchronize()
             warn(f"a step cannot be recorded and runs kernel by kernel ({str(error).splitlines()[0]})")

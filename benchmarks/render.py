@@ -1,0 +1,107 @@
+"""How long a frame takes to render: python -m benchmarks.render [--size 240 320] [--model-path model.pth]
+
+A frame is everything from references on the device to colour, classes and depth of all pixels there: encoding the
+references, which change from frame to frame, and both passes. plain: the network as the papers have it; exact: the
+same in kernels, float32; fast: products in bfloat16. Prints the median of some frames, what a reference view and a
+sample cost, and with --profile where the time of fast goes. Weights are random unless --model-path names others.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import make_room, median_milliseconds, peak_gib, provenance
+from dataset.render_dataset import Needs, open_scene, read_references
+from dataset.view_selection import test_references
+from dataset.views import Batch
+from network.view_renderer import ViewRenderer
+from network.weights import load_checkpoint
+from train.checkpoint import load_network
+from train.run import build_network, choose_device
+from train.settings import SCHEMA
+from utils.config import check_config
+from utils.files import write_text
+
+FRAMES = 20
+PLAIN_FRAMES = 5  # it is slow, and no faster the next time
+VIEWS, SAMPLES = (2, 4, 8, 16), (32, 64)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--modes", nargs="+", default=["plain", "exact", "fast"])
+    parser.add_argument("--widths", type=int, nargs="+", default=[320, 640])
+    parser.add_argument("--frames", type=int, default=FRAMES)
+    parser.add_argument("--curves", action="store_true", help="time per reference view and per sample too")
+    parser.add_argument("--model-path")
+    parser.add_argument("--data", type=Path, default=Path("data/bench"))
+    parser.add_argument("--profile", type=Path)
+    parser.add_argument("--out", type=Path, help="file for the tables")
+    args = parser.parse_args()
+    make_room(args.data)
+    device = choose_device(check_config({}, SCHEMA))
+    lines = ["| frame | mode | views | samples | ms a frame | memory, GiB |", "|---|---|---|---|---|---|"]
+    cases = [(width, mode, 8, 64) for width in args.widths for mode in args.modes]
+    if args.curves:
+        cases += [(320, args.modes[-1], views, samples) for views in VIEWS for samples in SAMPLES]
+    for case in cases:
+        lines.append(measure(args, device, *case))
+        print(lines[-1], flush=True)
+    table = f"{provenance(device)}\n\n" + "\n".join(lines) + "\n"
+    if args.out:
+        write_text(args.out, table)
+
+
+@torch.no_grad()
+def measure(args, device: torch.device, width: int, mode: str, views: int, samples: int) -> str:
+    cfg = check_config({"depth_sample_num": samples, "fine_depth_sample_num": samples}, SCHEMA)
+    network = build_network(cfg, device)
+    if args.model_path:
+        load_network(network, load_checkpoint(args.model_path))
+    batches = [batch.to(device) for batch in make_batches(args.data, width, views)]
+    renderer = ViewRenderer(network, mode)
+
+    def run(i: int) -> None:
+        batch = batches[i % len(batches)]
+        renderer.render(renderer.encode(batch.references), batch.query.cameras)
+
+    peak_gib(device)
+    frames, warm_up = (min(args.frames, PLAIN_FRAMES), 1) if mode == "plain" else (args.frames, 5)
+    milliseconds = median_milliseconds(run, frames, device, warm_up)
+    if args.profile and mode != "plain" and (width, views, samples) == (320, 8, 64):
+        profile(run, args.profile, mode, device)
+    height = batches[0].query.cameras.size[0]
+    return f"| {width}x{height} | {mode} | {views} | {samples} | {milliseconds:.1f} | {peak_gib(device):.2f} |"
+
+
+def make_batches(data: Path, width: int, views: int) -> list[Batch]:
+    """Four frames of a room, each with its nearest other frames."""
+    scene = open_scene(f"scannet/train_000/black_{width}", data)
+    batches = []
+    for frame in scene.frame_ids[1::10][:4]:
+        pool = [other for other in scene.frame_ids if other != frame]
+        chosen = test_references(scene.centres(pool), scene.centres([frame])[0], views)
+        references = read_references(scene, [pool[i] for i in chosen], pool, Needs(depth=True))
+        batches.append(Batch(references, scene.views([frame]), None, scene.name, frame))
+    return batches
+
+
+def profile(run, path: Path, mode: str, device: torch.device) -> None:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    activities += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
+    with torch.profiler.profile(activities=activities) as recorded:
+        run(0)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    order = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    table = recorded.key_averages().table(sort_by=order, row_limit=30, max_name_column_width=70)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(f"# {mode}: one frame\n{table}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""A rendering pass made of kernels, for evaluation: no gradients. Its twin is `rewritten.render_pass`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import triton
+
+from dataset.views import Cameras
+from network.compositing import hit_probabilities
+from network.kernels.attention import LONGEST, Layer
+from network.kernels.views import ViewsOutput, Weights, _views_kernel, pack
+from network.rendering import Encoding, Rays, Rendering, Stage
+from network.sampling import inverse_depth_intervals
+
+ROWS, WARPS = 128, 8  # rows of samples and views in a program
+FEWEST = 16  # samples in a program: products need so many
+MOST_VIEWS = 16
+NEGLIGIBLE = 1e-6  # a sample that is hit less often than this needs no classes
+
+
+@dataclass(frozen=True)
+class PackedStage:
+    """A stage with its weights as kernels read them."""
+
+    stage: Stage
+    weights: Weights
+    geometry: Layer
+    along: Layer | None
+    across: Layer | None
+
+    @classmethod
+    def of(cls, stage: Stage, dtype: torch.dtype) -> PackedStage:
+        """dtype: of products, float32 or bfloat16."""
+        impl = stage.agg_net.agg_impl
+        layers = [
+            None if attention is None else Layer(attention, dtype)
+            for attention in (impl.ray_attention, impl.sem_rtrans_new, impl.point_attention_new)
+        ]
+        return cls(stage, pack(stage, dtype), *layers)
+
+
+def supports(encoding: Encoding, samples: int) -> bool:
+    """Whether the kernels can render samples of so many a ray from these references."""
+    return len(encoding.cameras) <= MOST_VIEWS and samples <= LONGEST
+
+
+@torch.no_grad()
+def render_pass(
+    packed: PackedStage, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool = False
+) -> Rendering:
+    """Like `rewritten.render_pass`, which it equals up to the precision of products."""
+    with torch.autocast(depths.device.type, enabled=False):  # what is not in kernels is little: float32
+        return _render_pass(packed, encoding, rays, depths, density_only)
+
+
+def _render_pass(packed: PackedStage, encoding: Encoding, rays: Rays, depths, density_only) -> Rendering:
+    impl = packed.stage.agg_net.agg_impl
+    look = look_and_fuse(packed.weights, encoding, rays, depths, density_only)
+    several = (look.valid.sum(0, dtype=torch.int32) > 1).view(depths.shape).to(torch.int8)
+    geometry = look.geometry.view(*depths.shape, -1)
+    geometry = packed.geometry(geometry, several, along=True, encoding=impl.geometry_encoding)
+    hidden = F.elu(impl.out_geometry_fc[0](geometry))
+    density = impl.out_geometry_fc[2:](hidden)[..., 0]
+    hit = hit_probabilities(density.masked_fill(~look.valid.any(0).view(depths.shape), 0))
+
+    color = logits = None
+    if not density_only:
+        color = _composite(hit, look.color)
+        if impl.with_logits:
+            logits = _logits(packed, look, several, geometry, hidden, hit)
+    scored = packed.stage.scores(look.valid.unflatten(1, depths.shape))
+    return Rendering(color, logits, (hit * depths).sum(-1), hit, depths, scored)
+
+
+def look_and_fuse(
+    weights: Weights, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool
+) -> ViewsOutput:
+    """All that happens in the views of each sample."""
+    cameras, (map_height, map_width) = encoding.cameras, encoding.features.shape[1:3]
+    count, samples = len(cameras), depths.numel()
+    padded = triton.next_power_of_2(count)
+    per_program = max(ROWS // padded, FEWEST)
+    half = inverse_depth_intervals(depths, rays.depth_range) / 2
+    before = torch.cat([half[:, :1], half[:, :-1]], -1)
+    device, kind = depths.device, weights.matrices.dtype
+    output = ViewsOutput(
+        torch.empty(samples, 16, device=device),
+        torch.empty(count, samples, device=device, dtype=torch.int8),
+        *[
+            None if density_only else torch.empty(shape, device=device, dtype=dtype)
+            for shape, dtype in (
+                ((count, samples, 32), kind),
+                ((count, samples), torch.float32),
+                ((samples, 3), torch.float32),
+            )
+        ],
+    )
+    unused = output.geometry
+    grid = (triton.cdiv(samples, per_program),)
+    _views_kernel[grid](
+        rays.centres.contiguous(), rays.directions.contiguous(), depths.contiguous(), before, half,
+        _projections(cameras), cameras.centres().contiguous(), cameras.depth_range.contiguous(),
+        encoding.images, encoding.features, unused if encoding.mask is None else encoding.mask,
+        weights.matrices, weights.vectors, weights.scalars,
+        output.geometry, output.valid,
+        *[unused if out is None else out for out in (output.latent, output.blending, output.color)],
+        samples, count, depths.shape[1], *cameras.size, map_height, map_width,
+        M=per_program, VIEWS=padded, HAS_MASK=encoding.mask is not None, USE_VIS=weights.use_vis,
+        DENSITY_ONLY=density_only, num_warps=WARPS,
+    )  # fmt: skip
+    return output
+
+
+def _projections(cameras: Cameras) -> torch.Tensor:
+    """World to pixels, (V, 3, 4)."""
+    return (cameras.Ks @ cameras.poses).contiguous()
+
+
+def _composite(hit: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """hit (R, S), values (R * S, C) -> (R, C)."""
+    return torch.bmm(hit[:, None], values.view(*hit.shape, -1))[:, 0]
+
+
+def _logits(packed: PackedStage, look: ViewsOutput, several, geometry, hidden, hit) -> torch.Tensor:
+    """Class logits of each ray: (R, K+1)."""
+    impl = packed.stage.agg_net.agg_impl
+    need = (hit.flatten() > NEGLIGIBLE).to(torch.int8)
+    seen = _attend(packed, look, several, need)
+    head = impl.semantic_fc2_new
+    of_ray = [_composite(hit, impl.semantic_fc1_new(geometry)), _composite(hit, hidden), _composite(hit, seen)]
+    return F.linear(torch.cat(of_ray, -1), head.weight) + hit.sum(-1, keepdim=True) * head.bias
+
+
+def _attend(packed: PackedStage, look: ViewsOutput, several: torch.Tensor, need: torch.Tensor) -> torch.Tensor:
+    """Cross-Reprojection Attention, and the sum over the views: (N, 32)."""
+    latent, impl = look.latent, packed.stage.agg_net.agg_impl
+
+    def along_rays(x: torch.Tensor) -> torch.Tensor:
+        rows = x.view(-1, several.shape[1], x.shape[-1])
+        return packed.along(rows, several, along=True, encoding=impl.semantic_encoding).view(x.shape)
+
+    if packed.along is None:
+        return (look.blending[..., None] * latent).sum(0)
+    if impl.views_first:
+        latent = along_rays(packed.across(latent, look.valid, along=False))
+        return (look.blending[..., None] * latent).sum(0)
+    return packed.across(along_rays(latent), look.valid, along=False, blending=look.blending, need=need)

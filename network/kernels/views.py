@@ -1,0 +1,364 @@
+"""What V views make of each sample, in one kernel: project, read, all networks of a view, statistics, blending.
+
+Twin: `network.rewritten`, from `_look` to `_blending_weights`. A program takes M samples with all their views as
+M * VIEWS rows (VIEWS is V rounded up to a power of 2); only what attention needs leaves it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+
+from network.cranet import CRANet
+from network.rendering import Stage
+from network.rewritten import OWN, STATISTICS, folded_embedding
+
+SLOT, WIDE = tl.constexpr(64 * 64), tl.constexpr(64)  # of one layer: its matrix (inputs, outputs), its vector
+COLORS = tl.constexpr(16)  # three of them used: products need 16
+
+
+@triton.jit
+def _elu(x):
+    return tl.where(x > 0, x, tl.exp(tl.minimum(x, 0.0)) - 1)
+
+
+@triton.jit
+def _softplus(x):
+    return tl.where(x > 20, x, tl.log(1 + tl.exp(tl.minimum(x, 20.0))))
+
+
+@triton.jit
+def _vector(vectors, LAYER: tl.constexpr, N: tl.constexpr):
+    return tl.load(vectors + LAYER * WIDE + tl.arange(0, N))[None, :]
+
+
+@triton.jit
+def _product(x, matrices, LAYER: tl.constexpr, K: tl.constexpr, N: tl.constexpr):
+    """x (rows, K) times the matrix of a layer, in the precision of the matrices."""
+    at = matrices + LAYER * SLOT + tl.arange(0, K)[:, None] * N + tl.arange(0, N)[None, :]
+    matrix = tl.load(at)
+    if matrix.dtype == tl.bfloat16:
+        return tl.dot(x.to(tl.bfloat16), matrix)
+    return tl.dot(x, matrix, input_precision="tf32x3")
+
+
+@triton.jit
+def _over_views(x, M: tl.constexpr, VIEWS: tl.constexpr, N: tl.constexpr):
+    """Sum of rows (M * VIEWS, N) over the views: (M, N)."""
+    return tl.sum(tl.reshape(x, (M, VIEWS, N)), 1)
+
+
+@triton.jit
+def _to_views(x, M: tl.constexpr, VIEWS: tl.constexpr, N: tl.constexpr):
+    """The same (M, N) for every view: (M * VIEWS, N)."""
+    return tl.reshape(tl.broadcast_to(tl.expand_dims(x, 1), (M, VIEWS, N)), (M * VIEWS, N))
+
+
+@triton.jit
+def _sum_to_views(x, M: tl.constexpr, VIEWS: tl.constexpr):
+    """Sum of x (M * VIEWS,) over the views, for every view."""
+    total = tl.sum(tl.reshape(x, (M, VIEWS)), 1)
+    return tl.reshape(tl.broadcast_to(tl.expand_dims(total, 1), (M, VIEWS)), (M * VIEWS,))
+
+
+@triton.jit
+def _mean_and_variance(x, weight, M: tl.constexpr, VIEWS: tl.constexpr, N: tl.constexpr):
+    weight = weight[:, None]
+    mean = _over_views(x * weight, M, VIEWS, N)
+    difference = x - _to_views(mean, M, VIEWS, N)
+    return mean, _over_views(weight * difference * difference, M, VIEWS, N)
+
+
+@triton.jit
+def _corners(x, y, width, height, image_width, image_height, SPREAD: tl.constexpr):
+    """Where a map of (height, width) is read for pixels of an image: left, top, right, low and the two fractions."""
+    x = x * ((width - 1 + SPREAD) / (image_width - 1.0)) - SPREAD * 0.5
+    y = y * ((height - 1 + SPREAD) / (image_height - 1.0)) - SPREAD * 0.5
+    x = tl.where(x == x, tl.minimum(tl.maximum(x, 0.0), width - 1.0), 0.0)
+    y = tl.where(y == y, tl.minimum(tl.maximum(y, 0.0), height - 1.0), 0.0)
+    left, top = tl.floor(x), tl.floor(y)
+    right_part, low_part = x - left, y - top
+    left, top = left.to(tl.int32), top.to(tl.int32)
+    return left, top, tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1), right_part, low_part
+
+
+@triton.jit
+def _read(base, left, top, right, low, right_part, low_part, row, column, here):
+    """Bilinear value of maps whose pixels lie `column` entries apart and rows `row`; base (rows, N) pointers."""
+    a = tl.load(base + (top * row + left * column)[:, None], here, 0.0).to(tl.float32)
+    b = tl.load(base + (top * row + right * column)[:, None], here, 0.0).to(tl.float32)
+    c = tl.load(base + (low * row + left * column)[:, None], here, 0.0).to(tl.float32)
+    d = tl.load(base + (low * row + right * column)[:, None], here, 0.0).to(tl.float32)
+    upper = a + (b - a) * right_part[:, None]
+    lower = c + (d - c) * right_part[:, None]
+    return upper + (lower - upper) * low_part[:, None]
+
+
+@triton.jit
+def _decode(x, matrices, vectors, LAYER: tl.constexpr):
+    """The two hidden layers of one of the four decoders."""
+    x = _elu(_product(x, matrices, LAYER, 32, 32) + _vector(vectors, LAYER, 32))
+    return _elu(_product(x, matrices, LAYER + 1, 32, 32) + _vector(vectors, LAYER + 1, 32))
+
+
+@triton.jit
+def _scalar(x, vectors, scalars, LAYER: tl.constexpr, PLACE: tl.constexpr, N: tl.constexpr):
+    """One output of a layer: x (rows, N) -> (rows,). Its weights are the vector of LAYER, its bias a scalar."""
+    return tl.sum(x * _vector(vectors, LAYER, N), 1) + tl.load(scalars + PLACE)
+
+
+@triton.jit
+def _mixture(position, mean_1, mean_2, var_1, var_2, weight, scale):
+    first = tl.sigmoid(2 * (position - mean_1) * var_1)
+    second = tl.sigmoid(2 * (position - mean_2) * var_2)
+    return (second + weight * (first - second)) * scale
+
+
+@triton.jit
+def _views_kernel(
+    centres, directions, depths, before, after, projections, camera_centres, ranges, images, maps, hidden_map,
+    matrices, vectors, scalars,
+    geometry_out, valid_out, latent_out, blending_out, color_out,
+    samples, views, per_ray, image_height, image_width, map_height, map_width,
+    M: tl.constexpr, VIEWS: tl.constexpr, HAS_MASK: tl.constexpr, USE_VIS: tl.constexpr, DENSITY_ONLY: tl.constexpr,
+):  # fmt: skip
+    ROWS: tl.constexpr = M * VIEWS
+    row = tl.arange(0, ROWS)
+    sample = tl.program_id(0) * M + row // VIEWS
+    view = row % VIEWS
+    there = (sample < samples) & (view < views)
+    ray = sample // per_ray
+    c32, c16 = tl.arange(0, 32)[None, :], tl.arange(0, 16)[None, :]
+
+    # where the sample lies, and where each view sees it
+    z = tl.load(depths + sample, there, 1.0)
+    dx = tl.load(directions + ray * 3, there, 0.0)
+    dy = tl.load(directions + ray * 3 + 1, there, 0.0)
+    dz = tl.load(directions + ray * 3 + 2, there, 1.0)
+    px = tl.load(centres + ray * 3, there, 0.0) + z * dx
+    py = tl.load(centres + ray * 3 + 1, there, 0.0) + z * dy
+    pz = tl.load(centres + ray * 3 + 2, there, 0.0) + z * dz
+    matrix = projections + view * 12
+    u = px * tl.load(matrix, there, 0.0) + py * tl.load(matrix + 1, there, 0.0)
+    u += pz * tl.load(matrix + 2, there, 0.0) + tl.load(matrix + 3, there, 0.0)
+    v = px * tl.load(matrix + 4, there, 0.0) + py * tl.load(matrix + 5, there, 0.0)
+    v += pz * tl.load(matrix + 6, there, 0.0) + tl.load(matrix + 7, there, 0.0)
+    depth = px * tl.load(matrix + 8, there, 0.0) + py * tl.load(matrix + 9, there, 0.0)
+    depth += pz * tl.load(matrix + 10, there, 0.0) + tl.load(matrix + 11, there, 0.0)
+    near_plane = tl.abs(depth) < 1e-4
+    depth = tl.where(near_plane, 1e-3, depth)
+    u, v = u / depth, v / depth
+    seen = (u >= -0.5) & (u < image_width - 0.5) & (v >= -0.5) & (v < image_height - 0.5) & ~near_plane & there
+    left, top, right, low, right_part, low_part = _corners(
+        u, v, image_width, image_height, image_width, image_height, 0
+    )
+    if HAS_MASK:
+        hidden = (hidden_map + view * image_height * image_width)[:, None]
+        shown = _read(hidden, left, top, right, low, right_part, low_part, image_width, 1, there[:, None])
+        seen = seen & (tl.sum(shown, 1) > 0.99)
+    mask = tl.where(seen, 1.0, 0.0)
+    uniform = mask / (_sum_to_views(mask, M, VIEWS) + 1e-8)
+
+    # directions, and their difference
+    vx = tl.load(camera_centres + view * 3, there, 0.0) - px
+    vy = tl.load(camera_centres + view * 3 + 1, there, 0.0) - py
+    vz = tl.load(camera_centres + view * 3 + 2, there, 0.0) - pz
+    length = tl.maximum(tl.sqrt(vx * vx + vy * vy + vz * vz), 1e-5)
+    vx, vy, vz = vx / length, vy / length, vz / length
+    length = -tl.sqrt(dx * dx + dy * dy + dz * dz)
+    qx, qy, qz = dx / length, dy / length, dz / length
+    dot = vx * qx + vy * qy + vz * qz
+    vx, vy, vz = vx - qx, vy - qy, vz - qz
+
+    # what the view shows there
+    planes = images + (view * 3)[:, None] * image_height * image_width + c16 * image_height * image_width
+    color = _read(planes, left, top, right, low, right_part, low_part, image_width, 1, seen[:, None] & (c16 < 3))
+    left, top, right, low, right_part, low_part = _corners(u, v, map_width, map_height, image_width, image_height, 1)
+    entries = maps + (view * map_height * map_width * 64)[:, None] + c32
+    features = _read(entries, left, top, right, low, right_part, low_part, map_width * 64, 64, seen[:, None])
+    ray_features = _read(entries + 32, left, top, right, low, right_part, low_part, map_width * 64, 64, seen[:, None])
+
+    # the probability that its ray ends there, and that it gets so far
+    x = _decode(ray_features, matrices, vectors, 0)
+    mean_1, mean_2 = _scalar(x, vectors, scalars, 30, 0, 32), _scalar(x, vectors, scalars, 31, 1, 32)
+    x = _decode(ray_features, matrices, vectors, 2)
+    var_1, var_2 = _scalar(x, vectors, scalars, 32, 2, 32), _scalar(x, vectors, scalars, 33, 3, 32)
+    x = _decode(ray_features, matrices, vectors, 4)
+    weight = tl.sigmoid(_scalar(x, vectors, scalars, 34, 4, 32))
+    scale = tl.full([ROWS], 1.0, tl.float32)
+    if USE_VIS:
+        x = _decode(ray_features, matrices, vectors, 6)
+        scale = tl.sigmoid(_scalar(x, vectors, scalars, 35, 5, 32))
+    mean_1, mean_2 = _softplus(mean_1), _softplus(mean_2)
+    var_1, var_2 = _softplus(var_1) + 0.05, _softplus(var_2) + 0.05
+    near, far = -1 / tl.load(ranges + view * 2, there, 1.0), -1 / tl.load(ranges + view * 2 + 1, there, 2.0)
+    inverse = (-1 / tl.maximum(depth, 1e-5) - near) / (far - near)
+    low_cdf = _mixture(inverse - tl.load(before + sample, there, 0.0), mean_1, mean_2, var_1, var_2, weight, scale)
+    high_cdf = _mixture(inverse + tl.load(after + sample, there, 0.0), mean_1, mean_2, var_1, var_2, weight, scale)
+    hit = 2 * ((high_cdf - low_cdf) * mask - 0.5)
+    visible = 2 * ((1 - low_cdf) * mask - 0.5)
+
+    # prob_embed, up to what reads it
+    x = _product(ray_features, matrices, 8, 32, 32) + _vector(vectors, 8, 32)
+    x += hit[:, None] * _vector(vectors, 36, 32) + visible[:, None] * _vector(vectors, 37, 32)
+    embedding = tl.maximum(x, 0.0)
+    x = _elu(_product(embedding, matrices, 9, 32, 16) + _vector(vectors, 9, 16))
+    trusted = tl.sigmoid(_scalar(x, vectors, scalars, 38, 6, 16)) * uniform
+
+    # ray_dir_fc
+    x = vx[:, None] * _vector(vectors, 39, 16) + vy[:, None] * _vector(vectors, 40, 16)
+    x += vz[:, None] * _vector(vectors, 41, 16) + dot[:, None] * _vector(vectors, 42, 16)
+    x = _elu(x + _vector(vectors, 10, 16))
+    own_color = color + _elu(_product(x, matrices, 11, 16, 16) + _vector(vectors, 11, 16))
+    own = features + _elu(_product(x, matrices, 12, 16, 32) + _vector(vectors, 12, 32))
+
+    # base_fc: statistics once per sample, the rest once per view
+    mean, variance = _mean_and_variance(own_color, trusted, M, VIEWS, 16)
+    shared = _product(mean, matrices, 13, 16, 64) + _product(variance, matrices, 14, 16, 64)
+    mean, variance = _mean_and_variance(own, trusted, M, VIEWS, 32)
+    shared += _product(mean, matrices, 15, 32, 64) + _product(variance, matrices, 16, 32, 64)
+    mean, variance = _mean_and_variance(own_color, uniform, M, VIEWS, 16)
+    shared += _product(mean, matrices, 17, 16, 64) + _product(variance, matrices, 18, 16, 64)
+    mean, variance = _mean_and_variance(own, uniform, M, VIEWS, 32)
+    shared += _product(mean, matrices, 19, 32, 64) + _product(variance, matrices, 20, 32, 64)
+    x = _product(own_color, matrices, 21, 16, 64) + _product(own, matrices, 22, 32, 64)
+    x += _product(embedding, matrices, 23, 32, 64) + _to_views(shared + _vector(vectors, 23, 64), M, VIEWS, 64)
+    latent = _elu(_product(_elu(x), matrices, 24, 64, 32) + _vector(vectors, 24, 32))
+
+    # vis_fc, vis_fc2
+    x = _elu(_product(latent * uniform[:, None], matrices, 25, 32, 32) + _vector(vectors, 25, 32))
+    visibility = tl.sigmoid(_elu(_scalar(x, vectors, scalars, 43, 7, 32))) * mask
+    refined = latent + _elu(_product(x, matrices, 26, 32, 32) + _vector(vectors, 26, 32))
+    x = _elu(_product(refined * visibility[:, None], matrices, 27, 32, 32) + _vector(vectors, 27, 32))
+    visibility = tl.sigmoid(_scalar(x, vectors, scalars, 44, 8, 32)) * mask
+
+    # geometry_fc
+    share = visibility / (_sum_to_views(visibility, M, VIEWS) + 1e-8)
+    mean, variance = _mean_and_variance(refined, share, M, VIEWS, 32)
+    mean_share = tl.sum(tl.reshape(share, (M, VIEWS)), 1) / views
+    x = _product(mean, matrices, 28, 32, 64) + _product(variance, matrices, 29, 32, 64)
+    x = _elu(x + mean_share[:, None] * _vector(vectors, 45, 64) + _vector(vectors, 28, 64))
+    geometry = _elu(_product(x, matrices, 30, 64, 16) + _vector(vectors, 29, 16))
+
+    n = tl.program_id(0) * M + tl.arange(0, M)
+    tl.store(geometry_out + n[:, None] * 16 + c16, geometry, (n < samples)[:, None])
+    at = view.to(tl.int64) * samples + sample
+    tl.store(valid_out + at, seen.to(tl.int8), there)
+    if not DENSITY_ONLY:
+        tl.store(latent_out + at[:, None] * 32 + c32, latent.to(latent_out.dtype.element_ty), there[:, None])
+        # rgb_fc
+        x = _product(refined, matrices, 31, 32, 16) + visibility[:, None] * _vector(vectors, 46, 16)
+        x += vx[:, None] * _vector(vectors, 47, 16) + vy[:, None] * _vector(vectors, 48, 16)
+        x += vz[:, None] * _vector(vectors, 49, 16) + dot[:, None] * _vector(vectors, 50, 16)
+        x = _elu(x + _vector(vectors, 51, 16))
+        x = _elu(_product(x, matrices, 32, 16, 16) + _vector(vectors, 52, 16))
+        score = _scalar(x, vectors, scalars, 53, 9, 16)
+        score = tl.where(seen, score, -1e9)
+        score = tl.where(view < views, score, -3e38)
+        score = tl.reshape(score, (M, VIEWS))
+        powers = tl.exp(score - tl.expand_dims(tl.max(score, 1), 1))
+        blending = tl.reshape(powers / tl.expand_dims(tl.sum(powers, 1), 1), (ROWS,))
+        tl.store(blending_out + at, blending, there)
+        blended = _over_views(color * blending[:, None], M, VIEWS, 16)
+        tl.store(color_out + n[:, None] * 3 + c16, blended, (n < samples)[:, None] & (c16 < 3))
+
+
+@dataclass(frozen=True)
+class ViewsOutput:
+    """Of N samples and V views: geometry (N, 16), valid (V, N) of 0 and 1; latent (V, N, 32), blending (V, N) and
+    color (N, 3) are None where only densities were asked for."""
+
+    geometry: torch.Tensor
+    valid: torch.Tensor
+    latent: torch.Tensor | None
+    blending: torch.Tensor | None
+    color: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a stage as the kernel reads them: matrices (33, SLOT), vectors (54, WIDE), scalars (10,)."""
+
+    matrices: torch.Tensor
+    vectors: torch.Tensor
+    scalars: torch.Tensor
+    use_vis: bool
+
+
+def pack(stage: Stage, dtype: torch.dtype) -> Weights:
+    """The weights of a stage; matrices in `dtype`, all else in float32."""
+    impl, decoder, embed = stage.agg_net.agg_impl, stage.dist_decoder, stage.agg_net.prob_embed
+    matrices, vectors, scalars = {}, {}, {}
+
+    def dense(number: int, weight: torch.Tensor, bias: torch.Tensor | None = None, outputs: int | None = None) -> None:
+        """A layer (out, in); padded to `outputs`, and inputs to 16."""
+        weight = F.pad(weight, (0, -weight.shape[1] % 16, 0, (outputs or len(weight)) - len(weight)))
+        matrices[number] = weight.T
+        if bias is not None:
+            vectors[number] = bias
+
+    networks = [decoder.mean_decoder, decoder.var_decoder, decoder.aw_decoder, decoder.vis_decoder]
+    heads = []
+    for index, network in enumerate(network for network in networks if network is not None):
+        for half, layer in enumerate((network[0], network[2])):
+            dense(2 * index + half, layer.weight, layer.bias)
+        heads += list(zip(network[4].weight, network[4].bias, strict=True))
+    for index, (weight, bias) in enumerate(heads):
+        vectors[30 + index], scalars[index] = weight, bias
+
+    dense(8, embed[0].weight[:, :32], embed[0].bias)
+    vectors[36], vectors[37] = embed[0].weight[:, 32], embed[0].weight[:, 33]
+    weight, bias = folded_embedding(impl, embed[2])
+    dense(9, weight[:8], bias[:8], 16)
+    vectors[38], scalars[6] = impl.neuray_fc[2].weight[0], impl.neuray_fc[2].bias[0]
+    dense(23, weight[8:], bias[8:])
+    _pack_aggregation(impl, dense, vectors, scalars)
+
+    example = impl.base_fc[0].weight
+    packed = [torch.zeros(33, SLOT.value), torch.zeros(54, WIDE.value), torch.zeros(10)]
+    for target, values in zip(packed, (matrices, vectors, scalars), strict=True):
+        for number, value in values.items():
+            target.view(len(target), -1)[number, : value.numel()] = value.detach().float().cpu().reshape(-1)
+    on_device = [tensor.to(example.device) for tensor in packed]
+    return Weights(on_device[0].to(dtype), *on_device[1:], decoder.vis_decoder is not None)
+
+
+def _pack_aggregation(impl: CRANet, dense, vectors: dict, scalars: dict) -> None:
+    for index in range(4):
+        vectors[39 + index] = impl.ray_dir_fc[0].weight[:, index]
+    vectors[10] = impl.ray_dir_fc[0].bias
+    last = impl.ray_dir_fc[2]
+    dense(11, last.weight[:3], last.bias[:3], 16)
+    dense(12, last.weight[3:], last.bias[3:])
+    first = impl.base_fc[0].weight
+    # statistics: mean and variance by trust, then uniform; of each, 3 colours and 32 features
+    for index, start in enumerate(range(0, STATISTICS, OWN)):
+        color, features = first[:, start : start + 3], first[:, start + 3 : start + OWN]
+        pair, which = divmod(index, 2)
+        dense(13 + 4 * pair + which, color)
+        dense(15 + 4 * pair + which, features)
+    dense(21, first[:, STATISTICS : STATISTICS + 3])
+    dense(22, first[:, STATISTICS + 3 : STATISTICS + OWN])
+    dense(24, impl.base_fc[2].weight, impl.base_fc[2].bias)
+    dense(25, impl.vis_fc[0].weight, impl.vis_fc[0].bias)
+    last = impl.vis_fc[2]
+    dense(26, last.weight[:32], last.bias[:32])
+    vectors[43], scalars[7] = last.weight[32], last.bias[32]
+    dense(27, impl.vis_fc2[0].weight, impl.vis_fc2[0].bias)
+    vectors[44], scalars[8] = impl.vis_fc2[2].weight[0], impl.vis_fc2[2].bias[0]
+    first, _, last, _ = impl.geometry_fc
+    dense(28, first.weight[:, :32], first.bias)
+    dense(29, first.weight[:, 32:64])
+    vectors[45], vectors[29] = first.weight[:, 64], last.bias
+    dense(30, last.weight)
+    first, _, second, _, last = impl.rgb_fc
+    dense(31, first.weight[:, :32])
+    for index in range(5):
+        vectors[46 + index] = first.weight[:, 32 + index]
+    vectors[51], vectors[52] = first.bias, second.bias
+    dense(32, second.weight, None, 16)
+    vectors[53], scalars[9] = last.weight[0], last.bias[0]

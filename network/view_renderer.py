@@ -1,0 +1,116 @@
+"""Renders whole views with a trained network: as fast as the device can, and within the memory that is free."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from dataset.views import Cameras, Views
+from network import plain
+from network.geometry import pixel_grid
+from network.renderer import Passes, Renderer
+from network.rendering import Encoding, Rays, RenderedView, camera_rays
+from utils.capture import Captured
+from utils.config import Setting
+from utils.errors import UserError
+
+try:
+    from network.kernels import rendering as kernels
+except ImportError:  # no Triton here
+    kernels = None
+
+DEFAULTS = {
+    # plain: as the papers have it; exact: the same up to rounding; fast: products in bfloat16, on a GPU (elsewhere it
+    # is exact); auto: the fastest
+    "renderer": Setting("auto", str, choices=("auto", "plain", "exact", "fast")),
+    "ray_batch_num": Setting(None, int, minimum=1),  # rays rendered at once; None: by the memory that is free
+}
+FEWEST_RAYS, MOST_RAYS = 64, 16384
+MEMORY_SHARE = 0.5  # of what is free, for one batch of rays
+LARGE_VIEW = 2**20  # pixels; results of larger views are gathered on the host
+
+
+class ViewRenderer:
+    """`encode` references, then `render` any number of views from them. Nothing in between waits for the device."""
+
+    def __init__(self, network: Renderer, renderer: str = "auto", rays_at_once: int | None = None):
+        """renderer: as the config's. The network's weights are read when this is made."""
+        self.network = network.eval()
+        self.device = next(network.parameters()).device
+        on_gpu = self.device.type == "cuda"
+        self.name = renderer if renderer != "auto" else "fast" if on_gpu else "exact"
+        self.rays_at_once = rays_at_once
+        self.bf16 = self.name == "fast" and on_gpu and torch.cuda.get_device_capability(self.device) >= (8, 0)
+        if not self.bf16:
+            torch.backends.cudnn.allow_tf32 = False
+        self._encode = Captured(network.encode) if on_gpu and self.name != "plain" else network.encode
+
+    @torch.no_grad()
+    def encode(self, references: Views) -> Encoding:
+        """Everything that depends on the references alone."""
+        with self._precision():
+            return self._encode(references)
+
+    @torch.no_grad()
+    def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
+        """The whole image of one camera. Raises UserError if the device's memory is too small for anything."""
+        rays = camera_rays(camera, pixel_grid(*camera.size, device=encoding.images.device)[None])
+        passes = self._passes(encoding)
+        count, start, parts = self._rays_at_once(len(encoding.cameras)), 0, []
+        while start < len(rays):
+            try:
+                part = self._render_rays(encoding, rays[start : start + count], passes)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                if count <= FEWEST_RAYS:
+                    raise UserError(
+                        f"the GPU has no memory for {count} rays from {len(encoding.cameras)} references; "
+                        "free some, lower train_dataset_cfg.min_wn, or set device=cpu"
+                    ) from None
+                count = max(count // 2, FEWEST_RAYS)
+                continue
+            parts.append(part.to("cpu") if len(rays) > LARGE_VIEW else part)
+            start += count
+        return RenderedView.join(parts)
+
+    def _render_rays(self, encoding: Encoding, rays: Rays, passes: Passes) -> RenderedView:
+        with self._precision():
+            final = self.network.render_rays(encoding, rays, passes=passes, final_only=True).final
+        return RenderedView(final.color, final.logits, final.depth, final.scored)
+
+    def _precision(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def _passes(self, encoding: Encoding) -> Passes:
+        network = self.network
+        samples = max(network.depth_samples, network.agg_net.agg_impl.geometry_encoding.shape[0])
+        if network.fine_stage is not None:
+            samples = max(samples, network.fine_agg_net.agg_impl.geometry_encoding.shape[0])
+        if self.name == "plain":
+            return Passes(plain.render_pass, network.coarse_stage, network.fine_stage)
+        if kernels is not None and self.device.type == "cuda" and kernels.supports(encoding, samples):
+            return self._kernel_passes
+        return Passes(network.render_pass, network.coarse_stage, network.fine_stage)
+
+    @functools.cached_property
+    def _kernel_passes(self) -> Passes:
+        dtype = torch.bfloat16 if self.bf16 else torch.float32
+        stages = [
+            None if stage is None else kernels.PackedStage.of(stage, dtype)
+            for stage in (self.network.coarse_stage, self.network.fine_stage)
+        ]
+        return Passes(kernels.render_pass, *stages)
+
+    def _rays_at_once(self, views: int) -> int:
+        """As many as fit into the memory that is free."""
+        most = self.rays_at_once or MOST_RAYS
+        if self.device.type != "cuda":
+            return min(most, 2048)  # what its caches like
+        free, _ = torch.cuda.mem_get_info(self.device)
+        free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        samples = max(self.network.depth_samples, self.network.fine_samples)
+        by_kernels = kernels is not None and self.name != "plain"
+        per_view = 32 * 4 * 2 + 8 if by_kernels else 32 * 4 * 40  # bytes of a sample in a view, and of a sample
+        per_ray = samples * (views * per_view + 600)
+        return max(FEWEST_RAYS, min(most, int(free * MEMORY_SHARE / per_ray)))
