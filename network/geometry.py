@@ -68,14 +68,17 @@ def project(points: torch.Tensor, cameras: Cameras) -> Projection:
     """
     height, width = cameras.size
     matrices = cameras.Ks @ cameras.poses
-    projected = points @ matrices[:, :, :3].transpose(1, 2) + matrices[:, None, :, 3]
-    depth = projected[..., 2]
+    x, y, z = points.unbind(-1)
+    # Sums of products instead of a matrix product: fused with what follows where a pass is compiled.
+    projected = [
+        x * row[:, None, 0] + y * row[:, None, 1] + z * row[:, None, 2] + row[:, None, 3] for row in matrices.unbind(1)
+    ]
+    depth = projected[2]
     near_plane = depth.abs() < MIN_ABS_DEPTH
     depth = depth.masked_fill(near_plane, REPLACEMENT_DEPTH)
-    pixels = projected[..., :2] / depth[..., None]
-    x, y = pixels.unbind(-1)
+    x, y = projected[0] / depth, projected[1] / depth
     inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
-    return Projection(pixels, depth, inside & ~near_plane)
+    return Projection(torch.stack([x, y], -1), depth, inside & ~near_plane)
 
 
 @full_precision

@@ -73,7 +73,9 @@ class UpsampleBlock(nn.Module):
         self.conv = ConvBlock(in_channels, out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True))
+        with torch.autocast(x.device.type, enabled=False):  # which would interpolate in float32
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        return self.conv(x)
 
 
 class ResUNet(nn.Module):

@@ -247,7 +247,7 @@ def _ray_geometry(impl: CRANet, refined, visibility, sight: _Sight, rays_and_sam
     geometry = linear(joined(mean, variance, weights.mean(0)), first.weight, first.bias)
     geometry = torch.nn.Sequential(*others)(geometry).unflatten(0, rays_and_samples)
     several = (sight.mask.sum(0) > 1).view(rays_and_samples)
-    return attend(impl.ray_attention, geometry + impl.geometry_encoding, several, along=True)
+    return attend(impl.ray_attention, geometry + impl.geometry_encoding.to(geometry.dtype), several, along=True)
 
 
 def _blending_weights(impl: CRANet, refined, visibility, sight: _Sight) -> torch.Tensor:
@@ -275,7 +275,7 @@ def _logits(impl: CRANet, latent, geometry, hidden, blending, sight: _Sight, hit
 
 def _attend_along_rays(impl: CRANet, semantic: torch.Tensor, sight: _Sight, rays_and_samples) -> torch.Tensor:
     """Intra-view radial attention over S; a sample that at most one view sees attends uniformly."""
-    x = semantic.unflatten(1, rays_and_samples) + impl.semantic_encoding
+    x = semantic.unflatten(1, rays_and_samples) + impl.semantic_encoding.to(semantic.dtype)
     several = (sight.mask.sum(0) > 1).view(rays_and_samples)
     return attend(impl.sem_rtrans_new, x.flatten(0, 1), several, along=True).view(semantic.shape)
 
@@ -292,7 +292,7 @@ def attend(attention: SelfAttention, x: torch.Tensor, query_mask: torch.Tensor, 
     """
     weight = torch.cat([attention.w_qs.weight, attention.w_ks.weight, attention.w_vs.weight])
     attended = short_attention(F.linear(x, weight), query_mask.to(x.dtype), along)
-    return attention.layer_norm(attention.fc(attended) + x)
+    return attention.layer_norm(attention.fc(attended) + x).to(x.dtype)  # under autocast it would be float32
 
 
 def short_attention(qkv: torch.Tensor, query_mask: torch.Tensor, along: bool) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import torch
 
@@ -42,15 +43,15 @@ class ViewRenderer:
         self.name = renderer if renderer != "auto" else "fast" if on_gpu else "exact"
         self.rays_at_once = rays_at_once
         self.bf16 = self.name == "fast" and on_gpu and torch.cuda.get_device_capability(self.device) >= (8, 0)
-        if not self.bf16:
-            torch.backends.cudnn.allow_tf32 = False
+        self.dtype = torch.bfloat16 if self.bf16 else torch.float32
+        torch.backends.cudnn.allow_tf32 = self.bf16  # for the encoders bfloat16 would be too coarse
         self._encode = Captured(network.encode) if on_gpu and self.name != "plain" else network.encode
 
     @torch.no_grad()
     def encode(self, references: Views) -> Encoding:
         """Everything that depends on the references alone."""
-        with self._precision():
-            return self._encode(references)
+        encoding = self._encode(references)
+        return replace(encoding, features=encoding.features.to(self.dtype))
 
     @torch.no_grad()
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
@@ -75,12 +76,9 @@ class ViewRenderer:
         return RenderedView.join(parts)
 
     def _render_rays(self, encoding: Encoding, rays: Rays, passes: Passes) -> RenderedView:
-        with self._precision():
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             final = self.network.render_rays(encoding, rays, passes=passes, final_only=True).final
         return RenderedView(final.color, final.logits, final.depth, final.scored)
-
-    def _precision(self):
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _passes(self, encoding: Encoding) -> Passes:
         network = self.network
@@ -95,9 +93,8 @@ class ViewRenderer:
 
     @functools.cached_property
     def _kernel_passes(self) -> Passes:
-        dtype = torch.bfloat16 if self.bf16 else torch.float32
         stages = [
-            None if stage is None else kernels.PackedStage.of(stage, dtype)
+            None if stage is None else kernels.PackedStage.of(stage, self.dtype)
             for stage in (self.network.coarse_stage, self.network.fine_stage)
         ]
         return Passes(kernels.render_pass, *stages)

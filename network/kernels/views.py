@@ -42,8 +42,10 @@ def _product(x, matrices, LAYER: tl.constexpr, K: tl.constexpr, N: tl.constexpr)
     at = matrices + LAYER * SLOT + tl.arange(0, K)[:, None] * N + tl.arange(0, N)[None, :]
     matrix = tl.load(at)
     if matrix.dtype == tl.bfloat16:
-        return tl.dot(x.to(tl.bfloat16), matrix)
-    return tl.dot(x, matrix, input_precision="tf32x3")
+        product = tl.dot(x.to(tl.bfloat16), matrix)
+    else:
+        product = tl.dot(x, matrix, input_precision="tf32x3")
+    return product
 
 
 @triton.jit
@@ -153,10 +155,10 @@ def _views_kernel(
     depth = tl.where(near_plane, 1e-3, depth)
     u, v = u / depth, v / depth
     seen = (u >= -0.5) & (u < image_width - 0.5) & (v >= -0.5) & (v < image_height - 0.5) & ~near_plane & there
-    left, top, right, low, right_part, low_part = _corners(
-        u, v, image_width, image_height, image_width, image_height, 0
-    )
     if HAS_MASK:
+        left, top, right, low, right_part, low_part = _corners(
+            u, v, image_width, image_height, image_width, image_height, 0
+        )
         hidden = (hidden_map + view * image_height * image_width)[:, None]
         shown = _read(hidden, left, top, right, low, right_part, low_part, image_width, 1, there[:, None])
         seen = seen & (tl.sum(shown, 1) > 0.99)
@@ -174,12 +176,9 @@ def _views_kernel(
     dot = vx * qx + vy * qy + vz * qz
     vx, vy, vz = vx - qx, vy - qy, vz - qz
 
-    # what the view shows there
-    planes = images + (view * 3)[:, None] * image_height * image_width + c16 * image_height * image_width
-    color = _read(planes, left, top, right, low, right_part, low_part, image_width, 1, seen[:, None] & (c16 < 3))
+    # what it knows of its ray there
     left, top, right, low, right_part, low_part = _corners(u, v, map_width, map_height, image_width, image_height, 1)
     entries = maps + (view * map_height * map_width * 64)[:, None] + c32
-    features = _read(entries, left, top, right, low, right_part, low_part, map_width * 64, 64, seen[:, None])
     ray_features = _read(entries + 32, left, top, right, low, right_part, low_part, map_width * 64, 64, seen[:, None])
 
     # the probability that its ray ends there, and that it gets so far
@@ -208,6 +207,14 @@ def _views_kernel(
     embedding = tl.maximum(x, 0.0)
     x = _elu(_product(embedding, matrices, 9, 32, 16) + _vector(vectors, 9, 16))
     trusted = tl.sigmoid(_scalar(x, vectors, scalars, 38, 6, 16)) * uniform
+
+    # what it shows there
+    features = _read(entries, left, top, right, low, right_part, low_part, map_width * 64, 64, seen[:, None])
+    left, top, right, low, right_part, low_part = _corners(
+        u, v, image_width, image_height, image_width, image_height, 0
+    )
+    planes = images + (view * 3)[:, None] * image_height * image_width + c16 * image_height * image_width
+    color = _read(planes, left, top, right, low, right_part, low_part, image_width, 1, seen[:, None] & (c16 < 3))
 
     # ray_dir_fc
     x = vx[:, None] * _vector(vectors, 39, 16) + vy[:, None] * _vector(vectors, 40, 16)

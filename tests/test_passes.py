@@ -1,0 +1,202 @@
+"""The fast passes against the plain one: rewritten algebra in float64, float32 and under autocast, and kernels.
+
+Without a GPU the kernels run in Triton's interpreter (conftest.py), where Triton is installed.
+"""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dataset.views import Cameras, Tensors, Views
+from network import plain, rewritten
+from network.renderer import Renderer
+from network.rendering import camera_rays
+from network.sampling import importance_depths, uniform_depths
+
+kernels = pytest.importorskip("network.kernels.rendering", reason="needs Triton")
+attention = pytest.importorskip("network.kernels.attention", reason="needs Triton")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SIZE = (32, 48)
+CASES = [  # views, samples, rays, changes to the config, masked
+    (2, 16, 5, {}, False),
+    (3, 12, 7, {"dist_decoder_cfg": {"use_vis": False}}, False),
+    (4, 8, 13, {"agg_net_cfg": {"ptrans_first": True}}, True),
+    (5, 8, 3, {"agg_net_cfg": {"use_ptrans": False}}, False),
+    (8, 20, 6, {"render_label": False, "loss": ["render"]}, False),
+    (16, 8, 4, {}, False),
+]
+
+
+def cameras(count: int, generator) -> Cameras:
+    """They look about: of the points of a ray some lie behind them, and some are seen by none."""
+    rotations = torch.linalg.qr(torch.eye(3) + 0.4 * torch.randn(count, 3, 3, generator=generator)).Q
+    poses = torch.cat([rotations, 0.5 * torch.randn(count, 3, 1, generator=generator)], -1)
+    Ks = torch.tensor([[40.0, 0, 23.5], [0, 41, 15.5], [0, 0, 1]]).repeat(count, 1, 1)
+    return Cameras(poses, Ks, torch.tensor([[0.3, 8.0]]).repeat(count, 1), SIZE)
+
+
+def scene(config, case, seed=0):
+    """A network with random weights, the encoding of random references, and rays of two cameras."""
+    views, samples, rays, changes, masked = case
+    cfg = config(depth_sample_num=samples, fine_depth_sample_num=samples, **changes)
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    network = Renderer(cfg).eval()
+    for parameter in network.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    mask = None
+    if masked:
+        mask = torch.ones(views, 1, *SIZE)
+        mask[:, :, :, 20:30] = 0
+    references = Views(
+        cameras(views, generator),
+        torch.rand(views, 3, *SIZE, generator=generator),
+        torch.rand(views, 1, *SIZE, generator=generator) * 4 + 1,
+        mask=mask,
+    )
+    pixels = torch.rand(2, rays, 2, generator=generator) * torch.tensor([SIZE[1], SIZE[0]]).float()
+    return network, references, camera_rays(cameras(2, generator), pixels)
+
+
+def convert(value, function):
+    """A dataclass of tensors with `function` of each."""
+    return value._map(lambda part: convert(part, function) if isinstance(part, Tensors) else function(part))
+
+
+def double(value):
+    return convert(value, lambda x: x.double() if x.is_floating_point() else x)
+
+
+def results(rendering):
+    values = {name: getattr(rendering, name) for name in ("color", "logits", "depth", "hit_probability")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def differentiate(network, render_pass, encoding, rays, seed=3):
+    """Outputs of the coarse pass, and gradients of a random combination of them, by name and of the features."""
+    features = encoding.features.detach().clone().requires_grad_()
+    depths = uniform_depths(rays.depth_range, network.depth_samples)
+    values = results(render_pass(network.coarse_stage, replace(encoding, features=features), rays, depths))
+    generator = torch.Generator().manual_seed(seed)
+    total = sum((v * torch.randn(v.shape, generator=generator).to(v.dtype)).sum() for v in values.values())
+    network.zero_grad()
+    total.backward()
+    gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    return values, {**gradients, "features": features.grad}
+
+
+def relative(actual, expected) -> float:
+    return ((actual.double() - expected.double()).norm() / expected.double().norm().clamp_min(1e-12)).item()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_rewritten_pass_is_the_plain_one(config, case):
+    network, references, rays = scene(config, case)
+    oracle = copy.deepcopy(network).double()
+    with torch.no_grad():
+        encoding = network.encode(references)
+    exact = double(encoding), double(rays)
+    expected, expected_gradients = differentiate(oracle, plain.render_pass, *exact)
+    values, gradients = differentiate(oracle, rewritten.render_pass, *exact)
+    assert values.keys() == expected.keys() and gradients.keys() == expected_gradients.keys()
+    for name, value in values.items():
+        torch.testing.assert_close(value, expected[name], atol=1e-10, rtol=1e-9)
+    values, single = differentiate(network, rewritten.render_pass, encoding, rays)
+    for name, value in values.items():
+        torch.testing.assert_close(value.double(), expected[name], atol=1e-4, rtol=1e-4)
+    largest = max(gradient.norm() for gradient in expected_gradients.values())
+    for name, gradient in expected_gradients.items():
+        floor = 1e-6 * largest  # a bias before a softmax has no gradient but rounding
+        assert (gradients[name] - gradient).norm() < 1e-6 * max(gradient.norm(), floor), name
+        assert (single[name] - gradient).norm() < 1e-3 * max(gradient.norm(), floor), name
+
+
+def test_rays_that_no_view_sees(config):
+    network, references, rays = scene(config, CASES[0])
+    away = replace(rays, centres=rays.centres + 1000, directions=torch.ones_like(rays.directions))
+    depths = uniform_depths(away.depth_range, 16)
+    with torch.no_grad():
+        encoding = network.encode(references)
+        for render_pass in (plain.render_pass, rewritten.render_pass):
+            rendering = render_pass(network.coarse_stage, encoding, away, depths)
+            assert (rendering.color == 0).all() and (rendering.hit_probability == 0).all()
+            assert not rendering.scored.any() and rendering.logits.isfinite().all()
+
+
+def test_only_densities_are_rendered_where_nothing_else_is_asked_for(config):
+    network, references, rays = scene(config, CASES[0])
+    depths = uniform_depths(rays.depth_range, 16)
+    with torch.no_grad():
+        encoding = network.encode(references)
+        for render_pass in (plain.render_pass, rewritten.render_pass):
+            whole = render_pass(network.coarse_stage, encoding, rays, depths)
+            part = render_pass(network.coarse_stage, encoding, rays, depths, density_only=True)
+            assert part.color is None and part.logits is None
+            assert torch.equal(part.hit_probability, whole.hit_probability)
+
+
+def test_autocast_leaves_positions_alone(config):
+    """In bfloat16 a pixel of a wide image would be off by more than one."""
+    network, references, rays = scene(config, CASES[0])
+    with torch.no_grad():
+        expected = network.encode(references)
+        with torch.autocast("cpu", torch.bfloat16):
+            encoding = network.encode(references)
+            sight = rewritten._look(expected, rays, uniform_depths(rays.depth_range, 16))
+        plain_sight = rewritten._look(expected, rays, uniform_depths(rays.depth_range, 16))
+    assert encoding.features.dtype == torch.bfloat16
+    assert torch.equal(sight.depth, plain_sight.depth) and torch.equal(sight.color, plain_sight.color)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_kernels_equal_the_plain_pass(config, case):
+    network, references, rays = scene(config, case)
+    oracle = copy.deepcopy(network).double()
+    with torch.no_grad():
+        encoding = network.encode(references)
+        coarse = uniform_depths(rays.depth_range, network.depth_samples)
+        hits = plain.render_pass(network.coarse_stage, encoding, rays, coarse).hit_probability
+        depths = importance_depths(coarse, hits, rays.depth_range, network.fine_samples)
+        expected = plain.render_pass(oracle.fine_stage, double(encoding), double(rays), depths.double())
+        network.to(DEVICE)
+        encoding, rays, depths = (x.to(DEVICE) for x in (encoding, rays, depths))
+        for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 0.05)):
+            if dtype == torch.bfloat16 and DEVICE == "cpu":
+                continue  # the interpreter has none
+            packed = kernels.PackedStage.of(network.fine_stage, dtype)
+            typed = replace(encoding, features=encoding.features.to(dtype))
+            rendering = kernels.render_pass(packed, typed, rays, depths)
+            assert torch.equal(rendering.scored.cpu(), expected.scored)
+            for name, value in results(expected).items():
+                assert (getattr(rendering, name).cpu() - value).abs().max() < tolerance * max(1, value.abs().max()), (
+                    name
+                )
+            density = kernels.render_pass(packed, typed, rays, depths, density_only=True)
+            assert density.color is None and torch.equal(density.hit_probability, rendering.hit_probability)
+
+
+@pytest.mark.parametrize("along", [True, False])
+@pytest.mark.parametrize("shape", [(6, 64), (5, 37), (8, 33), (2, 128), (16, 9)])
+def test_the_attention_kernel_and_its_gradient(shape, along):
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(*shape, 48, generator=generator, dtype=torch.float64, requires_grad=True)
+    periods = shape[0] // 2 if along and shape[0] % 2 == 0 else shape[0]
+    mask = (torch.rand(periods, shape[1], generator=generator) > 0.3).double()
+    expected = rewritten.short_attention(qkv, mask, along)
+    weights = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    expected.backward(weights)
+    types = [(torch.float32, 1e-5)] + [(torch.bfloat16, 0.02)] * (DEVICE == "cuda")
+    for dtype, tolerance in types:
+        inputs = [x.detach().to(DEVICE, dtype) for x in (qkv, mask, weights)]
+        assert relative(attention.forward(*inputs[:2], along).cpu(), expected) < tolerance
+        assert relative(attention.backward(*inputs, along).cpu(), qkv.grad) < tolerance
+
+
+@pytest.mark.gpu
+def test_attention_is_an_operation_with_a_gradient():
+    qkv = torch.randn(8, 64, 48, device="cuda", requires_grad=True)
+    mask = torch.ones(8, 64, device="cuda")
+    torch.library.opcheck(attention.attention, (qkv, mask, True))
