@@ -6,6 +6,7 @@ M * VIEWS rows (VIEWS is V rounded up to a power of 2); only what attention need
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -18,17 +19,34 @@ from network.rendering import Stage
 from network.rewritten import OWN, STATISTICS, folded_embedding
 
 SLOT, WIDE = tl.constexpr(64 * 64), tl.constexpr(64)  # of one layer: its matrix (inputs, outputs), its vector
-COLORS = tl.constexpr(16)  # three of them used: products need 16
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+
+
+@triton.jit
+def _exp(x):
+    """e^x; on a GPU by one instruction, which takes tiny results for 0, where `tl.exp` spends three more on them."""
+    if INTERPRETED:
+        result = tl.exp(x)
+    else:
+        result = tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * 1.4426950408889634], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return result
 
 
 @triton.jit
 def _elu(x):
-    return tl.where(x > 0, x, tl.exp(tl.minimum(x, 0.0)) - 1)
+    return (tl.maximum(x, 0.0) - 1) + _exp(tl.minimum(x, 0.0))
 
 
 @triton.jit
 def _softplus(x):
-    return tl.where(x > 20, x, tl.log(1 + tl.exp(tl.minimum(x, 20.0))))
+    return tl.where(x > 20, x, tl.log(1 + _exp(tl.minimum(x, 20.0))))
+
+
+@triton.jit
+def _sigmoid(x):
+    return 1 / (1 + _exp(-x))
 
 
 @triton.jit
@@ -37,15 +55,22 @@ def _vector(vectors, LAYER: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def _product(x, matrices, LAYER: tl.constexpr, K: tl.constexpr, N: tl.constexpr):
-    """x (rows, K) times the matrix of a layer, in the precision of the matrices."""
+def _product(x, matrices, LAYER: tl.constexpr, N: tl.constexpr, total):
+    """total (rows, N) plus x (rows, K) times the matrix of a layer, in the precision of the matrices."""
+    K: tl.constexpr = x.shape[1]
     at = matrices + LAYER * SLOT + tl.arange(0, K)[:, None] * N + tl.arange(0, N)[None, :]
     matrix = tl.load(at)
     if matrix.dtype == tl.bfloat16:
-        product = tl.dot(x.to(tl.bfloat16), matrix)
+        product = tl.dot(x.to(tl.bfloat16), matrix, total)
     else:
-        product = tl.dot(x, matrix, input_precision="tf32x3")
+        product = tl.dot(x, matrix, total, input_precision="tf32x3")
     return product
+
+
+@triton.jit
+def _layer(x, matrices, vectors, LAYER: tl.constexpr, N: tl.constexpr):
+    """x (rows, K) times the matrix of a layer plus its vector: (rows, N)."""
+    return _product(x, matrices, LAYER, N, tl.broadcast_to(_vector(vectors, LAYER, N), (x.shape[0], N)))
 
 
 @triton.jit
@@ -95,16 +120,15 @@ def _read(base, left, top, right, low, right_part, low_part, row, column, here):
     b = tl.load(base + (top * row + right * column)[:, None], here, 0.0).to(tl.float32)
     c = tl.load(base + (low * row + left * column)[:, None], here, 0.0).to(tl.float32)
     d = tl.load(base + (low * row + right * column)[:, None], here, 0.0).to(tl.float32)
-    upper = a + (b - a) * right_part[:, None]
-    lower = c + (d - c) * right_part[:, None]
-    return upper + (lower - upper) * low_part[:, None]
+    upper = a * ((1 - right_part) * (1 - low_part))[:, None] + b * (right_part * (1 - low_part))[:, None]
+    return upper + c * ((1 - right_part) * low_part)[:, None] + d * (right_part * low_part)[:, None]
 
 
 @triton.jit
 def _decode(x, matrices, vectors, LAYER: tl.constexpr):
     """The two hidden layers of one of the four decoders."""
-    x = _elu(_product(x, matrices, LAYER, 32, 32) + _vector(vectors, LAYER, 32))
-    return _elu(_product(x, matrices, LAYER + 1, 32, 32) + _vector(vectors, LAYER + 1, 32))
+    x = _elu(_layer(x, matrices, vectors, LAYER, 32))
+    return _elu(_layer(x, matrices, vectors, LAYER + 1, 32))
 
 
 @triton.jit
@@ -115,8 +139,8 @@ def _scalar(x, vectors, scalars, LAYER: tl.constexpr, PLACE: tl.constexpr, N: tl
 
 @triton.jit
 def _mixture(position, mean_1, mean_2, var_1, var_2, weight, scale):
-    first = tl.sigmoid(2 * (position - mean_1) * var_1)
-    second = tl.sigmoid(2 * (position - mean_2) * var_2)
+    first = _sigmoid(2 * (position - mean_1) * var_1)
+    second = _sigmoid(2 * (position - mean_2) * var_2)
     return (second + weight * (first - second)) * scale
 
 
@@ -187,11 +211,11 @@ def _views_kernel(
     x = _decode(ray_features, matrices, vectors, 2)
     var_1, var_2 = _scalar(x, vectors, scalars, 32, 2, 32), _scalar(x, vectors, scalars, 33, 3, 32)
     x = _decode(ray_features, matrices, vectors, 4)
-    weight = tl.sigmoid(_scalar(x, vectors, scalars, 34, 4, 32))
+    weight = _sigmoid(_scalar(x, vectors, scalars, 34, 4, 32))
     scale = tl.full([ROWS], 1.0, tl.float32)
     if USE_VIS:
         x = _decode(ray_features, matrices, vectors, 6)
-        scale = tl.sigmoid(_scalar(x, vectors, scalars, 35, 5, 32))
+        scale = _sigmoid(_scalar(x, vectors, scalars, 35, 5, 32))
     mean_1, mean_2 = _softplus(mean_1), _softplus(mean_2)
     var_1, var_2 = _softplus(var_1) + 0.05, _softplus(var_2) + 0.05
     near, far = -1 / tl.load(ranges + view * 2, there, 1.0), -1 / tl.load(ranges + view * 2 + 1, there, 2.0)
@@ -202,11 +226,11 @@ def _views_kernel(
     visible = 2 * ((1 - low_cdf) * mask - 0.5)
 
     # prob_embed, up to what reads it
-    x = _product(ray_features, matrices, 8, 32, 32) + _vector(vectors, 8, 32)
+    x = _layer(ray_features, matrices, vectors, 8, 32)
     x += hit[:, None] * _vector(vectors, 36, 32) + visible[:, None] * _vector(vectors, 37, 32)
     embedding = tl.maximum(x, 0.0)
-    x = _elu(_product(embedding, matrices, 9, 32, 16) + _vector(vectors, 9, 16))
-    trusted = tl.sigmoid(_scalar(x, vectors, scalars, 38, 6, 16)) * uniform
+    x = _elu(_layer(embedding, matrices, vectors, 9, 16))
+    trusted = _sigmoid(_scalar(x, vectors, scalars, 38, 6, 16)) * uniform
 
     # what it shows there
     features = _read(entries, left, top, right, low, right_part, low_part, map_width * 64, 64, seen[:, None])
@@ -220,36 +244,38 @@ def _views_kernel(
     x = vx[:, None] * _vector(vectors, 39, 16) + vy[:, None] * _vector(vectors, 40, 16)
     x += vz[:, None] * _vector(vectors, 41, 16) + dot[:, None] * _vector(vectors, 42, 16)
     x = _elu(x + _vector(vectors, 10, 16))
-    own_color = color + _elu(_product(x, matrices, 11, 16, 16) + _vector(vectors, 11, 16))
-    own = features + _elu(_product(x, matrices, 12, 16, 32) + _vector(vectors, 12, 32))
+    own_color = color + _elu(_layer(x, matrices, vectors, 11, 16))
+    own = features + _elu(_layer(x, matrices, vectors, 12, 32))
 
     # base_fc: statistics once per sample, the rest once per view
+    shared = tl.broadcast_to(_vector(vectors, 23, 64), (M, 64))
     mean, variance = _mean_and_variance(own_color, trusted, M, VIEWS, 16)
-    shared = _product(mean, matrices, 13, 16, 64) + _product(variance, matrices, 14, 16, 64)
+    shared = _product(variance, matrices, 14, 64, _product(mean, matrices, 13, 64, shared))
     mean, variance = _mean_and_variance(own, trusted, M, VIEWS, 32)
-    shared += _product(mean, matrices, 15, 32, 64) + _product(variance, matrices, 16, 32, 64)
+    shared = _product(variance, matrices, 16, 64, _product(mean, matrices, 15, 64, shared))
     mean, variance = _mean_and_variance(own_color, uniform, M, VIEWS, 16)
-    shared += _product(mean, matrices, 17, 16, 64) + _product(variance, matrices, 18, 16, 64)
+    shared = _product(variance, matrices, 18, 64, _product(mean, matrices, 17, 64, shared))
     mean, variance = _mean_and_variance(own, uniform, M, VIEWS, 32)
-    shared += _product(mean, matrices, 19, 32, 64) + _product(variance, matrices, 20, 32, 64)
-    x = _product(own_color, matrices, 21, 16, 64) + _product(own, matrices, 22, 32, 64)
-    x += _product(embedding, matrices, 23, 32, 64) + _to_views(shared + _vector(vectors, 23, 64), M, VIEWS, 64)
-    latent = _elu(_product(_elu(x), matrices, 24, 64, 32) + _vector(vectors, 24, 32))
+    shared = _product(variance, matrices, 20, 64, _product(mean, matrices, 19, 64, shared))
+    x = _product(own_color, matrices, 21, 64, _to_views(shared, M, VIEWS, 64))
+    x = _product(embedding, matrices, 23, 64, _product(own, matrices, 22, 64, x))
+    latent = _elu(_layer(_elu(x), matrices, vectors, 24, 32))
 
     # vis_fc, vis_fc2
-    x = _elu(_product(latent * uniform[:, None], matrices, 25, 32, 32) + _vector(vectors, 25, 32))
-    visibility = tl.sigmoid(_elu(_scalar(x, vectors, scalars, 43, 7, 32))) * mask
-    refined = latent + _elu(_product(x, matrices, 26, 32, 32) + _vector(vectors, 26, 32))
-    x = _elu(_product(refined * visibility[:, None], matrices, 27, 32, 32) + _vector(vectors, 27, 32))
-    visibility = tl.sigmoid(_scalar(x, vectors, scalars, 44, 8, 32)) * mask
+    x = _elu(_layer(latent * uniform[:, None], matrices, vectors, 25, 32))
+    visibility = _sigmoid(_elu(_scalar(x, vectors, scalars, 43, 7, 32))) * mask
+    refined = latent + _elu(_layer(x, matrices, vectors, 26, 32))
+    x = _elu(_layer(refined * visibility[:, None], matrices, vectors, 27, 32))
+    visibility = _sigmoid(_scalar(x, vectors, scalars, 44, 8, 32)) * mask
 
     # geometry_fc
     share = visibility / (_sum_to_views(visibility, M, VIEWS) + 1e-8)
     mean, variance = _mean_and_variance(refined, share, M, VIEWS, 32)
     mean_share = tl.sum(tl.reshape(share, (M, VIEWS)), 1) / views
-    x = _product(mean, matrices, 28, 32, 64) + _product(variance, matrices, 29, 32, 64)
-    x = _elu(x + mean_share[:, None] * _vector(vectors, 45, 64) + _vector(vectors, 28, 64))
-    geometry = _elu(_product(x, matrices, 30, 64, 16) + _vector(vectors, 29, 16))
+    x = mean_share[:, None] * _vector(vectors, 45, 64) + _vector(vectors, 28, 64)
+    x = _elu(_product(variance, matrices, 29, 64, _product(mean, matrices, 28, 64, x)))
+    geometry = tl.broadcast_to(_vector(vectors, 29, 16), (M, 16))
+    geometry = _elu(_product(x, matrices, 30, 16, geometry))
 
     n = tl.program_id(0) * M + tl.arange(0, M)
     tl.store(geometry_out + n[:, None] * 16 + c16, geometry, (n < samples)[:, None])
@@ -258,11 +284,14 @@ def _views_kernel(
     if not DENSITY_ONLY:
         tl.store(latent_out + at[:, None] * 32 + c32, latent.to(latent_out.dtype.element_ty), there[:, None])
         # rgb_fc
-        x = _product(refined, matrices, 31, 32, 16) + visibility[:, None] * _vector(vectors, 46, 16)
-        x += vx[:, None] * _vector(vectors, 47, 16) + vy[:, None] * _vector(vectors, 48, 16)
+        x = (
+            visibility[:, None] * _vector(vectors, 46, 16)
+            + vx[:, None] * _vector(vectors, 47, 16)
+            + vy[:, None] * _vector(vectors, 48, 16)
+        )
         x += vz[:, None] * _vector(vectors, 49, 16) + dot[:, None] * _vector(vectors, 50, 16)
-        x = _elu(x + _vector(vectors, 51, 16))
-        x = _elu(_product(x, matrices, 32, 16, 16) + _vector(vectors, 52, 16))
+        x = _elu(_product(refined, matrices, 31, 16, x + _vector(vectors, 51, 16)))
+        x = _elu(_product(x, matrices, 32, 16, tl.broadcast_to(_vector(vectors, 52, 16), (ROWS, 16))))
         score = _scalar(x, vectors, scalars, 53, 9, 16)
         score = tl.where(seen, score, -1e9)
         score = tl.where(view < views, score, -3e38)
