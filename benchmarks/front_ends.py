@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
 
-from dataset.loading import load
+from benchmarks.common import median_milliseconds
 from dataset.synthetic.generate import SIZES, Size, generate
+from network.view_renderer import ViewRenderer
 from network.weights import load_checkpoint
 from train.checkpoint import load_network
 from train.run import build_network, choose_device, test_sets
@@ -118,19 +117,20 @@ def evaluate(args) -> str:
     return "\n".join(lines) + "\n"
 
 
-@torch.no_grad()
 def time_frames(cfg, model: Path) -> float:
     """Median milliseconds of encoding the references and rendering one frame."""
     device = choose_device(cfg)
-    network = build_network(cfg, device).eval()
+    network = build_network(cfg, device)
     load_network(network, load_checkpoint(model))
-    times = []
-    for batch in load(test_sets(cfg)[0], range(len(test_sets(cfg)[0])), 0, device):
-        for _ in range(2):
-            begin = time.perf_counter()
-            network.render_view(network.encode(batch.references), batch.query.cameras).color.cpu()
-            times.append((time.perf_counter() - begin) * 1000)
-    return statistics.median(times[1:])
+    renderer = ViewRenderer(network, cfg.renderer)
+    test = test_sets(cfg)[0]
+    batches = [test[i].to(device) for i in range(min(4, len(test)))]
+
+    def run(i: int) -> None:
+        batch = batches[i % len(batches)]
+        renderer.render(renderer.encode(batch.references), batch.query.cameras)
+
+    return median_milliseconds(run, len(test), device)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main() -> None:
     say("3/3 rendering a room that the network has never seen")
     evaluate_model(
         load_config("configs/cra/test_cra_synthetic.yaml", SCHEMA, [*common, f"val_set_list={ROOT / 'test.txt'}"]),
-        str(trainer.latest),
+        str(trainer.checkpoints.latest),
     )
 
 

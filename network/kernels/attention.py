@@ -7,6 +7,8 @@ The weights are computed again in the backward pass instead of being kept.
 
 from __future__ import annotations
 
+import os
+
 import torch
 import triton
 import triton.language as tl
@@ -15,7 +17,23 @@ from network.attention import HEAD_WIDTH, HEADS, SelfAttention
 
 INNER = HEADS * HEAD_WIDTH
 ROWS = 64
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 LONGEST = 128  # longer sequences do not fit in registers
+
+
+@triton.jit
+def _dot(a, b, PRECISION: tl.constexpr):
+    """A product in Triton's own precisions; in "half", float16; or in "halves", to float32's precision by three of
+    float16 (see `views._product`), which gradients are too small for."""
+    if PRECISION == "half":
+        product = tl.dot(a.to(tl.float16), b.to(tl.float16))
+    elif PRECISION == "halves":
+        high_a, high_b = a.to(tl.float16), b.to(tl.float16)
+        low_a, low_b = (a - high_a.to(tl.float32)).to(tl.float16), (b - high_b.to(tl.float32)).to(tl.float16)
+        product = tl.dot(high_a, high_b, tl.dot(low_a, high_b, tl.dot(high_a, low_b)))
+    else:
+        product = tl.dot(a, b, input_precision=PRECISION)
+    return product
 
 
 @triton.jit
@@ -32,14 +50,27 @@ def _rows(pid, count, length, other, ALONG: tl.constexpr, PADDED: tl.constexpr, 
 
 
 @triton.jit
+def _exp2(x):
+    """2^x; on a GPU by one instruction, which takes tiny results for 0, where `tl.exp2` spends three more on them."""
+    if INTERPRETED:
+        result = tl.exp2(x)
+    else:
+        result = tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return result
+
+
+@triton.jit
 def _weights(q, k, head, group, there, PRECISION: tl.constexpr):
     """Softmax of one head's scores (M, M) among rows of the same sequence."""
     column = tl.arange(0, q.shape[1])
     mine = (column // 4 == head)[None, :]
-    scores = tl.dot(tl.where(mine, q, 0.0), tl.trans(k), input_precision=PRECISION) * 0.5
+    # half the product, as a power of 2
+    scores = _dot(tl.where(mine, q * (0.5 * 1.4426950408889634), 0.0), tl.trans(k), PRECISION)
     scores = tl.where((group[:, None] == group[None, :]) & there[None, :], scores, -1e30)
-    powers = tl.exp(scores - tl.max(scores, 1)[:, None])
-    return powers / tl.sum(powers, 1)[:, None], mine
+    powers = _exp2(scores - tl.max(scores, 1)[:, None])
+    return powers * (1 / tl.sum(powers, 1))[:, None], mine
 
 
 @triton.jit
@@ -63,7 +94,7 @@ def _forward_kernel(
     result = tl.zeros([M, 16], tl.float32)
     for head in tl.static_range(4):
         weights, mine = _weights(q, k, head, group, there, PRECISION)
-        result += tl.dot(weights, tl.where(mine, v, 0.0), input_precision=PRECISION)
+        result += _dot(weights, tl.where(mine, v, 0.0), PRECISION)
     column = tl.arange(0, 16)
     tl.store(out + at[:, None] * 16 + column[None, :], result.to(out.dtype.element_ty), there[:, None])
 
@@ -83,11 +114,11 @@ def _backward_kernel(
     for head in tl.static_range(4):
         weights, mine = _weights(q, k, head, group, there, PRECISION)
         head_grad = tl.where(mine, g, 0.0)
-        grad_v += tl.dot(tl.trans(weights), head_grad, input_precision=PRECISION)
-        grad_weights = tl.dot(head_grad, tl.trans(v), input_precision=PRECISION)
+        grad_v += _dot(tl.trans(weights), head_grad, PRECISION)
+        grad_weights = _dot(head_grad, tl.trans(v), PRECISION)
         grad_scores = weights * (grad_weights - tl.sum(grad_weights * weights, 1)[:, None]) * 0.5
-        grad_q += tl.dot(grad_scores, tl.where(mine, k, 0.0), input_precision=PRECISION)
-        grad_k += tl.dot(tl.trans(grad_scores), tl.where(mine, q, 0.0), input_precision=PRECISION)
+        grad_q += _dot(grad_scores, tl.where(mine, k, 0.0), PRECISION)
+        grad_k += _dot(tl.trans(grad_scores), tl.where(mine, q, 0.0), PRECISION)
     here = grad_qkv + at[:, None] * 48 + column[None, :]
     kind = grad_qkv.dtype.element_ty
     tl.store(here, (grad_q * counts[:, None]).to(kind), there[:, None])
@@ -162,7 +193,7 @@ attention.register_autograd(_differentiate, setup_context=_keep)
 def _layer_kernel(
     x, encoding, mask, matrices, norm, need, blending, out, count, length, other, masks, eps,
     C: tl.constexpr, ENCODED: tl.constexpr, POOLED: tl.constexpr,
-    ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr,
+    ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     group, place, at, first, second, there = _rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
     wide = tl.arange(0, C)
@@ -175,21 +206,18 @@ def _layer_kernel(
     tile = tl.load(x + at[:, None] * C + wide[None, :], there[:, None], 0.0).to(tl.float32)
     if ENCODED:
         tile += tl.load(encoding + place[:, None] * C + wide[None, :], there[:, None], 0.0)
-    kind = matrices.dtype.element_ty
-    PRECISION: tl.constexpr = "tf32x3" if matrices.dtype.element_ty == tl.float32 else "tf32"
     inward = matrices + wide[:, None] * 16 + column[None, :]
-    narrow = tile.to(kind)
-    q = tl.dot(narrow, tl.load(inward), input_precision=PRECISION)
-    k = tl.dot(narrow, tl.load(inward + C * 16), input_precision=PRECISION)
-    v = tl.dot(narrow, tl.load(inward + C * 32), input_precision=PRECISION)
+    q = _dot(tile, tl.load(inward), PRECISION)
+    k = _dot(tile, tl.load(inward + C * 16), PRECISION)
+    v = _dot(tile, tl.load(inward + C * 32), PRECISION)
     counts = tl.load(mask + (first % masks) * other + second, there, 0).to(tl.float32)
     q = q * counts[:, None]
     result = tl.zeros([M, 16], tl.float32)
     for head in tl.static_range(4):
         weights, mine = _weights(q, k, head, group, there, PRECISION)
-        result += tl.dot(weights, tl.where(mine, v, 0.0), input_precision=PRECISION)
+        result += _dot(weights, tl.where(mine, v, 0.0), PRECISION)
     outward = tl.load(matrices + C * 48 + column[:, None] * C + wide[None, :])
-    tile += tl.dot(result.to(kind), outward, input_precision=PRECISION)
+    tile += _dot(result, outward, PRECISION)
     mean = tl.sum(tile, 1) / C
     tile -= mean[:, None]
     deviation = tl.sqrt(tl.sum(tile * tile, 1) / C + eps)
@@ -206,10 +234,11 @@ class Layer:
     """A `SelfAttention` with its weights as the kernel reads them; only renders. Its twin is `rewritten.attend`."""
 
     def __init__(self, attention: SelfAttention, dtype: torch.dtype):
-        """dtype: of products, float32 or bfloat16."""
+        """dtype: float32 for products to its precision, or bfloat16 for fast ones."""
         inward = [attention.w_qs.weight, attention.w_ks.weight, attention.w_vs.weight]
         parts = [*[weight.T.reshape(-1) for weight in inward], attention.fc.weight.T.reshape(-1)]
-        self.matrices = torch.cat(parts).detach().to(dtype)
+        self.matrices = torch.cat(parts).detach().float()
+        self.precision = "half" if dtype == torch.bfloat16 else "halves"
         self.norm = torch.cat([attention.layer_norm.weight, attention.layer_norm.bias]).detach().float()
         self.eps = attention.layer_norm.eps
 
@@ -238,6 +267,6 @@ class Layer:
             x, nothing if encoding is None else encoding, mask, self.matrices, self.norm,
             need if pooled else nothing, blending if pooled else nothing, out,
             count, length, second, mask.shape[0], self.eps,
-            C=channels, ENCODED=encoding is not None, POOLED=pooled, ALONG=along, PADDED=padded, M=rows,
+            C=channels, ENCODED=encoding is not None, POOLED=pooled, ALONG=along, PADDED=padded, M=rows, PRECISION=self.precision,
         )  # fmt: skip
         return out

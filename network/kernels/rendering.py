@@ -15,8 +15,8 @@ from network.kernels.views import ViewsOutput, Weights, _views_kernel, pack
 from network.rendering import Encoding, Rays, Rendering, Stage
 from network.sampling import inverse_depth_intervals
 
-ROWS, WARPS = 64, 4  # rows of samples and views in a program
-REGISTERS = 128  # of a thread, at most: four programs share a multiprocessor
+# By the type of the products: rows of samples and views in a program, its warps, and registers of a thread at most.
+LAUNCH = {torch.bfloat16: (32, 2, None), torch.float32: (64, 4, None)}
 MOST_VIEWS = 16
 NEGLIGIBLE = 1e-6  # a sample that is hit less often than this needs no classes
 
@@ -82,10 +82,11 @@ def look_and_fuse(
     cameras, (map_height, map_width) = encoding.cameras, encoding.features.shape[1:3]
     count, samples = len(cameras), depths.numel()
     padded = triton.next_power_of_2(count)
-    per_program = ROWS // padded
+    rows, warps, registers = LAUNCH[encoding.features.dtype]
+    per_program = rows // padded
     half = inverse_depth_intervals(depths, rays.depth_range) / 2
     before = torch.cat([half[:, :1], half[:, :-1]], -1)
-    device, kind = depths.device, weights.matrices.dtype
+    device, kind = depths.device, encoding.features.dtype
     output = ViewsOutput(
         torch.empty(samples, 16, device=device),
         torch.empty(count, samples, device=device, dtype=torch.int8),
@@ -109,7 +110,7 @@ def look_and_fuse(
         *[unused if out is None else out for out in (output.latent, output.blending, output.color)],
         samples, count, depths.shape[1], *cameras.size, map_height, map_width,
         M=per_program, VIEWS=padded, HAS_MASK=encoding.mask is not None, USE_VIS=weights.use_vis,
-        DENSITY_ONLY=density_only, num_warps=WARPS, maxnreg=REGISTERS,
+        DENSITY_ONLY=density_only, num_warps=warps, maxnreg=registers,
     )  # fmt: skip
     return output
 

@@ -6,7 +6,6 @@ M * VIEWS rows (VIEWS is V rounded up to a power of 2); only what attention need
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -15,28 +14,22 @@ import triton
 import triton.language as tl
 
 from network.cranet import CRANet
+from network.kernels.attention import _exp2
 from network.rendering import Stage
 from network.rewritten import OWN, STATISTICS, folded_embedding
 
 SLOT, WIDE = tl.constexpr(64 * 64), tl.constexpr(64)  # of one layer: its matrix (inputs, outputs), its vector
-INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+LAYERS = tl.constexpr(33)
 
 
 @triton.jit
 def _exp(x):
-    """e^x; on a GPU by one instruction, which takes tiny results for 0, where `tl.exp` spends three more on them."""
-    if INTERPRETED:
-        result = tl.exp(x)
-    else:
-        result = tl.inline_asm_elementwise(
-            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * 1.4426950408889634], dtype=tl.float32, is_pure=True, pack=1
-        )
-    return result
+    return _exp2(x * 1.4426950408889634)
 
 
 @triton.jit
 def _elu(x):
-    return (tl.maximum(x, 0.0) - 1) + _exp(tl.minimum(x, 0.0))
+    return tl.maximum(x, _exp(tl.minimum(x, 0.0)) - 1)  # e^x - 1 is at least x
 
 
 @triton.jit
@@ -56,14 +49,22 @@ def _vector(vectors, LAYER: tl.constexpr, N: tl.constexpr):
 
 @triton.jit
 def _product(x, matrices, LAYER: tl.constexpr, N: tl.constexpr, total):
-    """total (rows, N) plus x (rows, K) times the matrix of a layer, in the precision of the matrices."""
+    """total (rows, N) plus x (rows, K) times the matrix of a layer.
+
+    In bfloat16, or to float32's precision: what float16 leaves of a number is a float16 again, so that three products
+    of halves (the fourth is too small to count) make one; the tensor cores' own float32 has ten bits.
+    """
     K: tl.constexpr = x.shape[1]
     at = matrices + LAYER * SLOT + tl.arange(0, K)[:, None] * N + tl.arange(0, N)[None, :]
     matrix = tl.load(at)
     if matrix.dtype == tl.bfloat16:
         product = tl.dot(x.to(tl.bfloat16), matrix, total)
     else:
-        product = tl.dot(x, matrix, total, input_precision="tf32x3")
+        high = x.to(tl.float16)
+        low = (x - high.to(tl.float32)).to(tl.float16)
+        product = tl.dot(high, tl.load(at + LAYERS * SLOT), total)
+        product = tl.dot(low, matrix, product)
+        product = tl.dot(high, matrix, product)
     return product
 
 
@@ -317,7 +318,8 @@ class ViewsOutput:
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of a stage as the kernel reads them: matrices (33, SLOT), vectors (54, WIDE), scalars (10,)."""
+    """The weights of a stage as the kernel reads them: matrices (33, SLOT) in bfloat16, or (66, SLOT) in float16, first
+    the numbers and then what they lack; vectors (54, WIDE), scalars (10,)."""
 
     matrices: torch.Tensor
     vectors: torch.Tensor
@@ -326,7 +328,7 @@ class Weights:
 
 
 def pack(stage: Stage, dtype: torch.dtype) -> Weights:
-    """The weights of a stage; matrices in `dtype`, all else in float32."""
+    """The weights of a stage, for products in `dtype`: float32 or bfloat16."""
     impl, decoder, embed = stage.agg_net.agg_impl, stage.dist_decoder, stage.agg_net.prob_embed
     matrices, vectors, scalars = {}, {}, {}
 
@@ -355,12 +357,20 @@ def pack(stage: Stage, dtype: torch.dtype) -> Weights:
     _pack_aggregation(impl, dense, vectors, scalars)
 
     example = impl.base_fc[0].weight
-    packed = [torch.zeros(33, SLOT.value), torch.zeros(54, WIDE.value), torch.zeros(10)]
+    packed = [torch.zeros(LAYERS.value, SLOT.value), torch.zeros(54, WIDE.value), torch.zeros(10)]
     for target, values in zip(packed, (matrices, vectors, scalars), strict=True):
         for number, value in values.items():
             target.view(len(target), -1)[number, : value.numel()] = value.detach().float().cpu().reshape(-1)
     on_device = [tensor.to(example.device) for tensor in packed]
-    return Weights(on_device[0].to(dtype), *on_device[1:], decoder.vis_decoder is not None)
+    return Weights(_split(on_device[0], dtype), *on_device[1:], decoder.vis_decoder is not None)
+
+
+def _split(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """In bfloat16 as they are, else as float16 and what that lacks."""
+    if dtype == torch.bfloat16:
+        return matrices.to(dtype)
+    high = matrices.half()
+    return torch.cat([high, (matrices - high.float()).half()])
 
 
 def _pack_aggregation(impl: CRANet, dense, vectors: dict, scalars: dict) -> None:
