@@ -27,8 +27,9 @@ DEFAULTS = {
     "renderer": Setting("auto", str, choices=("auto", "plain", "exact", "fast")),
     "ray_batch_num": Setting(None, int, minimum=1),  # rays rendered at once; None: by the memory that is free
 }
-FEWEST_RAYS, MOST_RAYS = 64, 16384
-MEMORY_SHARE = 0.5  # of what is free, for one batch of rays
+FEWEST_RAYS = 64
+BATCH_BYTES = 2**29  # that a batch of rays takes on a GPU: more is no faster
+MEMORY_SHARE = 0.5  # of what is free, if that is less
 LARGE_VIEW = 2**20  # pixels; results of larger views are gathered on the host
 
 
@@ -100,14 +101,14 @@ class ViewRenderer:
         return Passes(kernels.render_pass, *stages)
 
     def _rays_at_once(self, views: int) -> int:
-        """As many as fit into the memory that is free."""
-        most = self.rays_at_once or MOST_RAYS
+        """As many as fit into the memory that is free: what a sample takes in a view, and by itself."""
+        if self.rays_at_once is not None:
+            return self.rays_at_once
         if self.device.type != "cuda":
-            return min(most, 2048)  # what its caches like
+            return 2048  # what its caches like
         free, _ = torch.cuda.mem_get_info(self.device)
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         samples = max(self.network.depth_samples, self.network.fine_samples)
-        by_kernels = kernels is not None and self.name != "plain"
-        per_view = 32 * 4 * 2 + 8 if by_kernels else 32 * 4 * 40  # bytes of a sample in a view, and of a sample
-        per_ray = samples * (views * per_view + 600)
-        return max(FEWEST_RAYS, min(most, int(free * MEMORY_SHARE / per_ray)))
+        in_view = 32 * self.dtype.itemsize + 8 if kernels is not None and self.name != "plain" else 4000
+        of_ray = samples * (views * in_view + 300)
+        return max(FEWEST_RAYS, int(min(BATCH_BYTES, free * MEMORY_SHARE) / of_ray))

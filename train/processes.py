@@ -53,7 +53,6 @@ class Processes:
                     "start as many processes as there are GPUs, or set device=cpu"
                 )
             device = torch.device("cuda", self.local_rank)
-        if device.type == "cuda":
             torch.cuda.set_device(device)
         return device
 

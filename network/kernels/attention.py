@@ -251,7 +251,7 @@ class Layer:
         blending: torch.Tensor | None = None,
         need: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """x (A, B, C), mask (A', B) and `along` as in `forward`; encoding (B, C) is added to x first.
+        """x (A, B, C), which is overwritten; mask (A', B) and `along` as in `forward`; encoding (B, C) is added to x.
 
         With blending (A, B) and need (B,) of 0 and 1 the rows are summed over A by these weights: float32 (B, C), of
         which rows that are not needed may be anything finite.
@@ -261,7 +261,7 @@ class Layer:
         padded = triton.next_power_of_2(length)
         rows = max(ROWS, padded)
         pooled = blending is not None
-        out = x.new_zeros(second, channels, dtype=torch.float32) if pooled else torch.empty_like(x)
+        out = x.new_zeros(second, channels, dtype=torch.float32) if pooled else x
         nothing = self.norm
         _layer_kernel[(triton.cdiv(count, rows // padded),)](
             x, nothing if encoding is None else encoding, mask, self.matrices, self.norm,
