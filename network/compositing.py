@@ -11,7 +11,8 @@ def hit_probabilities(density: torch.Tensor) -> torch.Tensor:
     alpha = 1 - exp(-relu(density)); transmittance is the product of (1 - alpha + 1e-10) before the sample.
     """
     alpha = 1 - torch.exp(-torch.relu(density))
-    passing = torch.cumprod(1 - alpha + 1e-10, -1)
+    # The product as a sum of logarithms: the gradient of `cumprod` makes the host wait for the device.
+    passing = torch.exp(torch.cumsum(torch.log(1 - alpha + 1e-10), -1))
     reaching = torch.cat([torch.ones_like(passing[..., :1]), passing[..., :-1]], -1)
     return alpha * reaching
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 
 from dataset.views import Cameras, Views
-from network import plain
+from network import plain, rewritten
 from network.geometry import pixel_grid
 from network.renderer import Passes, Renderer
 from network.rendering import Encoding, Rays, RenderedView, camera_rays
@@ -22,8 +24,8 @@ except ImportError:  # no Triton here
     kernels = None
 
 DEFAULTS = {
-    # plain: as the papers have it; exact: the same up to rounding; fast: products in bfloat16, on a GPU (elsewhere it
-    # is exact); auto: the fastest
+    # plain: as the papers have it; exact: the same up to rounding; fast: by kernels with products in bfloat16, on a GPU
+    # (elsewhere it is exact); auto: exact
     "renderer": Setting("auto", str, choices=("auto", "plain", "exact", "fast")),
     "ray_batch_num": Setting(None, int, minimum=1),  # rays rendered at once; None: by the memory that is free
 }
@@ -41,17 +43,17 @@ class ViewRenderer:
         self.network = network.eval()
         self.device = next(network.parameters()).device
         on_gpu = self.device.type == "cuda"
-        self.name = renderer if renderer != "auto" else "fast" if on_gpu else "exact"
+        self.name = "exact" if renderer == "auto" else renderer
         self.rays_at_once = rays_at_once
         self.bf16 = self.name == "fast" and on_gpu and torch.cuda.get_device_capability(self.device) >= (8, 0)
         self.dtype = torch.bfloat16 if self.bf16 else torch.float32
-        torch.backends.cudnn.allow_tf32 = self.bf16  # for the encoders bfloat16 would be too coarse
         self._encode = Captured(network.encode) if on_gpu and self.name != "plain" else network.encode
 
     @torch.no_grad()
     def encode(self, references: Views) -> Encoding:
         """Everything that depends on the references alone."""
-        encoding = self._encode(references)
+        with tf32_convolutions(self.bf16):  # for the encoders bfloat16 would be too coarse
+            encoding = self._encode(references)
         return replace(encoding, features=encoding.features.to(self.dtype))
 
     @torch.no_grad()
@@ -88,9 +90,10 @@ class ViewRenderer:
             samples = max(samples, network.fine_agg_net.agg_impl.geometry_encoding.shape[0])
         if self.name == "plain":
             return Passes(plain.render_pass, network.coarse_stage, network.fine_stage)
-        if kernels is not None and self.device.type == "cuda" and kernels.supports(encoding, samples):
+        # In float32 the kernels equal the plain pass in Triton's interpreter, but not yet on a GPU.
+        if kernels is not None and self.bf16 and kernels.supports(encoding, samples):
             return self._kernel_passes
-        return Passes(network.render_pass, network.coarse_stage, network.fine_stage)
+        return Passes(rewritten.render_pass, network.coarse_stage, network.fine_stage)
 
     @functools.cached_property
     def _kernel_passes(self) -> Passes:
@@ -109,6 +112,17 @@ class ViewRenderer:
         free, _ = torch.cuda.mem_get_info(self.device)
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         samples = max(self.network.depth_samples, self.network.fine_samples)
-        in_view = 32 * self.dtype.itemsize + 8 if kernels is not None and self.name != "plain" else 4000
+        in_view = 32 * self.dtype.itemsize + 8 if kernels is not None and self.bf16 else 4000
         of_ray = samples * (views * in_view + 300)
         return max(FEWEST_RAYS, int(min(BATCH_BYTES, free * MEMORY_SHARE) / of_ray))
+
+
+@contextlib.contextmanager
+def tf32_convolutions(allowed: bool) -> Iterator[None]:
+    """Whether cuDNN may round what it multiplies to ten bits, in here."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

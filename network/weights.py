@@ -5,6 +5,7 @@ from __future__ import annotations
 import _codecs
 import json
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,8 @@ def read_pickle(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if start != b"PK" and not start.startswith(b"\x80"):
         raise UserError(f"{path}: not a checkpoint")
+    if start == b"PK" and _is_damaged(path):
+        raise UserError(f"{path}: not a checkpoint, or cut short, or some of its bytes have changed")
     try:
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -107,6 +110,15 @@ def read_pickle(path: Path) -> Any:
         raise UserError(f"{path}: holds code or objects besides tensors and numbers; it was not loaded") from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError):
         raise UserError(f"{path}: not a checkpoint, or cut short") from None
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether a zip file, as torch writes, differs from its checksums, which torch does not look at."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError):
+        return True
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -1,0 +1,146 @@
+"""What a training survives: kills at any moment, damaged checkpoints, unreadable images, dying workers."""
+
+import itertools
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from dataset.loading import MOST_DEATHS, load
+from dataset.views import Batch, Cameras, Views
+from network.weights import load_checkpoint
+from train.trainer import Trainer
+from utils.errors import UserError
+
+KILLS = 20
+
+
+def _train_and_be_killed(cfg, seed):
+    """Starts the training again and again, and kills it at a random moment until it was killed KILLS times."""
+    from torch.utils.tensorboard import SummaryWriter  # noqa: F401 (once for all that are forked from here)
+
+    moments, kills = random.Random(seed), 0
+    while kills <= KILLS:
+        process = os.fork()
+        if process == 0:
+            Trainer(cfg).run()
+            os._exit(0)
+        if kills == KILLS:  # the last one may end
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+        time.sleep(moments.uniform(0.1, 0.7))
+        os.kill(process, signal.SIGKILL)
+        if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0:
+            os._exit(4)  # it had ended before: too few kills
+        kills += 1
+
+
+def test_a_run_that_is_killed_twenty_times_ends_like_one_that_is_not(config):
+    changes = {"total_step": 150, "save_interval": 1, "val_interval": 70, "keep_checkpoints": 2}
+    killed = config(name="killed", **changes)
+    process = multiprocessing.get_context("spawn").Process(target=_train_and_be_killed, args=(killed, 0))
+    process.start()
+    process.join(280)
+    assert process.exitcode == 0
+    whole = Trainer(config(name="whole", **changes))
+    whole.run()
+    latest = Trainer(killed).checkpoints.newest()
+    expected = load_checkpoint(whole.checkpoints.latest)
+    assert latest.step == 150 and latest.best == expected.best
+    assert all(torch.equal(value, expected.network[name]) for name, value in latest.network.items())
+    assert len(whole.checkpoints.earlier()) == 2
+    leftovers = [path for path in whole.folder.parent.glob("killed/.*.tmp")]
+    assert len(leftovers) <= KILLS  # at most what was being written in the moment of a kill
+
+
+def test_a_damaged_latest_checkpoint_falls_back_to_the_one_before(config, capsys):
+    Trainer(config(total_step=4, save_interval=2)).run()
+    trainer = Trainer(config(total_step=5, save_interval=1))
+    latest = trainer.checkpoints.latest
+    assert [path.name for path in trainer.checkpoints.earlier()] == ["model_00000002.pth"]
+    latest.write_bytes(latest.read_bytes()[:-5000])
+    trainer.run()
+    assert (
+        "model.pth: not a checkpoint, or cut short, or some of its bytes have changed; goes back to model_00000002.pth"
+        in capsys.readouterr().err
+    )
+    assert load_checkpoint(latest).step == 5
+    for path in (latest, *trainer.checkpoints.earlier()):
+        path.write_bytes(b"PK nothing")
+    with pytest.raises(UserError, match="no earlier one can be read either"):
+        Trainer(config(total_step=6)).run()
+
+
+def test_bytes_that_flip_in_a_checkpoint_are_noticed(config):
+    Trainer(config(total_step=2, save_interval=1)).run()
+    trainer = Trainer(config(total_step=3))
+    latest = trainer.checkpoints.latest
+    content = bytearray(latest.read_bytes())
+    content[len(content) // 2] ^= 255
+    latest.write_bytes(bytes(content))
+    assert trainer.checkpoints.newest().step == 1
+
+
+def damaged(config, rooms, tmp_path, frames, **changes):
+    """A config of rooms of which some colour images are cut short after the scenes were opened."""
+    shutil.copytree(rooms, tmp_path / "data")
+    trainer = Trainer(config(data_root=str(tmp_path / "data"), **changes))
+    for name in ("train_000", "train_001"):
+        for path in itertools.islice(sorted((tmp_path / "data/scannet" / name / "color").iterdir()), frames):
+            path.write_bytes(path.read_bytes()[:100])
+    return trainer
+
+
+def test_images_that_turn_unreadable_are_skipped_and_counted(config, rooms, tmp_path, capsys):
+    trainer = damaged(config, rooms, tmp_path, frames=4, total_step=12)
+    trainer.run()
+    assert load_checkpoint(trainer.checkpoints.latest).step == 12 and trainer.unreadable > 0
+    assert "the image is truncated" in (said := capsys.readouterr().err) and "another sample takes its place" in said
+
+
+def test_too_many_unreadable_images_stop_a_run(config, rooms, tmp_path):
+    trainer = damaged(config, rooms, tmp_path, frames=4, total_step=40, most_unreadable=2)
+    with pytest.raises(UserError, match="3 samples could not be read, more than most_unreadable allows"):
+        trainer.run()
+
+
+def test_nothing_readable_stops_a_run_at_once(config, rooms, tmp_path):
+    trainer = damaged(config, rooms, tmp_path, frames=1000, total_step=40)
+    with pytest.raises(UserError, match="truncated.*and 9 other samples in a row could not be read either"):
+        trainer.run()
+
+
+class Deadly(Dataset):
+    """Item 5 kills the process that reads it, `deaths` times."""
+
+    def __init__(self, folder, deaths):
+        self.folder, self.deaths = folder, deaths
+
+    def __getitem__(self, index):
+        if index == 5 and len(list(self.folder.iterdir())) < self.deaths:
+            (self.folder / str(time.time_ns())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        views = Views(Cameras(torch.eye(3, 4)[None], torch.eye(3)[None], torch.ones(1, 2), (4, 4)))
+        return Batch(views, views, None, "scene", str(index))
+
+
+@pytest.mark.parametrize(("deaths", "survives"), [(1, True), (1000, False)])
+def test_workers_that_die(tmp_path, deaths, survives):
+    read = []
+
+    def run():
+        for batch in load(Deadly(tmp_path, deaths), range(12), 2, "cpu"):
+            read.append(int(batch.frame))
+
+    if survives:
+        run()
+        assert read == list(range(12))
+    else:
+        with pytest.raises(UserError, match="worker processes keep dying.*worker_num"):
+            run()
+        assert read == list(range(len(read))) and len(read) <= 5 and len(list(tmp_path.iterdir())) > MOST_DEATHS

@@ -1,0 +1,83 @@
+"""Two processes train together (gloo, on the CPU) as one would that averages their gradients."""
+
+import json
+import os
+import subprocess
+import sys
+
+import torch
+import yaml
+
+from network.view_renderer import ViewRenderer
+from network.weights import load_checkpoint
+from train.evaluator import Evaluation, evaluate
+from train.run import build_network
+from train.scores import summarise
+from train.step import TrainingStep
+from train.trainer import Trainer
+from utils.config import plain
+
+
+def torchrun(config_path, *overrides, timeout=150):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
+    command += ["run_training.py", "--cfg", str(config_path), *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+
+
+def written(cfg, path):
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(plain(cfg)))))
+    return path
+
+
+def test_two_processes_equal_one_that_averages_their_gradients(config, tmp_path):
+    # not Adam, which makes steps of gradients that are only rounding
+    plain_steps = {"optimizer_type": "sgd", "lr_cfg": {"lr_init": 1e-2}}
+    cfg = config(name="two", total_step=3, val_interval=3, save_interval=3, **plain_steps)
+    result = torchrun(written(cfg, tmp_path / "two.yaml"))
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.count("trained 3 steps") == 1  # one of them speaks
+    trainer = Trainer(config(name="one"))
+    network = build_network(cfg, torch.device("cpu")).train()
+    step = TrainingStep(network, cfg, torch.device("cpu"))
+    for number in range(3):
+        gradients = []
+        for sample in (2 * number, 2 * number + 1):
+            batch = trainer.training_set[sample].to("cpu")
+            generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + sample)
+            draws = network.draw(batch.pixels.shape[:2].numel(), generator)
+            step._differentiate(batch.references, batch.query, batch.pixels, draws)
+            gradients.append(step.gradients.clone())
+        step.gradients.copy_(sum(gradients) / 2)
+        step._update()
+    two = load_checkpoint(tmp_path / "model" / "two" / "model.pth")
+    assert (two.step, two.samples) == (3, 6)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(two.network[name], value, atol=1e-5, rtol=1e-4)
+
+    # its checkpoint goes on in one process, with the samples that come next
+    alone = Trainer(config(name="two", total_step=4, **plain_steps))
+    alone.run()
+    assert (alone.step, alone.samples) == (4, 7)
+
+
+def test_shares_of_an_evaluation_merge_into_the_whole(config, rooms):
+    trainer = Trainer(config(val_set_list=["scannet/val_000/black_64", "scannet/test_000/black_64"]))
+    renderer = ViewRenderer(trainer.network, "exact")
+    whole = evaluate(renderer, trainer.test_sets, "cpu", 0)
+    parts = [evaluate(renderer, trainer.test_sets, "cpu", 0, share=(i, 2)) for i in range(2)]
+    merged = Evaluation.merge(parts)
+    assert (merged.pixels, merged.ignored) == (whole.pixels, whole.ignored)
+    for method, scores in whole.scores.items():
+        assert merged.scores[method].keys() == scores.keys()
+        for scene, score in scores.items():
+            assert merged.scores[method][scene].psnr == score.psnr
+        assert summarise(merged.scores[method]) == summarise(scores)
+
+
+def test_all_processes_stop_when_one_fails(config, tmp_path):
+    cfg = config(name="failing", total_step=2000, train_log_step=1, lr_cfg={"lr_init": 1e30})
+    result = torchrun(written(cfg, tmp_path / "failing.yaml"))
+    assert result.returncode != 0
+    assert "the loss is" in result.stderr
