@@ -6,6 +6,7 @@ import os
 import pickle
 import resource
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -230,6 +231,7 @@ def test_scenes_of_other_classes_are_refused(config, replica_rooms):
 def test_variants_of_the_network_train(config, replica_rooms):
     variants = [
         {"fine_depth_use_all": True},
+        {"train_dataset_cfg": {"train_ray_num": 16, "min_wn": 3, "max_wn": 4, "queries_per_step": 3}},
         {"use_hierarchical_sampling": False},
         {"render_label": False, "loss": ["render"]},
         {
@@ -248,3 +250,28 @@ def test_variants_of_the_network_train(config, replica_rooms):
         trainer = Trainer(config(name=f"variant{number}", total_step=1, **changes))
         trainer.run()
         assert trainer.checkpoints.latest.is_file()
+
+
+def test_several_query_views_share_their_references(config):
+    data = {"train_ray_num": 16, "min_wn": 3, "max_wn": 4, "queries_per_step": 3}
+    trainer = Trainer(config(train_dataset_cfg=data))
+    trainer._start_or_resume()
+    batch = trainer.training_set[0].to("cpu")
+    assert len(batch.query) == 3 and len(batch.references) == 3 and batch.pixels.shape == (3, 16, 2)
+    poses = torch.cat([batch.query.cameras.poses, batch.references.cameras.poses]).flatten(1)
+    assert len(poses.unique(dim=0)) == 6  # no query is its own reference
+    draws = trainer.network.draw(48, torch.Generator().manual_seed(0))
+    together = trainer.network(batch.references, batch.query.cameras, batch.pixels, draws).fine.color
+    for i in range(3):
+        camera = batch.query.cameras
+        alone = replace(
+            camera, poses=camera.poses[i : i + 1], Ks=camera.Ks[i : i + 1], depth_range=camera.depth_range[i : i + 1]
+        )
+        part = slice(16 * i, 16 * (i + 1))
+        color = trainer.network(batch.references, alone, batch.pixels[i : i + 1], draws[part]).fine.color
+        torch.testing.assert_close(together[part], color, atol=1e-4, rtol=1e-3)
+
+
+def test_precision_that_the_device_lacks_is_refused(config):
+    with pytest.raises(UserError, match="bf16 needs a GPU"):
+        Trainer(config(precision="bf16"))._start_or_resume()

@@ -270,7 +270,9 @@ def test_learned_depth_trains_by_the_sensor_or_by_reprojection_and_tests_without
 def test_scenes_without_labels_train_colour_alone(config, rooms, tmp_path):
     shutil.copytree(rooms / "scannet", tmp_path / "data" / "scannet", ignore=shutil.ignore_patterns("label-filt"))
     trainer = Trainer(config(data_root=str(tmp_path / "data"), total_step=2, val_interval=2))
+    before = trainer.network.agg_net.agg_impl.semantic_fc2_new.weight.clone()
     trainer.run()
+    assert torch.equal(before, trainer.network.agg_net.agg_impl.semantic_fc2_new.weight)  # not even by weight decay
     assert load_checkpoint(trainer.checkpoints.latest).step == 2
     assert set(trainer._train_step(trainer.training_set[0].to("cpu")).losses) == {"color_coarse", "color_fine"}
 
