@@ -59,14 +59,14 @@ def test_a_run_that_is_killed_twenty_times_ends_like_one_that_is_not(config):
 
 
 def test_a_damaged_latest_checkpoint_falls_back_to_the_one_before(config, capsys):
-    Trainer(config(total_step=4, save_interval=2)).run()
+    Trainer(config(total_step=4, save_interval=1)).run()
     trainer = Trainer(config(total_step=5, save_interval=1))
     latest = trainer.checkpoints.latest
-    assert [path.name for path in trainer.checkpoints.earlier()] == ["model_00000002.pth"]
+    assert [path.name for path in trainer.checkpoints.earlier()] == ["model_00000003.pth"]
     latest.write_bytes(latest.read_bytes()[:-5000])
     trainer.run()
     assert (
-        "model.pth: not a checkpoint, or cut short, or some of its bytes have changed; goes back to model_00000002.pth"
+        "model.pth: not a checkpoint, or cut short, or some of its bytes have changed; goes back to model_00000003.pth"
         in capsys.readouterr().err
     )
     assert load_checkpoint(latest).step == 5
