@@ -49,6 +49,21 @@ def peak_gib(device: torch.device) -> float:
     return peak
 
 
+def profile(run, count: int, path: Path, title: str, device: torch.device) -> None:
+    """Appends to a file where the time of `count` calls of `run(i)` goes, kernel by kernel."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    activities += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
+    with torch.profiler.profile(activities=activities) as recorded:
+        for i in range(count):
+            run(i)
+        synchronize(device)
+    order = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    table = recorded.key_averages().table(sort_by=order, row_limit=45, max_name_column_width=90)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(f"# {title}\n{table}\n")
+
+
 def provenance(device: torch.device) -> str:
     """Device, commit, versions and date, as one line."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

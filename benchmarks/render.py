@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import make_room, median_milliseconds, peak_gib, provenance
+from benchmarks.common import make_room, median_milliseconds, peak_gib, profile, provenance
 from dataset.render_dataset import Needs, open_scene, read_references
 from dataset.view_selection import test_references
 from dataset.views import Batch
@@ -72,7 +72,7 @@ def measure(args, device: torch.device, width: int, mode: str, views: int, sampl
     frames, warm_up = (min(args.frames, PLAIN_FRAMES), 1) if mode == "plain" else (args.frames, 5)
     milliseconds = median_milliseconds(run, frames, device, warm_up)
     if args.profile and mode != "plain" and (width, views, samples) == (320, 8, 64):
-        profile(run, args.profile, mode, device)
+        profile(run, 1, args.profile, f"{mode}: one frame", device)
     height = batches[0].query.cameras.size[0]
     return f"| {width}x{height} | {mode} | {views} | {samples} | {milliseconds:.1f} | {peak_gib(device):.2f} |"
 
@@ -87,20 +87,6 @@ def make_batches(data: Path, width: int, views: int) -> list[Batch]:
         references = read_references(scene, [pool[i] for i in chosen], pool, Needs(depth=True))
         batches.append(Batch(references, scene.views([frame]), None, scene.name, frame))
     return batches
-
-
-def profile(run, path: Path, mode: str, device: torch.device) -> None:
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    activities += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
-    with torch.profiler.profile(activities=activities) as recorded:
-        run(0)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    order = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    table = recorded.key_averages().table(sort_by=order, row_limit=30, max_name_column_width=70)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(f"# {mode}: one frame\n{table}\n")
 
 
 if __name__ == "__main__":

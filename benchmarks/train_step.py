@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import NAME, make_room, median_milliseconds, peak_gib, provenance, synchronize
+from benchmarks.common import NAME, make_room, median_milliseconds, peak_gib, profile, provenance, synchronize
 from dataset.render_dataset import Needs, TrainingSet
 from network import plain
 from train.run import build_network, choose_device
 from train.settings import SCHEMA
-from train.step import TrainingStep, choose_precision
+from train.step import TrainingStep
 from utils.config import check_config
+from utils.devices import has_bf16
 from utils.files import write_text
 
 BATCHES = 4
@@ -37,8 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     make_room(args.data)
     device = choose_device(check_config({}, SCHEMA))
-    has_bf16 = choose_precision("auto", device) == "bf16"
-    modes = [mode for mode in args.modes if mode != "fast" or has_bf16]
+    modes = [mode for mode in args.modes if mode != "fast" or has_bf16(device)]
     lines = ["| rays | mode | ms a step | rays/s | memory, GiB | first step, s |", "|---|---|---|---|---|---|"]
     for rays in args.rays:
         for mode in modes:
@@ -80,25 +80,11 @@ def measure(args, device: torch.device, rays: int, mode: str) -> str:
 
     milliseconds = median_milliseconds(run, args.steps, device)
     if args.profile:
-        profile(run, args.profile, f"{rays} rays, {mode}", device)
+        profile(run, 3, args.profile, f"{rays} rays, {mode}: three steps", device)
     return (
         f"| {rays} | {mode} | {milliseconds:.1f} | {rays / milliseconds * 1000:,.0f} | {peak_gib(device):.2f} | "
         f"{first:.1f} |"
     )
-
-
-def profile(run, path: Path, title: str, device: torch.device) -> None:
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    activities += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
-    with torch.profiler.profile(activities=activities) as recorded:
-        for i in range(3):
-            run(i)
-        synchronize(device)
-    order = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    table = recorded.key_averages().table(sort_by=order, row_limit=45, max_name_column_width=90)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(f"# {title}: three steps\n{table}\n")
 
 
 if __name__ == "__main__":

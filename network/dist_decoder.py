@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from network.sampling import interval_halves
+
 MIN_VAR = 0.05
 
 
@@ -52,10 +54,8 @@ def visibility_and_hit(
     inverse_depth: (V, R, S), normalised in that view; intervals: (R, S), of the query (see `sampling`).
     The distribution's fields are (V, R, S, ...).
     """
-    half = intervals / 2
-    low = inverse_depth - torch.cat([half[:, :1], half[:, :-1]], -1)
-    high = inverse_depth + half
-    low_cdf, high_cdf = (_cdf(distribution, x) for x in (low, high))
+    before, after = interval_halves(intervals)
+    low_cdf, high_cdf = (_cdf(distribution, x) for x in (inverse_depth - before, inverse_depth + after))
     weights = torch.cat([distribution.weight, 1 - distribution.weight], -1)
     return (weights * (1 - low_cdf)).sum(-1), (weights * (high_cdf - low_cdf)).sum(-1)
 

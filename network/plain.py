@@ -15,13 +15,11 @@ def render_pass(
     stage: Stage, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool = False
 ) -> Rendering:
     """Renders R rays from their samples at `depths` (R, S), metres."""
-    points = (rays.centres[:, None] + depths[..., None] * rays.directions[:, None]).reshape(-1, 3)
+    points = rays.points(depths)
     cameras, size = encoding.cameras, encoding.cameras.size
 
     projection = project(points, cameras)
-    seen = projection.valid
-    if encoding.mask is not None:  # what a mask hides is not seen
-        seen = seen & (read_map(encoding.mask, projection.pixels, size, align_corners=True)[..., 0] > 0.99)
+    seen = encoding.seen(projection)
     mask = seen[..., None]
     color = read_map(encoding.images, projection.pixels, size, align_corners=True) * mask
     maps = encoding.features.permute(0, 3, 1, 2)

@@ -9,7 +9,7 @@ import torch
 from dataset.views import Cameras, Tensors
 from network.aggregate_net import AggregateNet
 from network.dist_decoder import DistDecoder
-from network.geometry import pixel_rays
+from network.geometry import Projection, pixel_rays, read_map
 
 FEATURES = 32  # channels of image features and of ray features
 
@@ -29,6 +29,13 @@ class Encoding(Tensors):
     mask: torch.Tensor | None = None
     depth: torch.Tensor | None = None
 
+    def seen(self, projection: Projection) -> torch.Tensor:
+        """Which of N projections count, (V, N) bool: what a mask hides is not seen."""
+        if self.mask is None:
+            return projection.valid
+        shown = read_map(self.mask, projection.pixels, self.cameras.size, align_corners=True)[..., 0]
+        return projection.valid & (shown > 0.99)
+
 
 @dataclass(frozen=True)
 class Rays(Tensors):
@@ -40,6 +47,10 @@ class Rays(Tensors):
 
     def __len__(self) -> int:
         return len(self.directions)
+
+    def points(self, depths: torch.Tensor) -> torch.Tensor:
+        """The points at depths (R, S): (R * S, 3)."""
+        return (self.centres[:, None] + depths[..., None] * self.directions[:, None]).reshape(-1, 3)
 
     def __getitem__(self, which: slice) -> Rays:
         return Rays(*[getattr(self, field.name)[which] for field in fields(self)])

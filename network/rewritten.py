@@ -4,7 +4,7 @@ What is exact about it:
 - the first layer of `base_fc` sees statistics over the views, the same for all views: once per sample, not per view;
 - `prob_embed` ends linear and is only read by first layers: folded into them;
 - both feature maps are read at the same places: one gather of rows, channels last;
-- the four decoders of a ray distribution are one network with block-diagonal layers;
+- the four decoders of a ray distribution share one product for their first layers and one for their last;
 - the class layer is linear: applied to the ray's weighted sum, after the sums over views and samples.
 
 Tensors of views and samples are rows (V * N, C), views outermost, N = R * S. Geometry, softmax, sums and products
@@ -22,19 +22,17 @@ from network.attention import HEAD_WIDTH, HEADS, SelfAttention
 from network.compositing import composite, hit_probabilities
 from network.cranet import INVALID_LOGIT, CRANet, weighted_mean_and_variance
 from network.dist_decoder import MIN_VAR, DistDecoder
-from network.geometry import directions_to_cameras, project, read_map, to_inverse_depth
+from network.geometry import directions_to_cameras, project, to_inverse_depth
 from network.rendering import FEATURES, Encoding, Rays, Rendering, Stage
-from network.sampling import inverse_depth_intervals
+from network.sampling import interval_halves, inverse_depth_intervals
 
 try:
     from network.kernels import attention as kernels
 except ImportError:  # no Triton here
     kernels = None
 
-STATISTICS = (
-    140  # of base_fc's inputs are the same for all views, the next 35 are the view's own, the last 32 prob_embed's
-)
-OWN = 35
+# base_fc's inputs: what is the same for all views, then the view's own, then prob_embed's
+STATISTICS, OWN = 140, 35
 MOST_SEQUENCES = 32768  # in one call of torch's attention
 
 
@@ -106,11 +104,9 @@ class _Sight(NamedTuple):
 def _look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> _Sight:
     cameras, size = encoding.cameras, encoding.cameras.size
     with torch.autocast(depths.device.type, enabled=False):
-        points = (rays.centres[:, None] + depths[..., None] * rays.directions[:, None]).reshape(-1, 3)
+        points = rays.points(depths)
         projection = project(points, cameras)
-        valid = projection.valid
-        if encoding.mask is not None:
-            valid = valid & (read_map(encoding.mask, projection.pixels, size, align_corners=True)[..., 0] > 0.99)
+        valid = encoding.seen(projection)
         mask = valid[..., None].to(points.dtype)
         to_view = directions_to_cameras(points, cameras)
         to_query = -rays.directions / rays.directions.norm(dim=-1, keepdim=True)
@@ -166,10 +162,9 @@ def bilinear_corners(
 def _embed(stage: Stage, ray_features: torch.Tensor, sight: _Sight, depths: torch.Tensor, rays: Rays) -> torch.Tensor:
     """What the layers behind `prob_embed` take of it: neuray_fc's 8 and base_fc's 64 channels, (V, N, 72)."""
     intervals = inverse_depth_intervals(depths, rays.depth_range)
-    half = intervals / 2
-    before = torch.cat([half[:, :1], half[:, :-1]], -1).flatten()
+    before, after = (half.flatten() for half in interval_halves(intervals))
     inverse_depth = to_inverse_depth(sight.depth, sight.depth_range)
-    low, high = mixture_cdf(stage.dist_decoder, ray_features, inverse_depth - before, inverse_depth + half.flatten())
+    low, high = mixture_cdf(stage.dist_decoder, ray_features, inverse_depth - before, inverse_depth + after)
     mask = sight.mask[..., 0]
     probabilities = torch.stack([2 * ((high - low) * mask - 0.5), 2 * ((1 - low) * mask - 0.5)], -1)
     first, _, last = stage.agg_net.prob_embed

@@ -24,6 +24,12 @@ def inverse_depth_intervals(depths: torch.Tensor, depth_range: torch.Tensor) -> 
     return torch.cat([inverse[:, 1:] - inverse[:, :-1], torch.full_like(inverse[:, :1], LAST_INTERVAL)], -1)
 
 
+def interval_halves(intervals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far each sample reaches back and forth, (R, S) each: half its intervals (R, S); the first as far back as forth."""
+    half = intervals / 2
+    return torch.cat([half[:, :1], half[:, :-1]], -1), half
+
+
 def importance_depths(
     depths: torch.Tensor,
     hit_probability: torch.Tensor,

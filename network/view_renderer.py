@@ -16,6 +16,7 @@ from network.renderer import Passes, Renderer
 from network.rendering import Encoding, Rays, RenderedView, camera_rays
 from utils.capture import Captured
 from utils.config import Setting
+from utils.devices import has_bf16
 from utils.errors import UserError
 
 try:
@@ -45,7 +46,7 @@ class ViewRenderer:
         on_gpu = self.device.type == "cuda"
         self.name = "exact" if renderer == "auto" else renderer
         self.rays_at_once = rays_at_once
-        self.bf16 = self.name == "fast" and on_gpu and torch.cuda.get_device_capability(self.device) >= (8, 0)
+        self.bf16 = self.name == "fast" and has_bf16(self.device)
         self.dtype = torch.bfloat16 if self.bf16 else torch.float32
         self._encode = Captured(network.encode) if on_gpu and self.name != "plain" else network.encode
 
@@ -85,15 +86,17 @@ class ViewRenderer:
 
     def _passes(self, encoding: Encoding) -> Passes:
         network = self.network
-        samples = max(network.depth_samples, network.agg_net.agg_impl.geometry_encoding.shape[0])
-        if network.fine_stage is not None:
-            samples = max(samples, network.fine_agg_net.agg_impl.geometry_encoding.shape[0])
         if self.name == "plain":
             return Passes(plain.render_pass, network.coarse_stage, network.fine_stage)
         # In float32 the kernels equal the plain pass in Triton's interpreter, but not yet on a GPU.
-        if kernels is not None and self.bf16 and kernels.supports(encoding, samples):
+        if kernels is not None and self.bf16 and kernels.supports(encoding, self._samples()):
             return self._kernel_passes
         return Passes(rewritten.render_pass, network.coarse_stage, network.fine_stage)
+
+    def _samples(self) -> int:
+        """Of a ray, in the pass that has more."""
+        stages = [stage for stage in (self.network.coarse_stage, self.network.fine_stage) if stage is not None]
+        return max(len(stage.agg_net.agg_impl.geometry_encoding) for stage in stages)
 
     @functools.cached_property
     def _kernel_passes(self) -> Passes:
@@ -111,9 +114,8 @@ class ViewRenderer:
             return 2048  # what its caches like
         free, _ = torch.cuda.mem_get_info(self.device)
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        samples = max(self.network.depth_samples, self.network.fine_samples)
         in_view = 32 * self.dtype.itemsize + 8 if kernels is not None and self.bf16 else 4000
-        of_ray = samples * (views * in_view + 300)
+        of_ray = self._samples() * (views * in_view + 300)
         return max(FEWEST_RAYS, int(min(BATCH_BYTES, free * MEMORY_SHARE) / of_ray))
 
 

@@ -18,6 +18,7 @@ from train.processes import Processes
 from train.schedule import NEW_LAYERS, build_optimizer, learning_rate, set_learning_rate
 from utils.capture import Captured
 from utils.config import Setting
+from utils.devices import has_bf16
 from utils.errors import UserError
 
 LOSSES = ("render", "semantic")
@@ -177,8 +178,7 @@ def share_gradients(parameters: list[nn.Parameter]) -> torch.Tensor:
 
 def choose_precision(name: str, device: torch.device) -> str:
     """fp32 or bf16. Raises UserError for bf16 where the device has none."""
-    has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    if name == "bf16" and not has_bf16:
+    if name == "bf16" and not has_bf16(device):
         raise UserError(
             "`precision`: bf16 needs a GPU that computes with it (NVIDIA's from 2020 on); fp32 always works"
         )

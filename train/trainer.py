@@ -26,7 +26,7 @@ from train.run import build_network, choose_device, class_colors, require_classe
 from train.schedule import load_optimizer
 from train.scores import summarise
 from train.step import StepLog, TrainingStep
-from utils.config import Setting, plain
+from utils.config import Setting
 from utils.errors import UserError
 from utils.files import find_file
 from utils.logging import say, warn
@@ -298,9 +298,7 @@ class Trainer:
             self.checkpoints.save(self._content())
 
     def _content(self) -> dict:
-        return checkpoint_content(
-            self.network, self.train.optimizer, self.step, self.samples, self.best, plain(self.cfg)
-        )
+        return checkpoint_content(self.network, self.train.optimizer, self.step, self.samples, self.best, self.cfg)
 
     def _listen_to_signals(self) -> None:
         """SIGINT and SIGTERM finish the step and save; a second one ends at once.

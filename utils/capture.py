@@ -70,18 +70,22 @@ def _tensors(value) -> list[torch.Tensor]:
     """All tensors in nested tuples and dataclasses, in order."""
     if isinstance(value, torch.Tensor):
         return [value]
-    if is_dataclass(value):
-        value = tuple(getattr(value, field.name) for field in fields(value))
-    return [tensor for part in value for tensor in _tensors(part)] if isinstance(value, tuple) else []
+    return [tensor for part in _parts(value) or () for tensor in _tensors(part)]
 
 
 def _signature(value):
     """What a recording depends on: shapes, types, and everything that is no tensor."""
     if isinstance(value, torch.Tensor):
         return value.shape, value.dtype
+    parts = _parts(value)
+    return value if parts is None else tuple(_signature(part) for part in parts)
+
+
+def _parts(value) -> tuple | None:
+    """What a tuple or dataclass holds; None of anything else."""
     if is_dataclass(value):
-        value = tuple(getattr(value, field.name) for field in fields(value))
-    return tuple(_signature(part) for part in value) if isinstance(value, tuple) else value
+        return tuple(getattr(value, field.name) for field in fields(value))
+    return value if isinstance(value, tuple) else None
 
 
 def _copies(value):

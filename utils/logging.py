@@ -16,10 +16,6 @@ def mute() -> None:
     _muted = True
 
 
-def muted() -> bool:
-    return _muted
-
-
 def say(text: str = "") -> None:
     """A line on standard output that does not tear a progress bar."""
     if not _muted:

@@ -74,7 +74,7 @@ def _weights(q, k, head, group, there, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _load(qkv, mask, at, first, second, there, masks, other, M: tl.constexpr):
+def _load(qkv, mask, at, first, second, there, masks, other):
     column = tl.arange(0, 16)
     here = qkv + at[:, None] * 48 + column[None, :]
     q = tl.load(here, there[:, None], 0.0).to(tl.float32)
@@ -90,7 +90,7 @@ def _forward_kernel(
     ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     group, _, at, first, second, there = _rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
-    q, k, v, _ = _load(qkv, mask, at, first, second, there, masks, other, M)
+    q, k, v, _ = _load(qkv, mask, at, first, second, there, masks, other)
     result = tl.zeros([M, 16], tl.float32)
     for head in tl.static_range(4):
         weights, mine = _weights(q, k, head, group, there, PRECISION)
@@ -105,7 +105,7 @@ def _backward_kernel(
     ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     group, _, at, first, second, there = _rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
-    q, k, v, counts = _load(qkv, mask, at, first, second, there, masks, other, M)
+    q, k, v, counts = _load(qkv, mask, at, first, second, there, masks, other)
     column = tl.arange(0, 16)
     g = tl.load(grad + at[:, None] * 16 + column[None, :], there[:, None], 0.0).to(tl.float32)
     grad_q = tl.zeros([M, 16], tl.float32)

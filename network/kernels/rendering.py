@@ -13,7 +13,7 @@ from network.compositing import hit_probabilities
 from network.kernels.attention import LONGEST, Layer
 from network.kernels.views import ViewsOutput, Weights, _views_kernel, pack
 from network.rendering import Encoding, Rays, Rendering, Stage
-from network.sampling import inverse_depth_intervals
+from network.sampling import interval_halves, inverse_depth_intervals
 
 # By the type of the products: rows of samples and views in a program, its warps, and registers of a thread at most.
 LAUNCH = {torch.bfloat16: (32, 2, None), torch.float32: (64, 4, None)}
@@ -84,8 +84,7 @@ def look_and_fuse(
     padded = triton.next_power_of_2(count)
     rows, warps, registers = LAUNCH[encoding.features.dtype]
     per_program = rows // padded
-    half = inverse_depth_intervals(depths, rays.depth_range) / 2
-    before = torch.cat([half[:, :1], half[:, :-1]], -1)
+    before, after = interval_halves(inverse_depth_intervals(depths, rays.depth_range))
     device, kind = depths.device, encoding.features.dtype
     output = ViewsOutput(
         torch.empty(samples, 16, device=device),
@@ -102,7 +101,7 @@ def look_and_fuse(
     unused = output.geometry
     grid = (triton.cdiv(samples, per_program),)
     _views_kernel[grid](
-        rays.centres.contiguous(), rays.directions.contiguous(), depths.contiguous(), before, half,
+        rays.centres.contiguous(), rays.directions.contiguous(), depths.contiguous(), before, after,
         _projections(cameras), cameras.centres().contiguous(), cameras.depth_range.contiguous(),
         encoding.images, encoding.features, unused if encoding.mask is None else encoding.mask,
         weights.matrices, weights.vectors, weights.scalars,
