@@ -13,6 +13,7 @@ along the ray are float32 under autocast too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -40,8 +41,27 @@ def render_pass(
     stage: Stage, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool = False
 ) -> Rendering:
     """Like `plain.render_pass`, which it equals."""
+    return shade(stage, look(encoding, rays, depths), rays, depths, density_only)
+
+
+def fused_pass() -> Callable[..., Rendering]:
+    """`render_pass` with its kernels fused.
+
+    In two parts: one compiler's kernel would not keep which views see a sample but find it again, with other rounding,
+    for their number as for themselves. At the border of an image the two differ once in thirty million times, and what
+    one view sees is then divided by no view.
+    """
+    fused_look, fused_shade = torch.compile(look, dynamic=False), torch.compile(shade, dynamic=False)
+
+    def render_pass(stage, encoding, rays, depths, density_only=False):
+        return fused_shade(stage, fused_look(encoding, rays, depths), rays, depths, density_only)
+
+    return render_pass
+
+
+def shade(stage: Stage, sight: Sight, rays: Rays, depths: torch.Tensor, density_only: bool) -> Rendering:
+    """Renders rays from what the views see of their samples."""
     impl = stage.agg_net.agg_impl
-    sight = _look(encoding, rays, depths)
     image_features, ray_features = sight.features.split(FEATURES, -1)
     embedding = _embed(stage, ray_features, sight, depths, rays)
     latent = _fuse_views(impl, sight, image_features, embedding)
@@ -87,21 +107,31 @@ def wide(x: torch.Tensor) -> torch.Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-class _Sight(NamedTuple):
-    """What V views see of N samples: valid (V, N) bool, mask (V, N, 1) of 0 and 1, uniform (V, N, 1): weights of the
-    views that see a sample; color (V, N, 3), features (V, N, 64), depth in that view (V, N), direction (V, N, 4)."""
+class Sight(NamedTuple):
+    """What V views see of N samples: valid (V, N) bool; color (V, N, 3), features (V, N, 64), depth in that view (V, N),
+    direction (V, N, 4); depth_range (V, 2)."""
 
     valid: torch.Tensor
-    mask: torch.Tensor
-    uniform: torch.Tensor
     color: torch.Tensor
     features: torch.Tensor
     depth: torch.Tensor
     direction: torch.Tensor
     depth_range: torch.Tensor
 
+    @property
+    def mask(self) -> torch.Tensor:
+        """`valid` as 0 and 1, (V, N, 1)."""
+        return self.valid[..., None].to(self.color.dtype)
 
-def _look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> _Sight:
+    @property
+    def uniform(self) -> torch.Tensor:
+        """The same weight for all views that see a sample, (V, N, 1)."""
+        mask = self.mask
+        return mask / (mask.sum(0) + 1e-8)
+
+
+def look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sight:
+    """Where samples at depths (R, S) fall in the views, and what is there; N = R * S."""
     cameras, size = encoding.cameras, encoding.cameras.size
     with torch.autocast(depths.device.type, enabled=False):
         points = rays.points(depths)
@@ -114,8 +144,7 @@ def _look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> _Sight:
         direction = torch.cat([to_view - to_query, (to_view * to_query).sum(-1, keepdim=True)], -1)
         color = read_rows(encoding.images.permute(0, 2, 3, 1), projection.pixels, mask, size, align_corners=True)
         features = read_rows(encoding.features, projection.pixels, mask, size, align_corners=False)
-    uniform = mask / (mask.sum(0) + 1e-8)
-    return _Sight(valid, mask, uniform, color, features, projection.depth, direction, cameras.depth_range)
+    return Sight(valid, color, features, projection.depth, direction, cameras.depth_range)
 
 
 def read_rows(
@@ -159,7 +188,7 @@ def bilinear_corners(
     return index, torch.stack(weights, -1)
 
 
-def _embed(stage: Stage, ray_features: torch.Tensor, sight: _Sight, depths: torch.Tensor, rays: Rays) -> torch.Tensor:
+def _embed(stage: Stage, ray_features: torch.Tensor, sight: Sight, depths: torch.Tensor, rays: Rays) -> torch.Tensor:
     """What the layers behind `prob_embed` take of it: neuray_fc's 8 and base_fc's 64 channels, (V, N, 72)."""
     intervals = inverse_depth_intervals(depths, rays.depth_range)
     before, after = (half.flatten() for half in interval_halves(intervals))
@@ -205,7 +234,7 @@ def mixture_cdf(decoder: DistDecoder, ray_features: torch.Tensor, *positions: to
     return [cdf(position) for position in positions]
 
 
-def _fuse_views(impl: CRANet, sight: _Sight, image_features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+def _fuse_views(impl: CRANet, sight: Sight, image_features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
     """Per view, what it sees there next to what all see: (V, N, 32)."""
     for_trust, for_base = embedding.split([8, 64], -1)
     x = joined(sight.color.to(image_features.dtype), image_features)
@@ -223,7 +252,7 @@ def _fuse_views(impl: CRANet, sight: _Sight, image_features: torch.Tensor, embed
     return F.elu(last(F.elu(linear(x, of_view) + for_base + shared)))
 
 
-def _refine_visibility(impl: CRANet, latent: torch.Tensor, sight: _Sight) -> tuple[torch.Tensor, torch.Tensor]:
+def _refine_visibility(impl: CRANet, latent: torch.Tensor, sight: Sight) -> tuple[torch.Tensor, torch.Tensor]:
     """The latent again, with how visible the sample is in each view: (V, N, 32) and (V, N, 1)."""
     first, _, last, _ = impl.vis_fc
     values = F.elu(linear(F.elu(first(latent * sight.uniform)), last.weight, last.bias))
@@ -234,7 +263,7 @@ def _refine_visibility(impl: CRANet, latent: torch.Tensor, sight: _Sight) -> tup
     return refined, torch.sigmoid(values[..., :1]) * sight.mask
 
 
-def _ray_geometry(impl: CRANet, refined, visibility, sight: _Sight, rays_and_samples: torch.Size) -> torch.Tensor:
+def _ray_geometry(impl: CRANet, refined, visibility, sight: Sight, rays_and_samples: torch.Size) -> torch.Tensor:
     """Geometry of each sample after attention along its ray: (R, S, 16)."""
     weights = visibility / (visibility.sum(0) + 1e-8)
     mean, variance = weighted_mean_and_variance(refined, weights)
@@ -245,7 +274,7 @@ def _ray_geometry(impl: CRANet, refined, visibility, sight: _Sight, rays_and_sam
     return attend(impl.ray_attention, geometry + impl.geometry_encoding.to(geometry.dtype), several, along=True)
 
 
-def _blending_weights(impl: CRANet, refined, visibility, sight: _Sight) -> torch.Tensor:
+def _blending_weights(impl: CRANet, refined, visibility, sight: Sight) -> torch.Tensor:
     """Softmax over the views, zero where a view does not see the sample: (V, N, 1)."""
     x = joined(refined, visibility.to(refined.dtype), sight.direction.to(refined.dtype))
     first, _, second, _, last = impl.rgb_fc
@@ -254,7 +283,7 @@ def _blending_weights(impl: CRANet, refined, visibility, sight: _Sight) -> torch
     return torch.softmax(scores.masked_fill(~sight.valid[..., None], INVALID_LOGIT), 0)
 
 
-def _logits(impl: CRANet, latent, geometry, hidden, blending, sight: _Sight, hit_probability) -> torch.Tensor:
+def _logits(impl: CRANet, latent, geometry, hidden, blending, sight: Sight, hit_probability) -> torch.Tensor:
     """Class logits of each ray: (R, K+1)."""
     semantic = latent
     if impl.sem_rtrans_new is not None:
@@ -268,14 +297,14 @@ def _logits(impl: CRANet, latent, geometry, hidden, blending, sight: _Sight, hit
     return wide(F.linear(composite(hit_probability, of_sample), head.weight)) + total * head.bias
 
 
-def _attend_along_rays(impl: CRANet, semantic: torch.Tensor, sight: _Sight, rays_and_samples) -> torch.Tensor:
+def _attend_along_rays(impl: CRANet, semantic: torch.Tensor, sight: Sight, rays_and_samples) -> torch.Tensor:
     """Intra-view radial attention over S; a sample that at most one view sees attends uniformly."""
     x = semantic.unflatten(1, rays_and_samples) + impl.semantic_encoding.to(semantic.dtype)
     several = (sight.mask.sum(0) > 1).view(rays_and_samples)
     return attend(impl.sem_rtrans_new, x.flatten(0, 1), several, along=True).view(semantic.shape)
 
 
-def _attend_across_views(impl: CRANet, semantic: torch.Tensor, sight: _Sight, _rays_and_samples) -> torch.Tensor:
+def _attend_across_views(impl: CRANet, semantic: torch.Tensor, sight: Sight, _rays_and_samples) -> torch.Tensor:
     """Cross-view sparse attention over V; a view that does not see the sample attends uniformly."""
     return attend(impl.point_attention_new, semantic, sight.mask[..., 0], along=False)
 

@@ -145,8 +145,8 @@ def test_autocast_leaves_positions_alone(config):
         expected = network.encode(references)
         with torch.autocast("cpu", torch.bfloat16):
             encoding = network.encode(references)
-            sight = rewritten._look(expected, rays, uniform_depths(rays.depth_range, 16))
-        plain_sight = rewritten._look(expected, rays, uniform_depths(rays.depth_range, 16))
+            sight = rewritten.look(expected, rays, uniform_depths(rays.depth_range, 16))
+        plain_sight = rewritten.look(expected, rays, uniform_depths(rays.depth_range, 16))
     assert encoding.features.dtype == torch.bfloat16
     assert torch.equal(sight.depth, plain_sight.depth) and torch.equal(sight.color, plain_sight.color)
 
@@ -200,3 +200,21 @@ def test_attention_is_an_operation_with_a_gradient():
     qkv = torch.randn(8, 64, 48, device="cuda", requires_grad=True)
     mask = torch.ones(8, 64, device="cuda")
     torch.library.opcheck(attention.attention, (qkv, mask, True))
+
+
+@pytest.mark.gpu
+def test_rays_along_a_border_in_the_fused_pass(config):
+    """Rounding decides whether a view sees their samples; whatever it decides must hold everywhere."""
+    network, references, _ = scene(config, (2, 64, 1, {}, False))
+    border = torch.rand(2, 512, 2) * torch.tensor([SIZE[1], SIZE[0]]).float()
+    border[0, :, 0] = -0.5
+    border[1, :, 1] = SIZE[0] - 0.5
+    network, references, border = network.cuda(), references.to("cuda"), border.cuda()
+    rays = camera_rays(references.cameras, border)
+    with torch.no_grad():
+        encoding = network.encode(references)
+        depths = uniform_depths(rays.depth_range, 64)
+        plainly = rewritten.render_pass(network.coarse_stage, encoding, rays, depths)
+        fused = rewritten.fused_pass()(network.coarse_stage, encoding, rays, depths)
+    for name, value in results(fused).items():
+        assert value.isfinite().all() and value.abs().max() < 10 * results(plainly)[name].abs().max(), name

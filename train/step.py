@@ -125,7 +125,7 @@ class TrainingStep:
         """Fewer and larger kernels, on a GPU replayed as one recording."""
         torch._dynamo.config.cache_size_limit = MOST_SHAPES
         # The passes alone: they take most of a step, and the encoders would double the time to compile.
-        self.network.render_pass = torch.compile(rewritten.render_pass, dynamic=False)
+        self.network.render_pass = rewritten.fused_pass()
         if self.device.type == "cuda":
             self._differentiate, self._update = Captured(self._differentiate), Captured(self._update)
 

@@ -1,6 +1,6 @@
 """What V views make of each sample, in one kernel: project, read, all networks of a view, statistics, blending.
 
-Twin: `network.rewritten`, from `_look` to `_blending_weights`. A program takes M samples with all their views as
+Twin: `network.rewritten`, from `look` to `_blending_weights`. A program takes M samples with all their views as
 M * VIEWS rows (VIEWS is V rounded up to a power of 2); only what attention needs leaves it.
 """
 
