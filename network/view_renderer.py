@@ -16,7 +16,7 @@ from network.renderer import Passes, Renderer
 from network.rendering import Encoding, Rays, RenderedView, camera_rays
 from utils.capture import Captured
 from utils.config import Setting
-from utils.devices import has_bf16
+from utils.devices import runs_triton
 from utils.errors import UserError
 
 try:
@@ -25,8 +25,8 @@ except ImportError:  # no Triton here
     kernels = None
 
 DEFAULTS = {
-    # plain: as the papers have it; exact: the same up to rounding; fast: by kernels with products in bfloat16, on a GPU
-    # (elsewhere it is exact); auto: exact
+    # plain: as the papers have it; exact: the same up to rounding; fast: products in bfloat16, where a GPU has it
+    # (elsewhere it is exact); auto: fast
     "renderer": Setting("auto", str, choices=("auto", "plain", "exact", "fast")),
     "ray_batch_num": Setting(None, int, minimum=1),  # rays rendered at once; None: by the memory that is free
 }
@@ -44,9 +44,10 @@ class ViewRenderer:
         self.network = network.eval()
         self.device = next(network.parameters()).device
         on_gpu = self.device.type == "cuda"
-        self.name = "exact" if renderer == "auto" else renderer
+        self.name = "fast" if renderer == "auto" else renderer
+        self.has_kernels = kernels is not None and runs_triton(self.device)
         self.rays_at_once = rays_at_once
-        self.bf16 = self.name == "fast" and has_bf16(self.device)
+        self.bf16 = self.name == "fast" and self.has_kernels
         self.dtype = torch.bfloat16 if self.bf16 else torch.float32
         self._encode = Captured(network.encode) if on_gpu and self.name != "plain" else network.encode
 
@@ -62,7 +63,7 @@ class ViewRenderer:
         """The whole image of one camera. Raises UserError if the device's memory is too small for anything."""
         rays = camera_rays(camera, pixel_grid(*camera.size, device=encoding.images.device)[None])
         passes = self._passes(encoding)
-        count, start, parts = self._rays_at_once(len(encoding.cameras)), 0, []
+        count, start, parts = self._rays_at_once(encoding, passes), 0, []
         while start < len(rays):
             try:
                 part = self._render_rays(encoding, rays[start : start + count], passes)
@@ -85,13 +86,11 @@ class ViewRenderer:
         return RenderedView(final.color, final.logits, final.depth, final.scored)
 
     def _passes(self, encoding: Encoding) -> Passes:
-        network = self.network
-        if self.name == "plain":
-            return Passes(plain.render_pass, network.coarse_stage, network.fine_stage)
-        # In float32 the kernels equal the plain pass in Triton's interpreter, but not yet on a GPU.
-        if kernels is not None and self.bf16 and kernels.supports(encoding, self._samples()):
+        plainly = self.name == "plain" or (self.device.type == "cuda" and not self.has_kernels)
+        if not plainly and self.has_kernels and kernels.supports(encoding, self._samples()):
             return self._kernel_passes
-        return Passes(rewritten.render_pass, network.coarse_stage, network.fine_stage)
+        render_pass = plain.render_pass if plainly else rewritten.render_pass
+        return Passes(render_pass, self.network.coarse_stage, self.network.fine_stage)
 
     def _samples(self) -> int:
         """Of a ray, in the pass that has more."""
@@ -106,7 +105,7 @@ class ViewRenderer:
         ]
         return Passes(kernels.render_pass, *stages)
 
-    def _rays_at_once(self, views: int) -> int:
+    def _rays_at_once(self, encoding: Encoding, passes: Passes) -> int:
         """As many as fit into the memory that is free: what a sample takes in a view, and by itself."""
         if self.rays_at_once is not None:
             return self.rays_at_once
@@ -114,8 +113,9 @@ class ViewRenderer:
             return 2048  # what its caches like
         free, _ = torch.cuda.mem_get_info(self.device)
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        in_view = 32 * self.dtype.itemsize + 8 if kernels is not None and self.bf16 else 4000
-        of_ray = self._samples() * (views * in_view + 300)
+        in_kernels = kernels is not None and passes.render is kernels.render_pass
+        in_view = 32 * self.dtype.itemsize + 8 if in_kernels else 4000
+        of_ray = self._samples() * (len(encoding.cameras) * in_view + 300)
         return max(FEWEST_RAYS, int(min(BATCH_BYTES, free * MEMORY_SHARE) / of_ray))
 
 

@@ -18,7 +18,7 @@ from train.processes import Processes
 from train.schedule import NEW_LAYERS, build_optimizer, learning_rate, set_learning_rate
 from utils.capture import Captured
 from utils.config import Setting
-from utils.devices import has_bf16
+from utils.devices import has_bf16, runs_triton
 from utils.errors import UserError
 
 LOSSES = ("render", "semantic")
@@ -31,10 +31,8 @@ DEFAULTS = {
     "depth_loss_scale": Setting(1.0, float, minimum=0),  # where the front end predicts depth and is trained
     "use_ray_mask": True,  # only rays that enough views see have a colour loss
     "max_grad_norm": Setting(None, float, minimum=0),
-    # bf16 and compile are fast (27 ms a step instead of 100 on an H200) but not trusted yet: a long run ended in a
-    # loss that is no number, for a reason not found. So auto is fp32, and compile is off, until it is.
-    "precision": Setting("auto", str, choices=("auto", "fp32", "bf16")),
-    "compile": False,  # fuse the step's kernels, and record it
+    "precision": Setting("auto", str, choices=("auto", "fp32", "bf16")),  # auto: bf16 where the GPU has it
+    "compile": Setting(None, bool),  # fuse the step's kernels, and record it; None: on a GPU that can
 }
 
 
@@ -116,10 +114,11 @@ class TrainingStep:
         self.bf16 = choose_precision(cfg.precision, device) == "bf16"
         if not self.bf16:  # cuDNN's convolutions would round to 10 bits
             torch.backends.cudnn.allow_tf32 = False
-        if cfg.compile:
+        capable = runs_triton(device)
+        if device.type == "cuda" and not capable:
+            network.render_pass = plain.render_pass  # the rewritten one needs kernels there
+        elif capable if cfg.compile is None else cfg.compile:
             self._fuse()
-        elif device.type == "cuda":
-            network.render_pass = plain.render_pass  # see DEFAULTS: what is rewritten waits for a check there
 
     def _fuse(self) -> None:
         """Fewer and larger kernels, on a GPU replayed as one recording."""
@@ -182,4 +181,6 @@ def choose_precision(name: str, device: torch.device) -> str:
         raise UserError(
             "`precision`: bf16 needs a GPU that computes with it (NVIDIA's from 2020 on); fp32 always works"
         )
-    return "fp32" if name == "auto" else name
+    if name == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    return name

@@ -16,7 +16,7 @@ from network.rendering import Encoding, Rays, Rendering, Stage
 from network.sampling import interval_halves, inverse_depth_intervals
 
 # By the type of the products: rows of samples and views in a program, its warps, and registers of a thread at most.
-LAUNCH = {torch.bfloat16: (32, 2, None), torch.float32: (64, 4, None)}
+LAUNCH = {torch.bfloat16: (64, 4, 168), torch.float32: (64, 4, None)}
 MOST_VIEWS = 16
 NEGLIGIBLE = 1e-6  # a sample that is hit less often than this needs no classes
 

@@ -62,8 +62,9 @@ def _product(x, matrices, LAYER: tl.constexpr, N: tl.constexpr, total):
     else:
         high = x.to(tl.float16)
         low = (x - high.to(tl.float32)).to(tl.float16)
-        product = tl.dot(high, tl.load(at + LAYERS * SLOT), total)
-        product = tl.dot(low, matrix, product)
+        # The small ones first. (Also, the other way round ptxas 12.8 spoils an address, and the kernel ends.)
+        product = tl.dot(low, matrix, total)
+        product = tl.dot(high, tl.load(at + LAYERS * SLOT), product)
         product = tl.dot(high, matrix, product)
     return product
 
