@@ -64,11 +64,12 @@ class Needs:
 def open_scene(
     name: str, data_root: str | Path, cache: Cache | None = None, depth_range: tuple[float, float] | None = None
 ) -> Scene:
-    """Opens the scene that a database name stands for. Raises UserError if it cannot be used.
+    """Opens the scene that a database name, or a folder with a transforms.json, stands for. Raises UserError if it
+    cannot be used.
 
     depth_range: near and far in metres instead of the scene's own.
     """
-    parsed = SceneName.parse(name)
+    parsed = SceneName.of_folder(name) or SceneName.parse(name)
     if parsed.kind not in SCENE_KINDS:
         raise UserError(f"'{name}': unknown database type '{parsed.kind}'; there are {', '.join(SCENE_KINDS)}")
     source = SCENE_KINDS[parsed.kind](parsed, Path(data_root))

@@ -19,6 +19,8 @@ from utils.errors import UserError
 from utils.files import read_color, read_map
 
 NO_DEPTH_READING = 65535  # what some sensors write instead of 0
+CAPTURE_FILE = "transforms.json"  # what makes a folder a capture of its own
+FOLDER_WIDTH = 320  # of the images of a capture named by its folder alone
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,26 @@ class SceneName:
         background, _, width = parts[-1].rpartition("_")
         if len(parts) < 3 or not background or not width.isdigit() or not all(parts) or ".." in parts:
             raise UserError(
-                f"'{text}' is not a database name such as scannet/scene0376_02/black_320 (type/scene/black_width)"
+                f"'{text}' is not a database name such as scannet/scene0376_02/black_320 (type/scene/black_width), "
+                "nor a folder with a transforms.json"
             )
         if not 16 <= int(width) <= 16384:
             raise UserError(f"'{text}': an image width of {width} is out of range (16 to 16384)")
         return cls(text.strip(), parts[0], "/".join(parts[1:-1]), int(width))
+
+    @classmethod
+    def of_folder(cls, text: str) -> SceneName | None:
+        """The name of the capture in a folder with a transforms.json, given as `FOLDER` or `FOLDER/black_WIDTH`; None
+        if there is none."""
+        head, _, tail = text.strip().rstrip("/").rpartition("/")
+        background, _, width = tail.rpartition("_")
+        if not (background and width.isdigit() and Path(head, CAPTURE_FILE).is_file()):
+            head, background, width = text.strip(), "black", str(FOLDER_WIDTH)
+        if not Path(head, CAPTURE_FILE).is_file():
+            return None
+        folder = Path(head).resolve()
+        name = cls.parse(f"transforms/{folder.name}/{background}_{width}")
+        return cls(name.text, name.kind, str(folder), name.width)
 
 
 @dataclass(frozen=True)

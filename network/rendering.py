@@ -95,15 +95,23 @@ class Rendering(Tensors):
     depths: torch.Tensor
     scored: torch.Tensor
 
+    @property
+    def deviation(self) -> torch.Tensor:
+        """How far the hits of each ray are spread about its depth, (R,) metres; what hits nothing counts as at 0."""
+        nothing = (1 - self.hit_probability.sum(-1)).clamp_min(0) * self.depth.square()
+        spread = (self.hit_probability * (self.depths - self.depth[:, None]).square()).sum(-1)
+        return (spread + nothing).sqrt()
+
 
 @dataclass(frozen=True)
 class RenderedView(Tensors):
-    """A whole view, R = height * width rays row by row: color (R, 3), logits (R, K+1) or None, depth (R,) metres, and
-    `scored` (R,) bool: enough references show it."""
+    """A whole view, R = height * width rays row by row: color (R, 3), logits (R, K+1) or None, depth (R,) and how sure it
+    is (its deviation), metres, and `scored` (R,) bool: enough references show it."""
 
     color: torch.Tensor
     logits: torch.Tensor | None
     depth: torch.Tensor
+    deviation: torch.Tensor
     scored: torch.Tensor
 
     @classmethod

@@ -83,7 +83,7 @@ class ViewRenderer:
     def _render_rays(self, encoding: Encoding, rays: Rays, passes: Passes) -> RenderedView:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             final = self.network.render_rays(encoding, rays, passes=passes, final_only=True).final
-        return RenderedView(final.color, final.logits, final.depth, final.scored)
+        return RenderedView(final.color, final.logits, final.depth, final.deviation, final.scored)
 
     def _passes(self, encoding: Encoding) -> Passes:
         plainly = self.name == "plain" or (self.device.type == "cuda" and not self.has_kernels)

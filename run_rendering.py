@@ -1,0 +1,7 @@
+"""Shows: python run_rendering.py video|viewer|pointcloud|mesh --cfg CFG --model-path MODEL --scene SCENE [key=value …]"""
+
+from utils.cli import run_command
+from viewing.commands import rendering
+
+if __name__ == "__main__":
+    run_command(rendering)

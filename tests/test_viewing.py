@@ -1,0 +1,371 @@
+"""Videos, geometry and their command, on tiny rooms. What is shown comes from random weights, or from the truth."""
+
+import itertools
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dataset.render_dataset import Needs, open_scene
+from network.rendering import RenderedView
+from network.view_renderer import ViewRenderer
+from train.run import build_network
+from utils.colors import distinct_colors
+from utils.errors import UserError
+from viewing import commands, fusion, paths, shades, video
+from viewing.fusion import Depictions, drop_disputed, extract_mesh, merge_points
+from viewing.geometry import compare, measured
+from viewing.ply import Geometry, write_ply
+from viewing.references import FADE, References, mixes, one
+from viewing.session import Classes, Session, blend
+
+CPU = torch.device("cpu")
+ROOM = "scannet/test_000/black_64"
+
+
+@pytest.fixture
+def scene(rooms):
+    return open_scene(ROOM, rooms)
+
+
+def session_of(config, scene, **changes):
+    network = build_network(config(**changes), CPU)
+    classes = Classes((*scene.labels.names, "invalid"), scene.labels.colors)
+    return Session(ViewRenderer(network), scene, Needs(depth=True), 3, classes)
+
+
+def test_paths_stay_inside_the_capture_and_are_smooth(scene):
+    centres = scene.camera_to_world[:, :3, 3]
+    for kind in paths.KINDS:
+        path = paths.make_path(kind, scene, 60).camera_to_world
+        rotations = path[:, :3, :3]
+        np.testing.assert_allclose(rotations @ rotations.transpose(0, 2, 1), np.tile(np.eye(3), (60, 1, 1)), atol=1e-6)
+        assert np.linalg.det(rotations).min() > 0.99
+        assert (path[:, :3, 3] > centres.min(0) - 0.5).all() and (path[:, :3, 3] < centres.max(0) + 0.5).all()
+        steps = np.linalg.norm(np.diff(path[:, :3, 3], axis=0), axis=1)
+        assert steps.max() < 0.5, kind
+        upright = rotations[:, :, 1] @ paths.up_of(scene.camera_to_world)
+        assert (upright < 0).all()
+
+
+def test_a_path_through_the_test_frames_meets_them(scene):
+    rows = [scene.frame_ids.index(frame) for frame in scene.split().tests]
+    path = paths.smooth_path(scene.camera_to_world[rows], 1000)
+    for pose in scene.camera_to_world[rows]:
+        assert np.abs(path - pose).max((1, 2)).min() < 0.02
+
+
+def camera(**changes):
+    return {"camera_to_world": np.diag([1.0, -1, -1, 1]).ravel().tolist(), "fov": 60, **changes}
+
+
+def test_a_path_of_nerfstudio(tmp_path, scene):
+    file = tmp_path / "path.json"
+    moved = np.diag([1.0, -1, -1, 1])
+    moved[:3, 3] = 1, 2, 3
+    file.write_text(json.dumps({"camera_path": [camera(), camera(camera_to_world=moved.ravel().tolist())]}))
+    path = paths.make_path(str(file), scene, 99)
+    assert len(path) == 2
+    np.testing.assert_allclose(path.camera_to_world[0], np.eye(4), atol=1e-9)
+    cameras = paths.path_cameras(path, scene, None)
+    np.testing.assert_allclose(cameras.centres()[1], [1, 2, 3], atol=1e-5)
+    assert 2 * np.degrees(np.arctan(scene.size[0] / 2 / float(cameras.Ks[0, 1, 1]))) == pytest.approx(60, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "no list `camera_path`"),
+        ('{"camera_path": []}', "no list `camera_path`"),
+        (json.dumps({"camera_path": [{"fov": 50}]}), "camera 0 should have 16 numbers"),
+        (json.dumps({"camera_path": [camera(), camera(camera_to_world=[1.0] * 16)]}), "camera 1 is no rotation"),
+        (json.dumps({"camera_path": [camera(fov=200)]}), "fov of camera 0 is 200"),
+        (json.dumps({"camera_path": ["x"]}), "camera 0 should have"),
+    ],
+)
+def test_a_broken_path_is_named(tmp_path, content, message):
+    file = tmp_path / "path.json"
+    file.write_text(content)
+    with pytest.raises(UserError, match=message):
+        paths.read_path(file)
+
+
+def test_references_look_where_the_camera_does(scene):
+    references = References(scene, 3)
+    assert len(references.pool) >= 3
+    camera = scene.cameras([scene.frame_ids[7]])
+    chosen = references.choose(camera)
+    overlap = dict(zip(references.pool, references.overlap(camera).tolist(), strict=True))
+    assert min(overlap[frame] for frame in chosen) > 0.2
+    assert references.choose(camera, current=chosen) == chosen
+    # the same ones, turned about on the spot, show nothing of it
+    turned = references.cameras.poses.clone()
+    rows = [references.pool.index(frame) for frame in chosen]
+    turned[rows] = torch.diag(torch.tensor([-1.0, 1, -1])) @ turned[rows]
+    references.cameras = replace(references.cameras, poses=turned)
+    assert not set(references.choose(camera)) & set(chosen)
+
+
+def test_the_choice_of_references_passes_smoothly(config, scene):
+    """A picture changes no more from frame to frame than a fraction of what an exchange at once would change it."""
+    session = session_of(config, scene)
+    references = References(scene, 3)
+    path = paths.CameraPath(paths.smooth_path(scene.camera_to_world[8:30], 6 * FADE + 1))
+    cameras = paths.path_cameras(path, scene, 32)
+    mixed = mixes(references, cameras)
+    assert len({frames for mix in mixed for _, frames in mix}) > 1
+    for mix in mixed:
+        assert sum(weight for weight, _ in mix) == pytest.approx(1)
+    abrupt = [[(1.0, max(mix)[1])] for mix in mixed]
+
+    def largest_jump(choices):
+        """Of the picture of one and the same camera, when only the references change."""
+        camera = one(cameras, len(cameras) // 2)
+        colors = [session.render(camera, mix).color for mix in choices]
+        return max((b - a).abs().mean().item() for a, b in itertools.pairwise(colors))
+
+    assert largest_jump(mixed) < 0.3 * largest_jump(abrupt)
+
+
+def test_views_are_blended_by_probability():
+    def view(color, logits):
+        ones = torch.ones(1)
+        return RenderedView(torch.full((1, 3), color), torch.tensor([logits]), ones, ones, torch.tensor([color > 0.5]))
+
+    mixed = blend([(0.25, view(0.0, [0.0, 0.0])), (0.75, view(1.0, [100.0, 0.0]))])
+    torch.testing.assert_close(mixed.color, torch.full((1, 3), 0.75))
+    torch.testing.assert_close(mixed.logits.exp(), torch.tensor([[0.875, 0.125]]))
+    assert mixed.scored.item()
+
+
+def truth(scene, frames) -> Depictions:
+    """What a perfect network would have rendered."""
+    views = scene.views(frames, depth=True, labels=True).to(CPU)
+    classes = torch.nn.functional.one_hot(views.labels, 21)[..., :20].byte() * 255
+    color = (views.images.permute(0, 2, 3, 1) * 255).byte()
+    return Depictions(views.cameras, views.depth[:, 0].numpy(), color.numpy(), classes.numpy())
+
+
+@pytest.mark.parametrize("fuse", [merge_points, extract_mesh])
+def test_geometry_from_the_truth_is_the_truth(config, scene, fuse):
+    frames = scene.frame_ids[:16]
+    views = truth(scene, frames)
+    drop_disputed(views, CPU)
+    geometry = fuse(views, voxel=0.04, device=CPU)
+    score = compare(geometry, *measured(session_of(config, scene), frames, 0.04), session_of(config, scene))
+    assert score["accuracy_cm"] < 2.5 and score["f_score"] > 0.9 and score["miou"] > 0.7, score
+    positions, classes = measured(session_of(config, scene), frames, 0.04)
+    shifted = compare(geometry, positions + 0.2, classes, session_of(config, scene))
+    assert shifted["accuracy_cm"] > 5 and shifted["f_score"] < 0.8
+
+
+def test_a_mesh_is_whole_across_blocks_and_faces_the_cameras(scene, monkeypatch):
+    views = truth(scene, scene.frame_ids[:8])
+    monkeypatch.setattr(fusion, "BLOCK", 64)
+    large = extract_mesh(views, 0.06, CPU)
+    monkeypatch.setattr(fusion, "BLOCK", 16)
+    small = extract_mesh(views, 0.06, CPU)
+    assert len(large) == len(small) and len(large.faces) == len(small.faces)
+    corners = large.positions[large.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    to_cameras = views.cameras.centres().mean(0).numpy() - corners.mean(1)
+    assert ((normals * to_cameras).sum(1) > 0).mean() > 0.9
+
+
+def test_what_one_view_alone_claims_is_dropped(scene):
+    views = truth(scene, scene.frame_ids[:6])
+    honest = (views.depth > 0).sum(axis=(1, 2))
+    views.depth[2] *= 0.5
+    drop_disputed(views, CPU)
+    kept = (views.depth > 0).sum(axis=(1, 2)) / honest
+    assert kept[2] < 0.3 and np.delete(kept, 2).min() > 0.6
+
+
+def test_a_ply_file_says_what_it_holds(tmp_path):
+    classes = Classes(("wall", "shower curtain", "invalid"), distinct_colors(3))
+    geometry = Geometry(
+        np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0.5]]), np.array([[1, 2, 3]] * 3, np.uint8), np.array([0, 1, 1]),
+        np.array([0.5, 0.25, 1.0]), np.array([[0, 1, 2]]),
+    )  # fmt: skip
+    write_ply(tmp_path / "mesh.ply", geometry, classes, {"scene": "a"})
+    header, body = (tmp_path / "mesh.ply").read_bytes().split(b"end_header\n")
+    assert b"comment class 1 shower curtain " in header and b"element vertex 3\n" in header
+    kinds = [("p", "<f4", 3), ("c", "u1", 3), ("class", "u1"), ("probability", "<f4")]
+    vertices = np.frombuffer(body[: 3 * 20], kinds)
+    np.testing.assert_allclose(vertices["p"], geometry.positions)
+    assert vertices["class"].tolist() == [0, 1, 1] and vertices["probability"].tolist() == [0.5, 0.25, 1]
+    assert np.frombuffer(body[60:], [("n", "u1"), ("i", "<i4", 3)]).tolist()[0][1].tolist() == [0, 1, 2]
+    beside = json.loads((tmp_path / "mesh.json").read_text())
+    assert beside["classes"][1]["name"] == "shower curtain" and beside["scene"] == "a"
+
+
+def snapshot(seen=True):
+    probabilities = np.zeros((2, 2, 3), np.float32)
+    probabilities[..., 0] = 1
+    probabilities[0, 1] = [0.2, 0.5, 0.3]
+    color = np.full((2, 2, 3), 100, np.uint8)
+    return shades.Snapshot(color, probabilities, np.full((2, 2), 2.0), np.full((2, 2), seen))
+
+
+def test_ways_to_look():
+    classes = Classes(("wall", "floor", "invalid"), np.array([[255, 0, 0], [0, 255, 0], [9, 9, 9]], np.uint8))
+    view = snapshot()
+    assert shades.paint(view, "classes", classes)[0].tolist() == [[255, 0, 0], [0, 255, 0]]
+    hidden = shades.paint(view, "classes", classes, hidden=frozenset([1]))
+    assert hidden[0, 1].tolist() == [shades.GREY] * 3 and hidden[0, 0].tolist() == [255, 0, 0]
+    assert shades.paint(view, "overlay", classes, opacity=0.5)[0, 0].tolist() == [178, 50, 50]
+    assert shades.paint(view, "overlay", classes, 0.5, frozenset([0]))[0, 0].tolist() == [100, 100, 100]
+    doubt = shades.entropy(view)
+    assert doubt[0, 0] < 0.01 and 0.9 < doubt[0, 1] < 1
+    for mode in shades.modes(classes):
+        assert shades.paint(view, mode, classes).shape == (2, 2, 3)
+    assert "**floor** 50%" in shades.describe(view, 0.9, 0.1, classes) and "2.00 m" in shades.describe(view, 0, 0, None)
+    assert "no reference" in shades.describe(snapshot(seen=False), 0, 0, classes)
+
+
+@pytest.fixture
+def command(rooms, tmp_path, config, monkeypatch):
+    """Runs run_rendering.py's `main` on a model of random weights."""
+    cfg = config()
+    torch.save({"network_state_dict": build_network(cfg, CPU).state_dict()}, tmp_path / "model.pth")
+
+    def run(mode, *arguments, scene=ROOM, overrides=()):
+        common = [
+            f"data_root={rooms}", "cache=false", f"output_root={tmp_path}", "device=cpu", "depth_sample_num=8",
+            "fine_depth_sample_num=8", "train_dataset_cfg.min_wn=3", "train_dataset_cfg.max_wn=4", "ray_mask_point_num=2",
+            *overrides,
+        ]  # fmt: skip
+        cfg = ["--cfg", "configs/cra/test_cra_synthetic.yaml", "--model-path", str(tmp_path / "model.pth")]
+        monkeypatch.setattr(sys, "argv", ["run_rendering.py", mode, *cfg, "--scene", str(scene), *arguments, *common])
+        commands.rendering()
+        return tmp_path / "test_cra_synthetic" / "renderings" / ROOM.replace("/", "_")
+
+    return run
+
+
+def test_a_video_and_going_on_with_it(command, monkeypatch, capsys):
+    options = ["--seconds", "1", "--fps", "3", "--width", "32"]
+    folder = command("video", *options)
+    data = (folder / "interp.mp4").read_bytes()
+    assert data[4:8] == b"ftyp"
+    frames = sorted((folder / "interp" / "color").glob("*.png"))
+    assert len(frames) == 3
+    frames[1].unlink()
+    rendered, render = [], Session.render
+    monkeypatch.setattr(Session, "render", lambda self, camera, mix: rendered.append(1) or render(self, camera, mix))
+    command("video", *options)
+    assert len(rendered) == 1, "only the missing frame is rendered again"
+    command("video", *options, overrides=["renderer=plain"])
+    assert len(rendered) == 4, "other settings start anew"
+    command("video", *options, "--path", "orbit", "--out", str(folder / "orbit.webp"))
+    assert (folder / "orbit.webp").read_bytes()[:4] == b"RIFF"
+
+
+def test_a_path_away_from_everything(command, tmp_path, capsys):
+    far = np.diag([1.0, -1, -1, 1])
+    far[:3, 3] = 500, 0, 0
+    file = tmp_path / "far.json"
+    file.write_text(json.dumps({"camera_path": [camera(camera_to_world=far.ravel().tolist())]}))
+    with pytest.raises(UserError, match="no reference shows anything"):
+        command("video", "--path", str(file))
+
+
+def test_a_path_that_leaves_the_capture_is_rendered_and_told(command, scene, tmp_path, capsys):
+    pose = scene.camera_to_world[2] @ np.diag([1.0, -1, -1, 1])
+    away = pose.copy()
+    away[:3, :3] = away[:3, :3] @ np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]])
+    away[:3, 3] += 30
+    file = tmp_path / "out.json"
+    entries = [camera(camera_to_world=p.ravel().tolist()) for p in (pose, away)]
+    file.write_text(json.dumps({"camera_path": entries}))
+    command("video", "--path", str(file), "--width", "32")
+    assert "100% of its frame 1" in capsys.readouterr().err
+
+
+def test_no_ffmpeg(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(UserError, match="no ffmpeg"):
+        command("video", "--seconds", "1", "--fps", "1", "--width", "32")
+
+
+def as_the_room_is(session, camera, mix):
+    """What a perfect network renders of a frame of the capture."""
+    scene = session.scene
+    poses = scene.cameras(scene.frame_ids).poses
+    frame = scene.frame_ids[int((poses - camera.poses).abs().amax((1, 2)).argmin())]
+    views = scene.views([frame], depth=True, labels=True).to(CPU)
+    logits = torch.nn.functional.one_hot(views.labels.flatten(), 21).float() * 20
+    depth = views.depth.flatten()
+    return RenderedView(views.images[0].flatten(1).T, logits, depth, depth * 0.01, depth > 0)
+
+
+@pytest.mark.parametrize("mode", ["pointcloud", "mesh"])
+def test_geometry_by_command(command, monkeypatch, capsys, mode):
+    monkeypatch.setattr(Session, "render", as_the_room_is)
+    folder = command(mode, "--views", "10", "--voxel", "0.05", "--score")
+    score = json.loads((folder / f"{mode}.json").read_text())["score"]
+    assert score["f_score"] > 0.8 and score["miou"] > 0.6 and "F-score at 5 cm" in capsys.readouterr().out
+    assert (folder / f"{mode}.ply").read_bytes().startswith(b"ply\n")
+    assert not list(folder.glob(".views.*")), "nothing is left behind"
+
+
+def test_bad_input_of_geometry(command):
+    with pytest.raises(UserError, match="written as .ply"):
+        command("mesh", "--out", "a.obj")
+    with pytest.raises(UserError, match="--views should be at least 2"):
+        command("mesh", "--views", "1")
+    with pytest.raises(UserError, match="--path is for video, and changes nothing in mesh"):
+        command("mesh", "--path", "orbit")
+    with pytest.raises(UserError, match="there is no such camera path"):
+        command("video", "--path", "nowhere.json")
+    with pytest.raises(UserError, match="a film ends in one of"):
+        command("video", "--out", "a.avi")
+
+
+def test_a_model_of_other_classes(command):
+    with pytest.raises(UserError, match="classes"):
+        command("mesh", overrides=["num_classes=7"])
+
+
+def test_a_folder_of_posed_images(command, rooms, tmp_path):
+    """Nothing but images and their poses: no depth, no labels, no place below data_root."""
+    scene = open_scene(ROOM, rooms)
+    folder = tmp_path / "my capture"
+    frames = []
+    for frame in scene.frame_ids[:12]:
+        pose = scene.camera_to_world[scene.frame_ids.index(frame)] @ np.diag([1.0, -1, -1, 1])
+        target = folder / "images" / f"{frame}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(video.imageio.imwrite("<bytes>", scene.views([frame]).images[0].permute(1, 2, 0).numpy(),
+                                                 extension=".png"))  # fmt: skip
+        frames.append({"file_path": f"images/{frame}.png", "transform_matrix": pose.tolist()})
+    K = scene.cameras(scene.frame_ids[:1]).Ks[0]
+    height, width = scene.size
+    capture = {
+        "fl_x": float(K[0, 0]),
+        "fl_y": float(K[1, 1]),
+        "cx": width / 2,
+        "cy": height / 2,
+        "w": width,
+        "h": height,
+    }
+    (folder / "transforms.json").write_text(json.dumps({**capture, "frames": frames}))
+    with pytest.raises(UserError, match="has no depth"):
+        command("video", scene=folder)
+    cfg = ["init_net_type=learned_depth"]
+    torch.save({"network_state_dict": build_network(_learned(rooms), CPU).state_dict()}, tmp_path / "model.pth")
+    out = tmp_path / "flight.mp4"
+    command("video", "--seconds", "1", "--fps", "2", "--out", str(out), scene=f"{folder}/black_64", overrides=cfg)
+    assert out.stat().st_size > 500
+
+
+def _learned(rooms):
+    from train.settings import SCHEMA
+    from utils.config import check_config
+
+    samples = {"depth_sample_num": 8, "fine_depth_sample_num": 8}
+    return check_config({"init_net_type": "learned_depth", **samples}, SCHEMA)

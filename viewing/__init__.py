@@ -1,0 +1,1 @@
+"""Looking at what a network makes of a scene: videos, a page in the browser, labelled geometry."""

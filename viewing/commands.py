@@ -1,0 +1,96 @@
+"""What `run_rendering.py` does once it is called: parse, load, call."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from train.run import run_folder
+from train.settings import SCHEMA
+from utils.config import load_config
+from utils.errors import UserError
+from viewing.geometry import FEWEST_VIEWS, write_mesh, write_pointcloud
+from viewing.paths import KINDS, make_path, path_cameras
+from viewing.references import References
+from viewing.session import Session, open_session
+from viewing.video import render_video
+
+MODES = ("video", "viewer", "pointcloud", "mesh")
+
+
+def rendering() -> None:
+    args = _parse()
+    cfg = load_config(args.cfg, SCHEMA, args.overrides)
+    session = open_session(cfg, args.model_path, args.scene)
+    folder = run_folder(cfg) / "renderings" / session.scene.name.replace("/", "_")
+    {"video": _video, "viewer": _viewer, "pointcloud": _geometry, "mesh": _geometry}[args.mode](args, session, folder)
+
+
+def _video(args, session: Session, folder: Path) -> None:
+    path = make_path(args.path, session.scene, max(1, round(args.seconds * args.fps)))
+    references = References(session.scene, session.references, for_tests=args.path == "test")
+    out = args.out or folder / f"{Path(args.path).stem}.mp4"
+    render_video(session, path_cameras(path, session.scene, args.width), references, out, args.fps, args.model_path)
+
+
+def _viewer(args, session: Session, folder: Path) -> None:
+    from viewing.viewer import serve  # which needs viser, as nothing else does
+
+    serve(session, args.host, args.port, args.width)
+
+
+def _geometry(args, session: Session, folder: Path) -> None:
+    write = write_mesh if args.mode == "mesh" else write_pointcloud
+    write(session, args.out or folder / f"{args.mode}.ply", args.views, args.voxel, args.score)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="See what a network makes of a scene.")
+    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, dotted where nested")
+    parser.add_argument("--cfg", required=True, help="YAML file, as for run_evaluation.py")
+    parser.add_argument("--model-path", required=True, help="checkpoint, for example data/model/<name>/model_best.pth")
+    parser.add_argument("--scene", required=True, help="database name, or a folder with a transforms.json")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    options = {  # by mode: what else there is to say
+        ("video",): {
+            "--path": dict(default="interp", help=f"{', '.join(KINDS)}, or a JSON file from nerfstudio's viewer"),
+            "--seconds": dict(type=_positive(float), default=8.0, help="length, but of a JSON file"),
+            "--fps": dict(type=_positive(float), default=24.0),
+        },
+        ("video", "viewer"): {"--width": dict(type=_positive(int), help="pixels; the scene's own")},
+        ("video", "pointcloud", "mesh"): {"--out": dict(type=Path, help="file; below the run's folder")},
+        ("pointcloud", "mesh"): {
+            "--views": dict(type=_positive(int), default=60, help="of the capture that are rendered and fused"),
+            "--voxel": dict(type=_positive(float), default=0.02, help="metres"),
+            "--score": dict(action="store_true", help="compare with the scene's own depth and labels"),
+        },
+        ("viewer",): {
+            "--host": dict(default="127.0.0.1", help="0.0.0.0 to be reached from other machines"),
+            "--port": dict(type=_positive(int), default=8080),
+        },
+    }
+    for modes, entries in options.items():
+        group = parser.add_argument_group(" and ".join(modes))
+        for name, settings in entries.items():
+            group.add_argument(name, **settings)
+    args = parser.parse_intermixed_args()
+    for modes, entries in options.items():
+        for name in entries:
+            key = name.removeprefix("--")
+            if args.mode not in modes and getattr(args, key) != parser.get_default(key):
+                raise UserError(f"{name} is for {' and '.join(modes)}, and changes nothing in {args.mode}")
+    if args.mode in ("pointcloud", "mesh") and args.views < FEWEST_VIEWS:
+        raise UserError(f"--views should be at least {FEWEST_VIEWS}: what only one view shows is not trusted")
+    return args
+
+
+def _positive(kind: type):
+    def parse(text: str):
+        value = kind(text)
+        if not 0 < value < 1e9:
+            raise ValueError
+        return value
+
+    parse.__name__ = f"positive {kind.__name__}"
+    return parse

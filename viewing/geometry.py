@@ -1,0 +1,145 @@
+"""Labelled points and meshes of a scene, and how near they are to what was measured."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from tqdm import tqdm
+
+from network.rendering import RenderedView
+from train.metrics import class_scores, confusion
+from utils.errors import UserError
+from utils.logging import say
+from viewing.fusion import FEWEST_VIEWS, Depictions, drop_disputed, extract_mesh, merge_points
+from viewing.ply import Geometry, write_ply
+from viewing.references import References, one, spread_evenly
+from viewing.session import Session
+
+SURE = 0.15  # a depth whose deviation is more than this part of it is not trusted
+NEAR = 0.05  # metres: what is as near as this counts as met
+
+__all__ = ["FEWEST_VIEWS", "write_mesh", "write_pointcloud"]
+
+
+def write_pointcloud(session: Session, out: Path, views: int, voxel: float, score: bool) -> None:
+    """Renders views of the capture and merges what they agree on into a labelled point cloud."""
+    _write(session, out, views, voxel, score, partial(merge_points, voxel=voxel, device=session.device))
+
+
+def write_mesh(session: Session, out: Path, views: int, voxel: float, score: bool) -> None:
+    """Renders views of the capture and fuses them into a labelled mesh."""
+    progress = partial(tqdm, desc="fusing", unit="block")
+    _write(
+        session, out, views, voxel, score, partial(extract_mesh, voxel=voxel, device=session.device, progress=progress)
+    )
+
+
+def _write(session: Session, out: Path, views: int, voxel: float, score: bool, fuse) -> None:
+    if out.suffix != ".ply":
+        raise UserError(f"--out {out}: geometry is written as .ply")
+    if score and not session.scene.has_depth:
+        raise UserError(f"--score: {session.scene.name} has no depth to compare with")
+    frames = spread_evenly(session.scene.frame_ids, views)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".views.") as folder:
+        depictions = depict(session, frames, Path(folder))
+        drop_disputed(depictions, session.device)
+        geometry = fuse(depictions) if depictions.depth.any() else None
+    if geometry is None or not len(geometry):
+        raise UserError(
+            f"no two of {len(frames)} rendered views agree on anything: is the model trained, and on such scenes?"
+        )
+    about = {"scene": session.scene.name, "views": len(frames), "voxel": voxel, "points": len(geometry)}
+    if score:
+        about["score"] = compare(geometry, *measured(session, frames, voxel), session)
+        say(_score_line(about["score"]))
+    write_ply(out, geometry, session.classes, about)
+    faces = "" if geometry.faces is None else f", {len(geometry.faces):,} triangles"
+    say(f"{len(geometry):,} points{faces}: {out}, and what its classes are: {out.with_suffix('.json').name}")
+
+
+def depict(session: Session, frames: list[str], folder: Path) -> Depictions:
+    """Renders frames of the capture as their cameras see them; the pictures lie in files, however many they are."""
+    cameras = session.scene.cameras(frames)
+    references = References(session.scene, session.references)
+    shape = (len(frames), *cameras.size)
+
+    def array(name: str, kind, *channels: int) -> np.ndarray:
+        return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, (*shape, *channels))
+
+    number = len(session.classes.names) - 1 if session.classes else 0
+    result = Depictions(
+        cameras.to(session.device),
+        array("depth", np.float32),
+        array("color", np.uint8, 3),
+        array("classes", np.uint8, number) if number else None,
+    )
+    for i in tqdm(range(len(frames)), desc="rendering", unit="view"):
+        camera = one(cameras, i)
+        view = session.render(camera, [(1.0, references.choose(camera))])
+        result.depth[i] = trusted_depth(view).view(cameras.size).cpu().numpy()
+        result.color[i] = _bytes(view.color).view(*cameras.size, 3).cpu().numpy()
+        if number:
+            result.classes[i] = (
+                _bytes(view.logits.float().softmax(-1)[:, :number]).view(*cameras.size, -1).cpu().numpy()
+            )
+    return result
+
+
+def trusted_depth(view: RenderedView) -> torch.Tensor:
+    """Metres (R,), 0 where it is unsure or too few references look."""
+    return torch.where(view.scored & (view.deviation < SURE * view.depth), view.depth, 0).float()
+
+
+def _bytes(values: torch.Tensor) -> torch.Tensor:
+    return (values.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def measured(session: Session, frames: list[str], voxel: float) -> tuple[np.ndarray, np.ndarray | None]:
+    """What depth images of the frames show, a point in a voxel: positions (N, 3), and classes (N,) if there are any."""
+    device = session.device
+    positions, classes = [], []
+    for frame in tqdm(frames, desc="measured", unit="view", leave=False):
+        views = session.scene.views([frame], depth=True, labels=True).to(device)
+        shown = Depictions(views.cameras, views.depth[:, 0].cpu().numpy(), np.empty(0), None)
+        known = views.depth.flatten() > 0
+        positions.append(shown.points(0, device)[known].cpu().numpy())
+        if views.labels is not None:
+            classes.append(views.labels.flatten()[known].cpu().numpy())
+    together = np.concatenate(positions)
+    _, first = np.unique(np.floor(together / voxel).astype(np.int64), axis=0, return_index=True)
+    return together[first], np.concatenate(classes)[first] if classes else None
+
+
+def compare(
+    geometry: Geometry, positions: np.ndarray, classes: np.ndarray | None, session: Session
+) -> dict[str, float]:
+    """Accuracy (mean distance to what was measured), completeness (the other way round), in cm; F-score at 5 cm; and
+    mIoU of the points that lie within 5 cm of what was measured, by the class there."""
+    off, nearest = cKDTree(positions).query(geometry.positions, workers=-1)
+    missed, _ = cKDTree(geometry.positions).query(positions, workers=-1)
+    precision, recall = float((off < NEAR).mean()), float((missed < NEAR).mean())
+    score = {
+        "accuracy_cm": 100 * float(off.mean()),
+        "completeness_cm": 100 * float(missed.mean()),
+        "f_score": 2 * precision * recall / max(precision + recall, 1e-9),
+    }
+    if classes is not None and geometry.classes is not None:
+        met = off < NEAR
+        count = len(session.classes.names) - 1
+        matrix = confusion(geometry.classes[met], classes[nearest[met]], count)
+        score["miou"] = class_scores(matrix)["miou"]
+    return score
+
+
+def _score_line(score: dict[str, float]) -> str:
+    line = (
+        f"accuracy {score['accuracy_cm']:.1f} cm, completeness {score['completeness_cm']:.1f} cm, "
+        f"F-score at 5 cm {score['f_score']:.3f}"
+    )
+    return line + (f", mIoU {score['miou']:.3f}" if "miou" in score else "")

@@ -1,0 +1,189 @@
+"""Camera paths: along a capture, around it, or from a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.interpolate import PchipInterpolator
+from scipy.spatial.transform import Rotation, RotationSpline
+
+from dataset.scene import Scene, scale_intrinsics, view_size
+from dataset.transforms import OPENGL_TO_OPENCV
+from dataset.views import Cameras
+from utils.errors import UserError
+
+KINDS = ("interp", "test", "orbit", "spiral")
+FRAMES_A_KNOT = 8  # of a path along a capture: more would follow every shake of the hand
+METRES_A_RADIAN = 1.0  # turning counts as so much way, so that a turn on the spot takes time too
+SPIRAL_TURNS, SPIRAL_REACH = 2, 0.3
+
+
+class CameraPath(NamedTuple):
+    """camera_to_world (N, 4, 4) with OpenCV axes, metres. field_of_view: vertical, (N,) radians, or None: the scene's."""
+
+    camera_to_world: np.ndarray
+    field_of_view: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.camera_to_world)
+
+
+def make_path(kind: str, scene: Scene, count: int) -> CameraPath:
+    """A path of `count` cameras: one of KINDS, or a JSON file of poses (which has its own number of them)."""
+    if kind not in KINDS:
+        return read_path(Path(kind))
+    if kind == "interp":
+        return CameraPath(smooth_path(_thinned(scene.camera_to_world, max(4, count // FRAMES_A_KNOT)), count))
+    if kind == "test":
+        rows = [scene.frame_ids.index(frame) for frame in scene.split().tests]
+        return CameraPath(smooth_path(scene.camera_to_world[rows], count))
+    return CameraPath({"orbit": orbit, "spiral": spiral}[kind](scene.camera_to_world, count))
+
+
+def smooth_path(knots: np.ndarray, count: int) -> np.ndarray:
+    """`count` poses at even speed on a smooth curve through the poses `knots` (M, 4, 4)."""
+    if len(knots) == 1:
+        return np.repeat(knots, count, 0)
+    positions, rotations = knots[:, :3, 3], Rotation.from_matrix(knots[:, :3, :3])
+    turned = (rotations[:-1].inv() * rotations[1:]).magnitude()
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1) + METRES_A_RADIAN * turned
+    at = np.concatenate([[0], np.cumsum(np.maximum(steps, 1e-4))])
+    wanted = np.linspace(0, at[-1], count)
+    path = np.tile(np.eye(4), (count, 1, 1))
+    path[:, :3, 3] = PchipInterpolator(at, positions)(wanted)  # which never swings beyond its knots
+    path[:, :3, :3] = RotationSpline(at, rotations)(wanted).as_matrix()
+    return path
+
+
+def _thinned(poses: np.ndarray, most: int) -> np.ndarray:
+    """At most so many poses, each the mean of a stretch of the capture."""
+    means = []
+    for stretch in np.array_split(poses, min(most, len(poses))):
+        mean = np.eye(4)
+        mean[:3, 3] = stretch[:, :3, 3].mean(0)
+        mean[:3, :3] = Rotation.from_matrix(stretch[:, :3, :3]).mean().as_matrix()
+        means.append(mean)
+    return np.stack(means)
+
+
+def orbit(poses: np.ndarray, count: int) -> np.ndarray:
+    """Once around the middle of the capture's cameras, looking as they do: at it, or away from it."""
+    centre, up = poses[:, :3, 3].mean(0), up_of(poses)
+    offsets = poses[:, :3, 3] - centre
+    forward = poses[:, :3, 2]
+    first = _orthogonal(offsets[np.argmax(np.linalg.norm(offsets, axis=1))], up)
+    second = np.cross(up, first)
+    flat = offsets - (offsets @ up)[:, None] * up
+    radius = np.sqrt((flat**2).sum(1).mean())
+    outward = np.sign((forward * offsets).sum()) or 1
+    tilt = float(np.clip((forward @ up).mean(), -0.7, 0.7))
+    path = []
+    for angle in np.arange(count) / count * 2 * np.pi:
+        direction = np.cos(angle) * first + np.sin(angle) * second
+        path.append(look(centre + radius * direction, outward * direction + tilt * up, up))
+    return np.stack(path)
+
+
+def spiral(poses: np.ndarray, count: int) -> np.ndarray:
+    """About the pose nearest to the middle of the capture: small turns, with a look at the same point ahead."""
+    centre, up = poses[:, :3, 3].mean(0), up_of(poses)
+    spread = np.linalg.norm(poses[:, :3, 3] - centre, axis=1)
+    base = poses[np.argmin(spread)]
+    reach = SPIRAL_REACH * max(float(np.median(spread)), 0.1)
+    target = base[:3, 3] + 2 * base[:3, 2]
+    path = []
+    for t in np.arange(count) / count * 2 * np.pi:
+        way = np.array([np.cos(SPIRAL_TURNS * t), np.sin(SPIRAL_TURNS * t), 0.5 * np.sin(t)]) * reach
+        position = base[:3, 3] + base[:3, :3] @ way
+        path.append(look(position, target - position, up))
+    return np.stack(path)
+
+
+def up_of(poses: np.ndarray) -> np.ndarray:
+    """Which way is up, (3,): the mean of the cameras' own."""
+    up = -poses[:, :3, 1].mean(0)
+    return up / max(np.linalg.norm(up), 1e-9)
+
+
+def look(position: np.ndarray, direction: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """The pose (4, 4) of a camera that looks in a direction."""
+    forward = direction / np.linalg.norm(direction)
+    right = _orthogonal(np.cross(forward, up), forward)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], 1)
+    pose[:3, 3] = position
+    return pose
+
+
+def _orthogonal(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """The unit vector nearest to `vector` at a right angle to the unit vector `axis`; any where they are parallel."""
+    for candidate in (vector, np.eye(3)[0], np.eye(3)[1]):
+        flat = candidate - (candidate @ axis) * axis
+        if np.linalg.norm(flat) > 1e-6:
+            return flat / np.linalg.norm(flat)
+    raise AssertionError("three vectors cannot all be parallel to one")
+
+
+def read_path(path: Path) -> CameraPath:
+    """A path as nerfstudio's viewer exports it: `camera_path`, each with `camera_to_world` (16 numbers, OpenGL axes) and
+    `fov` (vertical, degrees). Raises UserError if the file is none, and names what is wrong."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such camera path (a JSON file, or one of {', '.join(KINDS)})") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: is not valid JSON ({error})") from None
+    return parse_path(content, str(path))
+
+
+def parse_path(content, source: str) -> CameraPath:
+    """The path in the content of a JSON file; `source` names it in errors."""
+    cameras = content.get("camera_path") if isinstance(content, dict) else None
+    if not isinstance(cameras, list) or not cameras:
+        raise UserError(f"{source}: has no list `camera_path`, as nerfstudio's viewer exports it")
+    poses, views = [], []
+    for number, camera in enumerate(cameras):
+        try:
+            pose = np.array(camera["camera_to_world"], float).reshape(4, 4)
+            view = np.radians(float(camera.get("fov", 50)))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UserError(
+                f"{source}: camera {number} should have 16 numbers camera_to_world and a number fov"
+            ) from None
+        rotation = pose[:3, :3]
+        if not (np.isfinite(pose).all() and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)):
+            raise UserError(f"{source}: the camera_to_world of camera {number} is no rotation and position")
+        if not 0 < view < np.pi:
+            raise UserError(f"{source}: the fov of camera {number} is {camera['fov']}, but should be degrees below 180")
+        poses.append(pose @ OPENGL_TO_OPENCV)
+        views.append(view)
+    return CameraPath(np.stack(poses), np.array(views))
+
+
+def path_cameras(path: CameraPath, scene: Scene, width: int | None) -> Cameras:
+    """The cameras of a path, with the scene's shape of image; `width` in pixels, None for the scene's own."""
+    size = scene.size if width is None else view_size(width, scene.raw_size)
+    if path.field_of_view is None:
+        Ks = np.repeat(scale_intrinsics(scene.Ks[:1], scene.raw_size, size), len(path), 0)
+    else:
+        Ks = np.stack([intrinsics(view, size) for view in path.field_of_view])
+    return to_cameras(path.camera_to_world, Ks, scene.depth_range, size)
+
+
+def intrinsics(field_of_view: float, size: tuple[int, int]) -> np.ndarray:
+    """(3, 3) of a camera with a vertical field of view in radians, and square pixels."""
+    height, width = size
+    focal = height / 2 / np.tan(field_of_view / 2)
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+
+
+def to_cameras(camera_to_world: np.ndarray, Ks: np.ndarray, depth_range, size: tuple[int, int]) -> Cameras:
+    """`Cameras` of poses (N, 4, 4) and intrinsics (N, 3, 3)."""
+    rotations = camera_to_world[:, :3, :3].transpose(0, 2, 1)
+    poses = np.concatenate([rotations, -rotations @ camera_to_world[:, :3, 3:]], -1)
+    ranges = torch.tensor(depth_range, dtype=torch.float32).repeat(len(poses), 1)
+    return Cameras(torch.from_numpy(poses).float(), torch.from_numpy(Ks).float(), ranges, size)

@@ -1,0 +1,105 @@
+"""A trained network in front of a scene: renders it from anywhere."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dataset.labels import SCANNET_CLASSES
+from dataset.render_dataset import Needs, configured_scene, read_references
+from dataset.scene import Scene
+from dataset.view_selection import require_frames
+from dataset.views import Cameras
+from network.init_net import needs
+from network.rendering import Encoding, RenderedView
+from network.view_renderer import ViewRenderer
+from network.weights import load_checkpoint
+from train.checkpoint import load_network
+from train.run import build_network, choose_device, class_colors, require_classes, warn_of_other_settings
+from utils.errors import UserError
+from viewing.references import Mix
+
+ENCODINGS = 6  # kept: those of the views that are looked at now
+
+
+@dataclass(frozen=True)
+class Classes:
+    """names of K classes and "invalid"; colors (K+1, 3) uint8."""
+
+    names: tuple[str, ...]
+    colors: np.ndarray
+
+
+class Session:
+    """Renders a scene; what is computed of a set of references is kept as long as it is in use."""
+
+    def __init__(self, renderer: ViewRenderer, scene: Scene, needs: Needs, references: int, classes: Classes | None):
+        """references: of one view. classes: None for a network that has none."""
+        require_frames(scene.name, len(scene), references, "usable frames")
+        self.renderer, self.scene, self.needs, self.references = renderer, scene, needs, references
+        self.classes = classes
+        self.device = renderer.device
+        self._encodings: OrderedDict[tuple[str, ...], Encoding] = OrderedDict()
+
+    @torch.no_grad()
+    def render(self, camera: Cameras, mix: Mix) -> RenderedView:
+        """One camera's view, on the device, from a mix of references."""
+        camera = camera.to(self.device)
+        parts = [(weight, self.renderer.render(self._encode(frames), camera)) for weight, frames in mix]
+        return parts[0][1] if len(parts) == 1 else blend(parts)
+
+    def _encode(self, frames: tuple[str, ...]) -> Encoding:
+        if frames not in self._encodings:
+            views = read_references(self.scene, list(frames), self.scene.frame_ids, self.needs)
+            self._encodings[frames] = self.renderer.encode(views.to(self.device))
+            while len(self._encodings) > ENCODINGS:
+                self._encodings.popitem(last=False)
+        self._encodings.move_to_end(frames)
+        return self._encodings[frames]
+
+
+def blend(parts: list[tuple[float, RenderedView]]) -> RenderedView:
+    """The mean of views of one camera by their weights; of classes, the mean of probabilities."""
+
+    def mean(name: str) -> torch.Tensor:
+        return sum(weight * getattr(view, name) for weight, view in parts)
+
+    logits = None
+    if parts[0][1].logits is not None:
+        logits = sum(weight * view.logits.softmax(-1) for weight, view in parts).clamp_min(1e-30).log()
+    scored = torch.stack([view.scored for _, view in parts]).any(0)
+    return RenderedView(mean("color"), logits, mean("depth"), mean("deviation"), scored)
+
+
+def open_session(cfg, model_path: str, scene_name: str) -> Session:
+    """scene_name: a database name, or a folder with a transforms.json. Raises UserError for what does not fit."""
+    device = choose_device(cfg)
+    checkpoint = load_checkpoint(model_path)
+    network = build_network(cfg, device)
+    load_network(network, checkpoint)
+    warn_of_other_settings(cfg, checkpoint)
+    scene = configured_scene(scene_name, cfg)
+    require_classes(cfg, [scene])
+    if needs(cfg).depth and not scene.has_depth:
+        raise UserError(
+            f"{scene.name}: has no depth, which init_net_type: depth reads; "
+            "use a model trained with learned_depth or cost_volume"
+        )
+    renderer = ViewRenderer(network, cfg.renderer, cfg.ray_batch_num)
+    has_classes = network.agg_net.agg_impl.with_logits
+    classes = Classes(_class_names(cfg, scene), class_colors(cfg, [scene])) if has_classes else None
+    return Session(renderer, scene, needs(cfg), cfg.train_dataset_cfg.min_wn, classes)
+
+
+def _class_names(cfg, scene: Scene) -> tuple[str, ...]:
+    """The scene's own; of a capture without labels ScanNet's, where there are as many."""
+    if scene.labels is not None:
+        names = scene.labels.names
+    elif cfg.num_classes == len(SCANNET_CLASSES):
+        names = tuple(SCANNET_CLASSES)
+    else:
+        names = tuple(f"class {number}" for number in range(cfg.num_classes))
+    return (*names, "invalid")

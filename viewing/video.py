@@ -1,0 +1,170 @@
+"""A flight through a scene: its frames as files, which a killed run goes on with, and from them a film."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import cv2
+import imageio.v3 as imageio
+import numpy as np
+from tqdm import tqdm
+
+from dataset.views import Cameras
+from train.pictures import to_picture
+from utils.colors import color_depth
+from utils.errors import UserError
+from utils.files import atomic_write, read_color, read_map, write_image, write_text
+from utils.logging import say, warn
+from utils.panels import BACKGROUND, GAP, SMALLEST_CELL, legend
+from viewing.references import References, mixes, one
+from viewing.session import Classes, Session
+
+FORMATS = (".mp4", ".webp", ".gif")
+FEW_REFERENCES = 0.2  # share of a path's pixels that no reference shows, from which on it is worth a warning
+
+
+def render_video(session: Session, cameras: Cameras, references: References, out: Path, fps: float, model: str) -> None:
+    """Renders a path into `out` (.mp4, .webp or .gif); its single frames stay in a folder beside it.
+
+    model: what the weights come from; frames of another model or path are not gone on with.
+    Raises UserError if no reference shows anything of the path.
+    """
+    if out.suffix not in FORMATS:
+        raise UserError(f"--out {out}: a film ends in one of {', '.join(FORMATS)}")
+    require_overlap(references, cameras)
+    frames = FrameFiles(out.with_suffix(""), session.classes is not None)
+    frames.claim(_settings(session, cameras, model))
+    unseen = []
+    progress = tqdm(list(enumerate(mixes(references, cameras))), desc=out.stem, unit="frame")
+    for number, mix in progress:
+        if frames.has(number):
+            continue
+        view = session.render(one(cameras, number), mix)
+        unseen.append(1 - view.scored.float().mean().item())
+        frames.write(number, view, cameras.size)
+    if unseen and max(unseen) > FEW_REFERENCES:
+        warn(
+            f"{np.mean(unseen):.0%} of the path, {max(unseen):.0%} of its frame {int(np.argmax(unseen))}, is seen by too "
+            "few references: what is there is guessed"
+        )
+    write_film(out, compose(frames, len(cameras), session.classes), fps)
+    say(f"film:   {out}\nframes: {frames.folder}")
+
+
+def require_overlap(references: References, cameras: Cameras) -> None:
+    """Raises UserError if no camera of a path looks at anything that a reference shows."""
+    if not any(references.overlap(one(cameras, i)).max() > 0 for i in range(len(cameras))):
+        raise UserError(
+            "no reference shows anything of this camera path: is it in the capture's own frame, in metres, "
+            "with y up and z backward in the camera?"
+        )
+
+
+def _settings(session: Session, cameras: Cameras, model: str) -> dict:
+    """What a frame depends on."""
+    numbers = np.concatenate([cameras.poses.numpy().ravel(), cameras.Ks.numpy().ravel()])
+    file = Path(model)
+    return {
+        "scene": session.scene.name,
+        "model": f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns}",
+        "path": sha256(numbers.tobytes()).hexdigest(),
+        "size": list(cameras.size),
+        "renderer": session.renderer.name,
+    }
+
+
+class FrameFiles:
+    """The frames of a film as images: color/*.png, classes/*.png (class numbers), depth/*.png (millimetres)."""
+
+    def __init__(self, folder: Path, with_classes: bool):
+        self.folder = folder
+        self.kinds = ("color", "depth", "classes") if with_classes else ("color", "depth")
+
+    def claim(self, settings: dict) -> None:
+        """Keeps what is there if it was made with the same settings, and removes it otherwise."""
+        note = self.folder / "settings.json"
+        if note.is_file() and json.loads(note.read_text()) == settings:
+            return
+        for kind in self.kinds:
+            shutil.rmtree(self.folder / kind, ignore_errors=True)
+        write_text(note, json.dumps(settings, indent=1))
+
+    def path(self, kind: str, number: int) -> Path:
+        return self.folder / kind / f"{number:05d}.png"
+
+    def has(self, number: int) -> bool:
+        return all(self.path(kind, number).is_file() for kind in self.kinds)
+
+    def write(self, number: int, view, size: tuple[int, int]) -> None:
+        picture = to_picture(view, size)
+        scored = view.scored.reshape(size).cpu().numpy()
+        depth = np.clip(view.depth.reshape(size).float().cpu().numpy() * 1000, 0, 65535).round().astype(np.uint16)
+        images = {"color": picture.color, "depth": np.where(scored, depth, 0).astype(np.uint16)}
+        if picture.classes is not None:
+            invalid = view.logits.shape[-1] - 1
+            images["classes"] = np.where(scored, picture.classes, invalid).astype(np.uint8)
+        for kind in self.kinds:
+            write_image(self.path(kind, number), images[kind])
+
+    def read(self, number: int) -> dict[str, np.ndarray]:
+        return {kind: (read_color if kind == "color" else read_map)(self.path(kind, number)) for kind in self.kinds}
+
+
+def compose(frames: FrameFiles, count: int, classes: Classes | None) -> Iterator[np.ndarray]:
+    """Colour, classes and depth side by side, over a legend; the colours of depth are the same in all frames."""
+    some = [frames.read(i) for i in np.unique(np.linspace(0, count - 1, min(count, 24)).astype(int))]
+    depths = np.concatenate([frame["depth"][frame["depth"] > 0] for frame in some] + [np.array([0, 1])]) / 1000
+    near, far = np.quantile(depths, [0.01, 0.99])
+    width = some[0]["color"].shape[1]
+    larger = max(1, -(-SMALLEST_CELL // width))  # a legend has to be readable
+    below = None
+    if classes is not None:
+        present = np.unique(np.concatenate([np.unique(frame["classes"]) for frame in some]))
+        width = 3 * larger * width + 2 * GAP
+        below = legend([classes.names[i] for i in present], classes.colors[present], width)
+    for number in range(count):
+        frame = frames.read(number)
+        parts = [frame["color"]]
+        parts += [] if classes is None else [classes.colors[frame["classes"]]]
+        parts.append(color_depth(frame["depth"] / 1000, near, far))
+        parts = [part.repeat(larger, 0).repeat(larger, 1) for part in parts]
+        gap = np.full((parts[0].shape[0], GAP, 3), BACKGROUND, np.uint8)
+        row = np.concatenate([piece for part in parts for piece in (part, gap)][:-1], 1)
+        yield row if below is None else np.concatenate([row, below])
+
+
+def write_film(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
+    """Writes pictures (h, w, 3) uint8 as .mp4 (H.264), or as .webp or .gif that repeat for ever."""
+    with atomic_write(path) as temporary:
+        if path.suffix == ".mp4":
+            _write_mp4(temporary, pictures, fps)
+        else:
+            images = list(pictures)
+            imageio.imwrite(temporary, images, extension=path.suffix, duration=round(1000 / fps), loop=0)
+
+
+def _write_mp4(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
+    try:
+        import imageio_ffmpeg
+
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        raise UserError(
+            "there is no ffmpeg to write a film with: `pip install imageio-ffmpeg`, or give --out FILE.webp "
+            "(the frames are kept)"
+        ) from None
+    writer = None
+    for picture in pictures:
+        height, width = picture.shape[:2]
+        picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)  # H.264 wants even
+        if writer is None:
+            writer = imageio_ffmpeg.write_frames(
+                str(path), picture.shape[1::-1], fps=fps, quality=8, macro_block_size=1, output_params=["-f", "mp4"]
+            )
+            writer.send(None)
+        writer.send(np.ascontiguousarray(picture))
+    writer.close()
