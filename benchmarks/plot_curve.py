@@ -1,46 +1,74 @@
-"""Draws a run's training curve from its TensorBoard logs (needs matplotlib).
+"""Draws training curves from TensorBoard logs, by step and by time (needs matplotlib).
 
-python benchmarks/plot_curve.py LOGS PICTURE
+python -m benchmarks.plot_curve PICTURE LOGS [LOGS …]
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-import matplotlib
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+import numpy as np
 
 PANELS = {"loss": ("loss/total",), "PSNR in dB": ("train/psnr", "val/psnr"), "mIoU": ("val/miou",)}
+SMOOTHED = 0.05  # of a curve's points are averaged to draw one
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("logs")
-    parser.add_argument("picture")
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("logs", type=Path, nargs="+")
     args = parser.parse_args()
-    events = EventAccumulator(args.logs, size_guidance={"scalars": 0})
+    draw({log.parent.name: log for log in args.logs}, args.picture)
+
+
+def read_scalars(logs: Path) -> dict[str, list[tuple[int, float, float]]]:
+    """Name -> rows of step, value and wall time in seconds."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(logs), size_guidance={"scalars": 0})
     events.Reload()
-    there = events.Tags()["scalars"]
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(4 * len(PANELS), 3), constrained_layout=True)
-    for axis, (title, names) in zip(axes, PANELS.items(), strict=True):
-        for name in names:
-            if name in there:
-                rows = events.Scalars(name)
-                axis.plot(
-                    [row.step for row in rows],
-                    [row.value for row in rows],
-                    "o-" if name.startswith("val") else "-",
-                    label=name,
-                    linewidth=1,
-                    markersize=4,
-                )
-        axis.set(title=title, xlabel="step")
+    return {
+        name: [(row.step, row.value, row.wall_time) for row in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
+
+
+def draw(runs: dict[str, Path], picture: Path) -> None:
+    """One picture of several runs (title -> folder of logs): what they have in common, by step, and the loss by time.
+
+    Without matplotlib there is no picture, and a line says so.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        print("no curves: they need matplotlib")
+        return
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    scalars = {title: read_scalars(logs) for title, logs in runs.items()}
+    panels = {t: names for t, names in PANELS.items() if any(n in run for n in names for run in scalars.values())}
+    figure, axes = plt.subplots(1, len(panels) + 1, figsize=(4.2 * (len(panels) + 1), 3.2), constrained_layout=True)
+    for title, run in scalars.items():
+        for axis, names in zip(axes, panels.values(), strict=False):
+            for name in (name for name in names if name in run):
+                steps, values, _ = np.array(run[name]).T
+                label = title if len(names) == 1 or not name.startswith("val") else f"{title}, unseen rooms"
+                axis.plot(steps, _smooth(values), linewidth=1, label=label)
+        _, values, times = np.array(run["loss/total"]).T
+        axes[-1].plot(times - times[0], _smooth(values), linewidth=1, label=title)
+    for axis, (title, unit) in zip(axes, [*((t, "step") for t in panels), ("loss", "seconds")], strict=True):
+        axis.set(title=title, xlabel=unit)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.savefig(args.picture, dpi=110)
+    axes[0].legend(fontsize=7)
+    figure.savefig(picture, dpi=110)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    width = max(1, round(SMOOTHED * len(values)))
+    padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
+    return np.convolve(padded, np.ones(width) / width, "valid")
 
 
 if __name__ == "__main__":

@@ -14,4 +14,4 @@ common=(data_root="$data" output_root="$data/model")
     --model-path "$data/model/train_cra_synthetic/model_best.pth"
 mkdir -p "$results"
 cp "$data"/model/test_cra_synthetic/results.{json,md} "$results"
-"$python" benchmarks/plot_curve.py "$data/model/train_cra_synthetic/logs" "$results/curve.png"
+"$python" -m benchmarks.plot_curve "$results/curve.png" "$data/model/train_cra_synthetic/logs"

@@ -93,10 +93,15 @@ class Renderer(nn.Module):
         """Random draws (rays, fine samples) for `render_rays`."""
         return torch.rand(rays, self.fine_samples, generator=generator, device=generator.device)
 
-    def encode(self, references: Views) -> Encoding:
-        """Everything that depends on the references alone."""
+    def encode_images(self, references: Views) -> torch.Tensor:
+        """What each image is by itself, whatever it stands next to: (V, 32, h/4, w/4)."""
+        return self.image_encoder(pad_views(references, PADDING).images)
+
+    def encode(self, references: Views, image_features: torch.Tensor | None = None) -> Encoding:
+        """Everything that depends on the references alone. image_features: what `encode_images` made of them."""
         references = pad_views(references, PADDING)
-        image_features = self.image_encoder(references.images)
+        if image_features is None:
+            image_features = self.image_encoder(references.images)
         geometry = self.init_net(references, image_features)
         ray_features = self.vis_encoder(image_features, geometry.features)
         features = torch.cat([image_features, ray_features], 1).permute(0, 2, 3, 1).contiguous()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -34,6 +35,7 @@ FEWEST_RAYS = 64
 BATCH_BYTES = 2**29  # that a batch of rays takes on a GPU: more is no faster
 MEMORY_SHARE = 0.5  # of what is free, if that is less
 LARGE_VIEW = 2**20  # pixels; results of larger views are gathered on the host
+MOST_IMAGES = 64  # whose features are kept
 
 
 class ViewRenderer:
@@ -50,13 +52,32 @@ class ViewRenderer:
         self.bf16 = self.name == "fast" and self.has_kernels
         self.dtype = torch.bfloat16 if self.bf16 else torch.float32
         self._encode = Captured(network.encode) if on_gpu and self.name != "plain" else network.encode
+        self._images: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     @torch.no_grad()
-    def encode(self, references: Views) -> Encoding:
-        """Everything that depends on the references alone."""
+    def encode(self, references: Views, names: Sequence[str] | None = None) -> Encoding:
+        """Everything that depends on the references alone.
+
+        names: of their images; what is known of an image by itself is kept under its name, for other sets of references.
+        """
         with tf32_convolutions(self.bf16):  # for the encoders bfloat16 would be too coarse
-            encoding = self._encode(references)
+            known = () if names is None else (self._image_features(references, names),)
+            encoding = self._encode(references, *known)
         return replace(encoding, features=encoding.features.to(self.dtype))
+
+    def _image_features(self, references: Views, names: Sequence[str]) -> torch.Tensor:
+        """Of each image its own features, made once."""
+        new = [i for i, name in enumerate(names) if name not in self._images]
+        if new:
+            images = references.images[new]
+            made = self.network.encode_images(Views(references.cameras, images))
+            self._images.update((names[i], features) for i, features in zip(new, made, strict=True))
+        for name in names:
+            self._images.move_to_end(name)
+        features = torch.stack([self._images[name] for name in names])
+        while len(self._images) > MOST_IMAGES:
+            self._images.popitem(last=False)
+        return features
 
     @torch.no_grad()
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:

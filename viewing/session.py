@@ -54,7 +54,7 @@ class Session:
     def _encode(self, frames: tuple[str, ...]) -> Encoding:
         if frames not in self._encodings:
             views = read_references(self.scene, list(frames), self.scene.frame_ids, self.needs)
-            self._encodings[frames] = self.renderer.encode(views.to(self.device))
+            self._encodings[frames] = self.renderer.encode(views.to(self.device), frames)
             while len(self._encodings) > ENCODINGS:
                 self._encodings.popitem(last=False)
         self._encodings.move_to_end(frames)

@@ -1,0 +1,104 @@
+"""Whole views: in batches of rays whatever their number, within the memory there is, and from features kept."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from dataset.render_dataset import Needs, open_scene, read_references
+from dataset.scene import scale_intrinsics
+from network.view_renderer import FEWEST_RAYS, ViewRenderer
+from train.run import build_network
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def scene(rooms):
+    return open_scene("scannet/test_000/black_64", rooms)
+
+
+def references(scene, frames=("0", "6", "11")):
+    return read_references(scene, list(frames), scene.frame_ids, Needs(depth=True)).to(CPU)
+
+
+def assert_same(view, other, tolerance=1e-4):
+    for field in fields(view):
+        torch.testing.assert_close(
+            getattr(view, field.name).cpu(), getattr(other, field.name).cpu(), atol=tolerance, rtol=tolerance
+        )
+
+
+def test_what_is_known_of_an_image_is_kept(config, scene):
+    network = build_network(config(), CPU)
+    counted, encode = [], network.encode_images
+    network.encode_images = lambda views: counted.append(len(views.images)) or encode(views)
+    renderer = ViewRenderer(network, "exact")
+    camera = scene.cameras(scene.frame_ids[3:4])
+    for frames in (("0", "6", "11"), ("6", "11", "16"), ("0", "6", "16")):
+        kept = renderer.render(renderer.encode(references(scene, frames), frames), camera)
+        assert_same(kept, renderer.render(renderer.encode(references(scene, frames)), camera))
+    assert counted == [3, 1]
+
+
+def test_batches_are_halved_where_memory_ends(config, scene, monkeypatch):
+    renderer = ViewRenderer(build_network(config(), CPU), "exact")
+    encoding, camera = renderer.encode(references(scene)), scene.cameras(scene.frame_ids[3:4])
+    expected = renderer.render(encoding, camera)
+    sizes, render_rays = [], ViewRenderer._render_rays
+
+    def with_little_memory(self, encoding, rays, passes):
+        sizes.append(len(rays))
+        if len(rays) > 300:
+            raise torch.OutOfMemoryError("made up")
+        return render_rays(self, encoding, rays, passes)
+
+    monkeypatch.setattr(ViewRenderer, "_render_rays", with_little_memory)
+    assert_same(renderer.render(encoding, camera), expected)
+    assert sizes[:4] == [2048, 1024, 512, 256] and max(sizes[4:]) == 256
+
+    def with_none(*_):
+        raise torch.OutOfMemoryError("made up")
+
+    monkeypatch.setattr(ViewRenderer, "_render_rays", with_none)
+    with pytest.raises(UserError, match=f"no memory for {FEWEST_RAYS} rays from 3 references"):
+        renderer.render(encoding, camera)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["exact", "fast"])
+def test_renderers_of_a_gpu_agree_with_the_plain_one(config, scene, name):
+    network = build_network(config(depth_sample_num=32, fine_depth_sample_num=32), torch.device("cuda"))
+    views, camera = references(scene).to("cuda"), scene.cameras(scene.frame_ids[3:4]).to("cuda")
+    renderers = [ViewRenderer(network, kind) for kind in ("plain", name)]
+    for _ in range(6):  # the first calls run kernel by kernel, then as recorded
+        plain, other = [renderer.render(renderer.encode(views), camera) for renderer in renderers]
+        error = (plain.color - other.color).square().mean()
+        assert -10 * torch.log10(error) > (80 if name == "exact" else 50)
+        same = (plain.logits.argmax(-1) == other.logits.argmax(-1)).float().mean()
+        assert same > (0.999 if name == "exact" else 0.98)
+
+
+@pytest.mark.gpu
+def test_a_4k_frame_with_2_gib(config, scene):
+    """Eight references at 320x240 and all samples; beside what is in use already there are 2 GiB and no more."""
+    network = build_network(config(depth_sample_num=64, fine_depth_sample_num=64), torch.device("cuda"))
+    frames = [scene.frame_ids[i] for i in range(0, 40, 5)]
+    views = references(scene, frames)
+    size = (240, 320)
+    images = torch.nn.functional.interpolate(views.images, size)
+    depth = torch.nn.functional.interpolate(views.depth, size)
+    cameras = replace(views.cameras, Ks=scale_intrinsics(views.cameras.Ks, scene.size, size), size=size)
+    views = replace(views, cameras=cameras, images=images, depth=depth).to("cuda")
+    query = scene.cameras(scene.frame_ids[3:4])
+    query = replace(query, Ks=scale_intrinsics(query.Ks, scene.size, (2160, 3840)), size=(2160, 3840)).to("cuda")
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2 * 2**30) / total)
+    try:
+        renderer = ViewRenderer(network, "fast")
+        view = renderer.render(renderer.encode(views), query)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert view.color.shape == (2160 * 3840, 3) and not view.color.is_cuda and view.color.isfinite().all()
