@@ -54,5 +54,5 @@ def render_pass(
         (hit_probability * depths).sum(-1),
         hit_probability,
         depths,
-        stage.scores(valid),
+        stage.scores(valid.sum(0)),
     )

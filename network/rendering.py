@@ -75,9 +75,9 @@ class Stage:
     scored_views: int
     scored_samples: int
 
-    def scores(self, valid: torch.Tensor) -> torch.Tensor:
-        """valid (V, R, S) bool: which samples are seen by which views -> which rays count, (R,) bool."""
-        return ((valid.sum(0) > self.scored_views).sum(-1)) > self.scored_samples
+    def scores(self, seeing: torch.Tensor) -> torch.Tensor:
+        """By how many views each sample is seen, (R, S) -> which rays count, (R,) bool."""
+        return ((seeing > self.scored_views).sum(-1)) > self.scored_samples
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def shade(stage: Stage, sight: Sight, rays: Rays, depths: torch.Tensor, density_
         (hit_probability * depths).sum(-1),
         hit_probability,
         depths,
-        stage.scores(sight.valid.unflatten(1, depths.shape)),
+        stage.scores(sight.valid.sum(0).view(depths.shape)),
     )
 
 

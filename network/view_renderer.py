@@ -32,7 +32,8 @@ DEFAULTS = {
     "ray_batch_num": Setting(None, int, minimum=1),  # rays rendered at once; None: by the memory that is free
 }
 FEWEST_RAYS = 64
-BATCH_BYTES = 2**29  # that a batch of rays takes on a GPU: more is no faster
+BATCH_BYTES = 2**29  # that a batch of rays takes on a GPU: more is no faster ...
+PLAIN_BATCH_BYTES = 2**32  # ... unless each of its many small kernels has to be started
 MEMORY_SHARE = 0.5  # of what is free, if that is less
 LARGE_VIEW = 2**20  # pixels; results of larger views are gathered on the host
 MOST_IMAGES = 64  # whose features are kept
@@ -137,7 +138,8 @@ class ViewRenderer:
         in_kernels = kernels is not None and passes.render is kernels.render_pass
         in_view = 32 * self.dtype.itemsize + 8 if in_kernels else 4000
         of_ray = self._samples() * (len(encoding.cameras) * in_view + 300)
-        return max(FEWEST_RAYS, int(min(BATCH_BYTES, free * MEMORY_SHARE) / of_ray))
+        most = BATCH_BYTES if in_kernels else PLAIN_BATCH_BYTES
+        return max(FEWEST_RAYS, int(min(most, free * MEMORY_SHARE) / of_ray))
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from train.run import run_folder
 from train.settings import SCHEMA
 from utils.config import load_config
 from utils.errors import UserError
-from viewing.geometry import FEWEST_VIEWS, write_mesh, write_pointcloud
+from viewing.geometry import DEPTHS, FEWEST_VIEWS, write_mesh, write_pointcloud
 from viewing.paths import KINDS, make_path, path_cameras
 from viewing.references import References
 from viewing.session import Session, open_session
@@ -41,7 +41,7 @@ def _viewer(args, session: Session, folder: Path) -> None:
 
 def _geometry(args, session: Session, folder: Path) -> None:
     write = write_mesh if args.mode == "mesh" else write_pointcloud
-    write(session, args.out or folder / f"{args.mode}.ply", args.views, args.voxel, args.score)
+    write(session, args.out or folder / f"{args.mode}.ply", args.views, args.voxel, args.depth, args.score)
 
 
 def _parse() -> argparse.Namespace:
@@ -62,6 +62,12 @@ def _parse() -> argparse.Namespace:
         ("video", "pointcloud", "mesh"): {"--out": dict(type=Path, help="file; below the run's folder")},
         ("pointcloud", "mesh"): {
             "--views": dict(type=_positive(int), default=60, help="of the capture that are rendered and fused"),
+            "--depth": dict(
+                choices=DEPTHS,
+                default=DEPTHS[0],
+                help="of rendered views, or of the frames as it was measured or the front end finds it: "
+                "sharper where a network was not trained for long",
+            ),
             "--voxel": dict(type=_positive(float), default=0.02, help="metres"),
             "--score": dict(action="store_true", help="compare with the scene's own depth and labels"),
         },

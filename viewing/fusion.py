@@ -161,7 +161,7 @@ def mesh_block(views: Depictions, block: np.ndarray, voxel: float, device):
     if not known.any() or not (field.min() < 0 < field.max()):
         return None
     try:
-        at, faces, _, _ = marching_cubes(field, 0, mask=_whole_cubes(known), gradient_direction="ascent")
+        at, faces, _, _ = marching_cubes(field, 0, mask=_whole_cubes(known), gradient_direction="descent")
     except (ValueError, RuntimeError):  # no cube of known corners has a surface in it
         return None
     sampled = _trilinear(values.view(*shape, -1), torch.from_numpy(at.copy()).to(device))

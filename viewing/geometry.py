@@ -14,9 +14,12 @@ from tqdm import tqdm
 from network.rendering import RenderedView
 from train.metrics import class_scores, confusion
 from utils.errors import UserError
+from utils.files import write_image
 from utils.logging import say
 from viewing.fusion import FEWEST_VIEWS, Depictions, drop_disputed, extract_mesh, merge_points
+from viewing.paths import up_of
 from viewing.ply import Geometry, write_ply
+from viewing.preview import preview
 from viewing.references import References, one, spread_evenly
 from viewing.session import Session
 
@@ -26,20 +29,22 @@ NEAR = 0.05  # metres: what is as near as this counts as met
 __all__ = ["FEWEST_VIEWS", "write_mesh", "write_pointcloud"]
 
 
-def write_pointcloud(session: Session, out: Path, views: int, voxel: float, score: bool) -> None:
-    """Renders views of the capture and merges what they agree on into a labelled point cloud."""
-    _write(session, out, views, voxel, score, partial(merge_points, voxel=voxel, device=session.device))
+DEPTHS = ("rendered", "frames")  # where points come from: rendered views, or what is known of the frames themselves
 
 
-def write_mesh(session: Session, out: Path, views: int, voxel: float, score: bool) -> None:
-    """Renders views of the capture and fuses them into a labelled mesh."""
+def write_pointcloud(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool) -> None:
+    """Renders views of the capture and merges what they agree on into a labelled point cloud. depth: of DEPTHS."""
+    _write(session, out, views, voxel, depth, score, partial(merge_points, voxel=voxel, device=session.device))
+
+
+def write_mesh(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool) -> None:
+    """Renders views of the capture and fuses them into a labelled mesh. depth: of DEPTHS."""
     progress = partial(tqdm, desc="fusing", unit="block")
-    _write(
-        session, out, views, voxel, score, partial(extract_mesh, voxel=voxel, device=session.device, progress=progress)
-    )
+    fuse = partial(extract_mesh, voxel=voxel, device=session.device, progress=progress)
+    _write(session, out, views, voxel, depth, score, fuse)
 
 
-def _write(session: Session, out: Path, views: int, voxel: float, score: bool, fuse) -> None:
+def _write(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool, fuse) -> None:
     if out.suffix != ".ply":
         raise UserError(f"--out {out}: geometry is written as .ply")
     if score and not session.scene.has_depth:
@@ -47,23 +52,25 @@ def _write(session: Session, out: Path, views: int, voxel: float, score: bool, f
     frames = spread_evenly(session.scene.frame_ids, views)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".views.") as folder:
-        depictions = depict(session, frames, Path(folder))
+        depictions = depict(session, frames, Path(folder), depth)
         drop_disputed(depictions, session.device)
         geometry = fuse(depictions) if depictions.depth.any() else None
     if geometry is None or not len(geometry):
         raise UserError(
             f"no two of {len(frames)} rendered views agree on anything: is the model trained, and on such scenes?"
         )
-    about = {"scene": session.scene.name, "views": len(frames), "voxel": voxel, "points": len(geometry)}
+    about = {"scene": session.scene.name, "views": len(frames), "depth": depth, "voxel": voxel, "points": len(geometry)}
     if score:
         about["score"] = compare(geometry, *measured(session, frames, voxel), session)
         say(_score_line(about["score"]))
     write_ply(out, geometry, session.classes, about)
+    picture = out.with_suffix(".png")
+    write_image(picture, preview(geometry, session.classes, up_of(session.scene.camera_to_world)))
     faces = "" if geometry.faces is None else f", {len(geometry.faces):,} triangles"
-    say(f"{len(geometry):,} points{faces}: {out}, and what its classes are: {out.with_suffix('.json').name}")
+    say(f"{len(geometry):,} points{faces}: {out}; its classes: {out.with_suffix('.json').name}; a look: {picture.name}")
 
 
-def depict(session: Session, frames: list[str], folder: Path) -> Depictions:
+def depict(session: Session, frames: list[str], folder: Path, depth: str) -> Depictions:
     """Renders frames of the capture as their cameras see them; the pictures lie in files, however many they are."""
     cameras = session.scene.cameras(frames)
     references = References(session.scene, session.references)
@@ -81,8 +88,10 @@ def depict(session: Session, frames: list[str], folder: Path) -> Depictions:
     )
     for i in tqdm(range(len(frames)), desc="rendering", unit="view"):
         camera = one(cameras, i)
-        view = session.render(camera, [(1.0, references.choose(camera))])
-        result.depth[i] = trusted_depth(view).view(cameras.size).cpu().numpy()
+        chosen = references.choose(camera)
+        view = session.render(camera, [(1.0, chosen)])
+        own = trusted_depth(view).view(cameras.size) if depth == "rendered" else session.frame_depth(frames[i], chosen)
+        result.depth[i] = own.cpu().numpy()
         result.color[i] = _bytes(view.color).view(*cameras.size, 3).cpu().numpy()
         if number:
             result.classes[i] = (

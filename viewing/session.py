@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from dataset.labels import SCANNET_CLASSES
 from dataset.render_dataset import Needs, configured_scene, read_references
@@ -50,6 +51,20 @@ class Session:
         camera = camera.to(self.device)
         parts = [(weight, self.renderer.render(self._encode(frames), camera)) for weight, frames in mix]
         return parts[0][1] if len(parts) == 1 else blend(parts)
+
+    @torch.no_grad()
+    def frame_depth(self, frame: str, others: tuple[str, ...]) -> torch.Tensor:
+        """What the network takes for the depth of a frame of the capture, (h, w) metres, 0 where it is unknown: as it
+        was measured, or as the front end finds it next to `others`. Raises UserError if the front end finds none."""
+        if self.needs.depth:
+            return self.scene.views([frame], depth=True).to(self.device).depth[0, 0]
+        frames = (frame, *[other for other in others if other != frame][: self.references - 1])
+        found = self._encode(frames).depth
+        if found is None:
+            raise UserError("--depth frames: this front end finds no depth of frames; take rendered")
+        height, width = self.scene.size
+        scaled = F.interpolate(found[:1], size=[4 * side for side in found.shape[-2:]], mode="bilinear")
+        return scaled[0, 0, :height, :width]
 
     def _encode(self, frames: tuple[str, ...]) -> Encoding:
         if frames not in self._encodings:

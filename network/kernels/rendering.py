@@ -59,20 +59,20 @@ def render_pass(
 def _render_pass(packed: PackedStage, encoding: Encoding, rays: Rays, depths, density_only) -> Rendering:
     impl = packed.stage.agg_net.agg_impl
     look = look_and_fuse(packed.weights, encoding, rays, depths, density_only)
-    several = (look.valid.sum(0, dtype=torch.int32) > 1).view(depths.shape).to(torch.int8)
+    seeing = look.valid.sum(0, dtype=torch.int8).view(depths.shape)
+    several = (seeing > 1).to(torch.int8)
     geometry = look.geometry.view(*depths.shape, -1)
     geometry = packed.geometry(geometry, several, along=True, encoding=impl.geometry_encoding)
     hidden = F.elu(impl.out_geometry_fc[0](geometry))
     density = impl.out_geometry_fc[2:](hidden)[..., 0]
-    hit = hit_probabilities(density.masked_fill(~look.valid.any(0).view(depths.shape), 0))
+    hit = hit_probabilities(density.masked_fill(seeing == 0, 0))
 
     color = logits = None
     if not density_only:
         color = _composite(hit, look.color)
         if impl.with_logits:
             logits = _logits(packed, look, several, geometry, hidden, hit)
-    scored = packed.stage.scores(look.valid.unflatten(1, depths.shape))
-    return Rendering(color, logits, (hit * depths).sum(-1), hit, depths, scored)
+    return Rendering(color, logits, (hit * depths).sum(-1), hit, depths, packed.stage.scores(seeing))
 
 
 def look_and_fuse(
@@ -129,9 +129,11 @@ def _logits(packed: PackedStage, look: ViewsOutput, several, geometry, hidden, h
     impl = packed.stage.agg_net.agg_impl
     need = (hit.flatten() > NEGLIGIBLE).to(torch.int8)
     seen = _attend(packed, look, several, need)
-    head = impl.semantic_fc2_new
-    of_ray = [_composite(hit, impl.semantic_fc1_new(geometry)), _composite(hit, hidden), _composite(hit, seen)]
-    return F.linear(torch.cat(of_ray, -1), head.weight) + hit.sum(-1, keepdim=True) * head.bias
+    first, head, total = impl.semantic_fc1_new, impl.semantic_fc2_new, hit.sum(-1, keepdim=True)
+    # Both layers are linear: once for the ray instead of for each sample, with the biases as often as the ray ends.
+    of_geometry = F.linear(_composite(hit, geometry), first.weight) + total * first.bias
+    of_ray = torch.cat([of_geometry, _composite(hit, hidden), _composite(hit, seen)], -1)
+    return F.linear(of_ray, head.weight) + total * head.bias
 
 
 def _attend(packed: PackedStage, look: ViewsOutput, several: torch.Tensor, need: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,91 @@
+"""A picture of a piece of geometry: from above, with whatever turns its back left out, so that one looks into rooms."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from utils.panels import BACKGROUND, legend
+from viewing.paths import look
+from viewing.ply import Geometry
+from viewing.session import Classes
+
+WIDTH = 640  # pixels of each of the two views
+TILT, TURN = np.radians(55), np.radians(35)  # of the way one looks down, from the horizon and about the vertical
+CEILING = 0.12  # of the height at the top is left out of points, which have no back
+LIGHT = 0.7  # of a face that is turned away from the light
+
+
+def preview(geometry: Geometry, classes: Classes | None, up: np.ndarray) -> np.ndarray:
+    """Colour, and beside it classes with a legend: (h, w, 3) uint8. up: (3,), the vertical."""
+    positions, normals, owner = _surface(geometry)
+    axes = look(np.zeros(3), _downward(up), up)[:3, :3]
+    shown = _facing(positions, normals, axes, up)
+    shade = np.ones(len(owner)) if normals is None else LIGHT + (1 - LIGHT) * (normals @ up).clip(0, 1)
+    positions, owner, shade = positions[shown], owner[shown], shade[shown]
+    paints = [geometry.color] if geometry.classes is None else [geometry.color, classes.colors[geometry.classes]]
+    pictures = _splat(positions @ axes, [paint[owner] * shade[:, None] for paint in paints])
+    row = np.concatenate(pictures, 1)
+    if geometry.classes is None:
+        return row
+    present = np.flatnonzero(np.bincount(geometry.classes[owner]))
+    below = legend([classes.names[i] for i in present], classes.colors[present], row.shape[1])
+    return np.concatenate([row, below])
+
+
+def _downward(up: np.ndarray) -> np.ndarray:
+    """Which way one looks: down at an angle."""
+    flat = look(np.zeros(3), np.eye(3)[int(np.argmin(np.abs(up)))], up)[:3]
+    ahead = flat[:, 2] - (flat[:, 2] @ up) * up
+    side = np.cross(up, ahead)
+    around = np.cos(TURN) * ahead + np.sin(TURN) * side
+    return np.cos(TILT) * around / np.linalg.norm(around) - np.sin(TILT) * up
+
+
+def _surface(geometry: Geometry) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Points to draw, their normals (None for points), and the vertex that each takes its colour from."""
+    if geometry.faces is None:
+        return geometry.positions, None, np.arange(len(geometry))
+    corners = geometry.positions[geometry.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+    middles = corners.mean(1)
+    points = np.concatenate([middles, *[(corners[:, i] + middles) / 2 for i in range(3)]])
+    return points, np.tile(normals, (4, 1)), np.concatenate([geometry.faces[:, 0], *geometry.faces.T])
+
+
+def _facing(positions, normals, axes, up) -> np.ndarray:
+    if normals is not None:
+        return normals @ axes[:, 2] < 0
+    height = positions @ up
+    low, high = np.quantile(height, [0.01, 0.99])
+    return height < high - CEILING * (high - low)
+
+
+def _splat(seen: np.ndarray, paints: list[np.ndarray]) -> list[np.ndarray]:
+    """Pictures of points (N, 3) in the camera's axes, seen from far away; the nearest covers what is behind it."""
+    low, high = np.quantile(seen[:, :2], [0.002, 0.998], axis=0)
+    scale = (WIDTH - 20) / max(high[0] - low[0], 1e-6)
+    height = int(min((high[1] - low[1]) * scale, 2 * WIDTH)) + 20
+    x, y = ((seen[:, :2] - low) * scale + 10).round().astype(int).T
+    inside = (x >= 0) & (x < WIDTH) & (y >= 0) & (y < height)
+    order = np.flatnonzero(inside)[np.argsort(-seen[inside, 2], kind="stable")]
+    pictures = []
+    for paint in paints:
+        canvas = np.full((height, WIDTH, 3), BACKGROUND, np.uint8)
+        canvas[y[order], x[order]] = paint[order].clip(0, 255).astype(np.uint8)
+        covered = np.zeros((height, WIDTH), np.uint8)
+        covered[y[order], x[order]] = 1
+        pictures.append(_fill(canvas, covered))
+    return pictures
+
+
+def _fill(canvas: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """Closes the gaps between points."""
+    closed = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    blurred = cv2.blur(canvas * covered[..., None].astype(np.float32), (5, 5))
+    share = cv2.blur(covered.astype(np.float32), (5, 5))
+    between = (closed > 0) & (covered == 0) & (share > 0)
+    canvas = canvas.copy()
+    canvas[between] = (blurred[between] / share[between][:, None]).astype(np.uint8)
+    return canvas
