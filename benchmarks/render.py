@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=["plain", "exact", "fast"])
     parser.add_argument("--widths", type=int, nargs="+", default=[320, 640])
     parser.add_argument("--frames", type=int, default=FRAMES)
+    parser.add_argument("--views", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--curves", action="store_true", help="time per reference view and per sample too")
     parser.add_argument("--model-path")
     parser.add_argument("--data", type=Path, default=Path("data/bench"))
@@ -44,7 +46,7 @@ def main() -> None:
     make_room(args.data)
     device = choose_device(check_config({}, SCHEMA))
     lines = ["| frame | mode | views | samples | ms a frame | memory, GiB |", "|---|---|---|---|---|---|"]
-    cases = [(width, mode, 8, 64) for width in args.widths for mode in args.modes]
+    cases = [(width, mode, args.views, args.samples) for width in args.widths for mode in args.modes]
     if args.curves:
         cases += [(320, args.modes[-1], views, samples) for views in VIEWS for samples in SAMPLES]
     for case in cases:
@@ -71,7 +73,7 @@ def measure(args, device: torch.device, width: int, mode: str, views: int, sampl
     peak_gib(device)
     frames, warm_up = (min(args.frames, PLAIN_FRAMES), 1) if mode == "plain" else (args.frames, 5)
     milliseconds = median_milliseconds(run, frames, device, warm_up)
-    if args.profile and mode != "plain" and (width, views, samples) == (320, 8, 64):
+    if args.profile and mode != "plain" and (width, views, samples) == (320, args.views, args.samples):
         profile(run, 1, args.profile, f"{mode}: one frame", device)
     height = batches[0].query.cameras.size[0]
     return f"| {width}x{height} | {mode} | {views} | {samples} | {milliseconds:.1f} | {peak_gib(device):.2f} |"

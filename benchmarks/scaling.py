@@ -53,9 +53,11 @@ def measure(args, count: int) -> float:
         *[f"train_set_list=[{NAME}]", f"total_step={args.steps}", "save_interval=100000", *args.overrides],
     ]
     logs = args.data / "model" / name / "logs"
-    done = subprocess.run(command, capture_output=True, text=True, env={"OMP_NUM_THREADS": "2", **os.environ})
+    said = args.data / f"{name}.log"
+    with said.open("w") as file:
+        done = subprocess.run(command, stdout=file, stderr=file, env={"OMP_NUM_THREADS": "2", **os.environ})
     if done.returncode:
-        raise UserError(f"{count} processes: {done.stderr[-2000:]}")
+        raise UserError(f"{count} processes failed: see {said}")
     rows = read_scalars(logs)["loss/total"]
     rows = rows[int(SKIPPED * len(rows)) :]
     return (rows[-1][0] - rows[0][0]) / (rows[-1][2] - rows[0][2])
