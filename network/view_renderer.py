@@ -19,6 +19,7 @@ from utils.capture import Captured
 from utils.config import Setting
 from utils.devices import runs_triton
 from utils.errors import UserError
+from utils.logging import say
 
 try:
     from network.kernels import rendering as kernels
@@ -121,6 +122,7 @@ class ViewRenderer:
 
     @functools.cached_property
     def _kernel_passes(self) -> Passes:
+        say("compiling kernels for this GPU, which takes a minute the first time")
         stages = [
             None if stage is None else kernels.PackedStage.of(stage, self.dtype)
             for stage in (self.network.coarse_stage, self.network.fine_stage)

@@ -266,6 +266,20 @@ def test_a_video_and_going_on_with_it(command, monkeypatch, capsys):
     assert (folder / "orbit.webp").read_bytes()[:4] == b"RIFF"
 
 
+def test_a_network_without_classes(command, tmp_path, config, monkeypatch):
+    """Colour and depth alone: in films, on the page, in geometry."""
+    changes = {"render_label": False, "loss": ["render"]}
+    torch.save({"network_state_dict": build_network(config(**changes), CPU).state_dict()}, tmp_path / "model.pth")
+    overrides = ["render_label=false", "loss=[render]"]
+    folder = command("video", "--seconds", "1", "--fps", "2", "--width", "32", overrides=overrides)
+    assert sorted(path.name for path in (folder / "interp").iterdir()) == ["color", "depth", "settings.json"]
+    assert shades.modes(None) == ["colour", "depth"]
+    folder = command("mesh", "--views", "8", "--voxel", "0.05", "--score", overrides=overrides)
+    header = (folder / "mesh.ply").read_bytes().split(b"end_header")[0]
+    assert b"property uchar red" in header and b"class" not in header
+    assert "miou" not in json.loads((folder / "mesh.json").read_text())["score"]
+
+
 def test_a_path_away_from_everything(command, tmp_path, capsys):
     far = np.diag([1.0, -1, -1, 1])
     far[:3, 3] = 500, 0, 0
@@ -307,7 +321,7 @@ def as_the_room_is(session, camera, mix):
 @pytest.mark.parametrize("mode", ["pointcloud", "mesh"])
 def test_geometry_by_command(command, monkeypatch, capsys, mode):
     monkeypatch.setattr(Session, "render", as_the_room_is)
-    folder = command(mode, "--views", "10", "--voxel", "0.05", "--score")
+    folder = command(mode, "--views", "10", "--voxel", "0.05", "--depth", "rendered", "--score")
     score = json.loads((folder / f"{mode}.json").read_text())["score"]
     assert score["f_score"] > 0.8 and score["miou"] > 0.6 and "F-score at 5 cm" in capsys.readouterr().out
     assert (folder / f"{mode}.ply").read_bytes().startswith(b"ply\n")
@@ -318,7 +332,7 @@ def test_geometry_by_command(command, monkeypatch, capsys, mode):
 
 def test_depth_of_the_frames_themselves(command, config, scene, tmp_path, capsys):
     """With a sensor the geometry is right even if the network knows nothing."""
-    folder = command("mesh", "--views", "12", "--voxel", "0.05", "--depth", "frames", "--score")
+    folder = command("mesh", "--views", "12", "--voxel", "0.05", "--score")
     assert json.loads((folder / "mesh.json").read_text())["score"]["f_score"] > 0.8
     session = session_of(config, scene, init_net_type="learned_depth")
     session.needs = Needs()
@@ -335,6 +349,10 @@ def test_bad_input_of_geometry(command):
         command("mesh", "--path", "orbit")
     with pytest.raises(UserError, match="there is no such camera path"):
         command("video", "--path", "nowhere.json")
+    with pytest.raises(UserError, match="--voxel 1e-06: should be 0.002 to 1"):
+        command("mesh", "--voxel", "1e-6")
+    with pytest.raises(UserError, match="100,000 are the most"):
+        command("video", "--seconds", "1e6")
     with pytest.raises(UserError, match="a film ends in one of"):
         command("video", "--out", "a.avi")
 

@@ -16,6 +16,8 @@ from viewing.session import Session, open_session
 from viewing.video import render_video
 
 MODES = ("video", "viewer", "pointcloud", "mesh")
+MOST_FRAMES = 100_000
+SMALLEST_VOXEL, LARGEST_VOXEL = 0.002, 1.0  # metres: what memory holds, and what still shows a room
 
 
 def rendering() -> None:
@@ -27,7 +29,12 @@ def rendering() -> None:
 
 
 def _video(args, session: Session, folder: Path) -> None:
-    path = make_path(args.path, session.scene, max(1, round(args.seconds * args.fps)))
+    count = max(1, round(args.seconds * args.fps))
+    if count > MOST_FRAMES:
+        raise UserError(
+            f"--seconds {args.seconds:g} at --fps {args.fps:g} are {count:,} frames; {MOST_FRAMES:,} are the most"
+        )
+    path = make_path(args.path, session.scene, count)
     references = References(session.scene, session.references, for_tests=args.path == "test")
     out = args.out or folder / f"{Path(args.path).stem}.mp4"
     render_video(session, path_cameras(path, session.scene, args.width), references, out, args.fps, args.model_path)
@@ -40,6 +47,8 @@ def _viewer(args, session: Session, folder: Path) -> None:
 
 
 def _geometry(args, session: Session, folder: Path) -> None:
+    if not SMALLEST_VOXEL <= args.voxel <= LARGEST_VOXEL:
+        raise UserError(f"--voxel {args.voxel:g}: should be {SMALLEST_VOXEL} to {LARGEST_VOXEL} (metres)")
     write = write_mesh if args.mode == "mesh" else write_pointcloud
     write(session, args.out or folder / f"{args.mode}.ply", args.views, args.voxel, args.depth, args.score)
 
@@ -65,8 +74,8 @@ def _parse() -> argparse.Namespace:
             "--depth": dict(
                 choices=DEPTHS,
                 default=DEPTHS[0],
-                help="of rendered views, or of the frames as it was measured or the front end finds it: "
-                "sharper where a network was not trained for long",
+                help="of the frames, as it was measured or the front end finds it; or of rendered views, which is blurred "
+                "until a network was trained for long",
             ),
             "--voxel": dict(type=_positive(float), default=0.02, help="metres"),
             "--score": dict(action="store_true", help="compare with the scene's own depth and labels"),

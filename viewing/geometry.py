@@ -29,7 +29,7 @@ NEAR = 0.05  # metres: what is as near as this counts as met
 __all__ = ["FEWEST_VIEWS", "write_mesh", "write_pointcloud"]
 
 
-DEPTHS = ("rendered", "frames")  # where points come from: rendered views, or what is known of the frames themselves
+DEPTHS = ("frames", "rendered")  # where points come from: what is known of the frames, or what is rendered of them
 
 
 def write_pointcloud(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool) -> None:

@@ -40,6 +40,8 @@ def make_path(kind: str, scene: Scene, count: int) -> CameraPath:
         return CameraPath(smooth_path(_thinned(scene.camera_to_world, max(4, count // FRAMES_A_KNOT)), count))
     if kind == "test":
         rows = [scene.frame_ids.index(frame) for frame in scene.split().tests]
+        if not rows:
+            raise UserError(f"--path test: {scene.name} has no test frames")
         return CameraPath(smooth_path(scene.camera_to_world[rows], count))
     return CameraPath({"orbit": orbit, "spiral": spiral}[kind](scene.camera_to_world, count))
 

@@ -86,12 +86,12 @@ class FrameFiles:
 
     def claim(self, settings: dict) -> None:
         """Keeps what is there if it was made with the same settings, and removes it otherwise."""
-        note = self.folder / "settings.json"
-        if note.is_file() and json.loads(note.read_text()) == settings:
+        note, text = self.folder / "settings.json", json.dumps(settings, indent=1)
+        if note.is_file() and note.read_text() == text:
             return
         for kind in self.kinds:
             shutil.rmtree(self.folder / kind, ignore_errors=True)
-        write_text(note, json.dumps(settings, indent=1))
+        write_text(note, text)
 
     def path(self, kind: str, number: int) -> Path:
         return self.folder / kind / f"{number:05d}.png"

@@ -15,7 +15,7 @@ import numpy as np
 
 from dataset.views import Cameras
 from utils.errors import UserError
-from utils.logging import say
+from utils.logging import say, warn
 from viewing.paths import CameraPath, intrinsics, parse_path, to_cameras, up_of
 from viewing.references import References, spread_evenly
 from viewing.session import Session
@@ -102,7 +102,7 @@ class Viewer:
                 self._serve(guest)
 
     def _serve(self, guest: Guest) -> None:
-        """Renders the next picture that a guest waits for, if any. A page that closes meanwhile is no fault."""
+        """Renders the next picture that a guest waits for, if any. What goes wrong for one does not end it for all."""
         level = self._next_level(guest)
         if level is None:
             return
@@ -117,11 +117,10 @@ class Viewer:
             self.rate = 0.5 * self.rate + 0.5 * len(view.depth) / (time.perf_counter() - begin)
             guest.snapshot = snapshot
             self._show(guest)
-        except UserError as error:
-            guest.controls["place"].content = str(error)
-        except (KeyError, RuntimeError, AssertionError):
-            if guest.client.client_id in self.guests:
-                raise
+        except Exception as error:
+            if guest.client.client_id in self.guests:  # else the page was closed meanwhile, which is no fault
+                guest.controls["place"].content = html.escape(str(error))
+                warn(f"a picture could not be rendered: {error}")
         if guest.moved == moved and guest.level < len(COARSENESS):
             self._wake.set()
 
