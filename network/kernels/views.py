@@ -147,29 +147,15 @@ def _mixture(position, mean_1, mean_2, var_1, var_2, weight, scale):
 
 
 @triton.jit
-def _views_kernel(
-    centres, directions, depths, before, after, projections, camera_centres, ranges, images, maps, hidden_map,
-    matrices, vectors, scalars,
-    geometry_out, valid_out, latent_out, blending_out, color_out,
-    samples, views, per_ray, image_height, image_width, map_height, map_width,
-    M: tl.constexpr, VIEWS: tl.constexpr, HAS_MASK: tl.constexpr, USE_VIS: tl.constexpr, DENSITY_ONLY: tl.constexpr,
-):  # fmt: skip
-    ROWS: tl.constexpr = M * VIEWS
-    row = tl.arange(0, ROWS)
-    sample = tl.program_id(0) * M + row // VIEWS
-    view = row % VIEWS
-    there = (sample < samples) & (view < views)
-    ray = sample // per_ray
-    c32, c16 = tl.arange(0, 32)[None, :], tl.arange(0, 16)[None, :]
+def _load_3(pointer, index, there, other: tl.constexpr):
+    """Three numbers that lie together, of vectors (…, 3); the last is `other` where there is none."""
+    at = pointer + index * 3
+    return tl.load(at, there, 0.0), tl.load(at + 1, there, 0.0), tl.load(at + 2, there, other)
 
-    # where the sample lies, and where each view sees it
-    z = tl.load(depths + sample, there, 1.0)
-    dx = tl.load(directions + ray * 3, there, 0.0)
-    dy = tl.load(directions + ray * 3 + 1, there, 0.0)
-    dz = tl.load(directions + ray * 3 + 2, there, 1.0)
-    px = tl.load(centres + ray * 3, there, 0.0) + z * dx
-    py = tl.load(centres + ray * 3 + 1, there, 0.0) + z * dy
-    pz = tl.load(centres + ray * 3 + 2, there, 0.0) + z * dz
+
+@triton.jit
+def _project(px, py, pz, projections, view, image_height, image_width, there):
+    """Pixels, depth, and whether a view sees a point: `geometry.project`."""
     matrix = projections + view * 12
     u = px * tl.load(matrix, there, 0.0) + py * tl.load(matrix + 1, there, 0.0)
     u += pz * tl.load(matrix + 2, there, 0.0) + tl.load(matrix + 3, there, 0.0)
@@ -181,6 +167,124 @@ def _views_kernel(
     depth = tl.where(near_plane, 1e-3, depth)
     u, v = u / depth, v / depth
     seen = (u >= -0.5) & (u < image_width - 0.5) & (v >= -0.5) & (v < image_height - 0.5) & ~near_plane & there
+    return u, v, depth, seen
+
+
+@triton.jit
+def _direction_difference(px, py, pz, dx, dy, dz, camera_centres, view, there):
+    """Unit vectors to the view and to the query: their difference, and how much they agree."""
+    cx, cy, cz = _load_3(camera_centres, view, there, 0.0)
+    vx, vy, vz = cx - px, cy - py, cz - pz
+    length = tl.maximum(tl.sqrt(vx * vx + vy * vy + vz * vz), 1e-5)
+    vx, vy, vz = vx / length, vy / length, vz / length
+    length = -tl.sqrt(dx * dx + dy * dy + dz * dz)
+    qx, qy, qz = dx / length, dy / length, dz / length
+    dot = vx * qx + vy * qy + vz * qz
+    return vx - qx, vy - qy, vz - qz, dot
+
+
+@triton.jit
+def _hit_and_visibility(
+    ray_features, depth, before, after, ranges, view, there, matrices, vectors, scalars, mask, USE_VIS: tl.constexpr
+):
+    """How likely a view's ray ends in the sample, and gets so far; from -1 to 1 each: `rewritten._embed`."""
+    x = _decode(ray_features, matrices, vectors, 0)
+    mean_1, mean_2 = _scalar(x, vectors, scalars, 30, 0, 32), _scalar(x, vectors, scalars, 31, 1, 32)
+    x = _decode(ray_features, matrices, vectors, 2)
+    var_1, var_2 = _scalar(x, vectors, scalars, 32, 2, 32), _scalar(x, vectors, scalars, 33, 3, 32)
+    x = _decode(ray_features, matrices, vectors, 4)
+    weight = _sigmoid(_scalar(x, vectors, scalars, 34, 4, 32))
+    scale = tl.full(depth.shape, 1.0, tl.float32)
+    if USE_VIS:
+        x = _decode(ray_features, matrices, vectors, 6)
+        scale = _sigmoid(_scalar(x, vectors, scalars, 35, 5, 32))
+    mean_1, mean_2 = _softplus(mean_1), _softplus(mean_2)
+    var_1, var_2 = _softplus(var_1) + 0.05, _softplus(var_2) + 0.05
+    near, far = -1 / tl.load(ranges + view * 2, there, 1.0), -1 / tl.load(ranges + view * 2 + 1, there, 2.0)
+    inverse = (-1 / tl.maximum(depth, 1e-5) - near) / (far - near)
+    low_cdf = _mixture(inverse - tl.load(before, there, 0.0), mean_1, mean_2, var_1, var_2, weight, scale)
+    high_cdf = _mixture(inverse + tl.load(after, there, 0.0), mean_1, mean_2, var_1, var_2, weight, scale)
+    return 2 * ((high_cdf - low_cdf) * mask - 0.5), 2 * ((1 - low_cdf) * mask - 0.5)
+
+
+@triton.jit
+def _statistics(own_color, own, trusted, uniform, matrices, vectors, M: tl.constexpr, VIEWS: tl.constexpr):
+    """What base_fc's first layer makes of mean and variance over the views, by trust and uniform: (M, 64)."""
+    shared = tl.broadcast_to(_vector(vectors, 23, 64), (M, 64))
+    mean, variance = _mean_and_variance(own_color, trusted, M, VIEWS, 16)
+    shared = _product(variance, matrices, 14, 64, _product(mean, matrices, 13, 64, shared))
+    mean, variance = _mean_and_variance(own, trusted, M, VIEWS, 32)
+    shared = _product(variance, matrices, 16, 64, _product(mean, matrices, 15, 64, shared))
+    mean, variance = _mean_and_variance(own_color, uniform, M, VIEWS, 16)
+    shared = _product(variance, matrices, 18, 64, _product(mean, matrices, 17, 64, shared))
+    mean, variance = _mean_and_variance(own, uniform, M, VIEWS, 32)
+    return _product(variance, matrices, 20, 64, _product(mean, matrices, 19, 64, shared))
+
+
+@triton.jit
+def _refine(latent, uniform, mask, matrices, vectors, scalars):
+    """vis_fc and vis_fc2: the latent again, and how visible the sample is in each view."""
+    x = _elu(_layer(latent * uniform[:, None], matrices, vectors, 25, 32))
+    visibility = _sigmoid(_elu(_scalar(x, vectors, scalars, 43, 7, 32))) * mask
+    refined = latent + _elu(_layer(x, matrices, vectors, 26, 32))
+    x = _elu(_layer(refined * visibility[:, None], matrices, vectors, 27, 32))
+    return refined, _sigmoid(_scalar(x, vectors, scalars, 44, 8, 32)) * mask
+
+
+@triton.jit
+def _geometry(refined, visibility, views, matrices, vectors, M: tl.constexpr, VIEWS: tl.constexpr):
+    """geometry_fc of the statistics by visibility: (M, 16)."""
+    share = visibility / (_sum_to_views(visibility, M, VIEWS) + 1e-8)
+    mean, variance = _mean_and_variance(refined, share, M, VIEWS, 32)
+    mean_share = tl.sum(tl.reshape(share, (M, VIEWS)), 1) / views
+    x = mean_share[:, None] * _vector(vectors, 45, 64) + _vector(vectors, 28, 64)
+    x = _elu(_product(variance, matrices, 29, 64, _product(mean, matrices, 28, 64, x)))
+    geometry = tl.broadcast_to(_vector(vectors, 29, 16), (M, 16))
+    return _elu(_product(x, matrices, 30, 16, geometry))
+
+
+@triton.jit
+def _blending(
+    refined, visibility, vx, vy, vz, dot, seen, inside, matrices, vectors, scalars, M: tl.constexpr, VIEWS: tl.constexpr
+):
+    """rgb_fc and the softmax over the views: (M * VIEWS,). inside: rows that are a view, not what pads them."""
+    x = (
+        visibility[:, None] * _vector(vectors, 46, 16)
+        + vx[:, None] * _vector(vectors, 47, 16)
+        + vy[:, None] * _vector(vectors, 48, 16)
+    )
+    x += vz[:, None] * _vector(vectors, 49, 16) + dot[:, None] * _vector(vectors, 50, 16)
+    x = _elu(_product(refined, matrices, 31, 16, x + _vector(vectors, 51, 16)))
+    x = _elu(_product(x, matrices, 32, 16, tl.broadcast_to(_vector(vectors, 52, 16), (M * VIEWS, 16))))
+    score = _scalar(x, vectors, scalars, 53, 9, 16)
+    score = tl.where(seen, score, -1e9)
+    score = tl.where(inside, score, -3e38)
+    score = tl.reshape(score, (M, VIEWS))
+    powers = tl.exp(score - tl.expand_dims(tl.max(score, 1), 1))
+    return tl.reshape(powers / tl.expand_dims(tl.sum(powers, 1), 1), (M * VIEWS,))
+
+
+@triton.jit
+def _views_kernel(
+    centres, directions, depths, before, after, projections, camera_centres, ranges, images, maps, hidden_map,
+    matrices, vectors, scalars,
+    geometry_out, valid_out, latent_out, blending_out, color_out,
+    samples, views, per_ray, image_height, image_width, map_height, map_width,
+    M: tl.constexpr, VIEWS: tl.constexpr, HAS_MASK: tl.constexpr, USE_VIS: tl.constexpr, DENSITY_ONLY: tl.constexpr,
+):  # fmt: skip
+    row = tl.arange(0, M * VIEWS)
+    sample = tl.program_id(0) * M + row // VIEWS
+    view = row % VIEWS
+    there = (sample < samples) & (view < views)
+    ray = sample // per_ray
+    c32, c16 = tl.arange(0, 32)[None, :], tl.arange(0, 16)[None, :]
+
+    # where the sample lies, and where each view sees it
+    z = tl.load(depths + sample, there, 1.0)
+    dx, dy, dz = _load_3(directions, ray, there, 1.0)
+    px, py, pz = _load_3(centres, ray, there, 0.0)
+    px, py, pz = px + z * dx, py + z * dy, pz + z * dz
+    u, v, depth, seen = _project(px, py, pz, projections, view, image_height, image_width, there)
     if HAS_MASK:
         left, top, right, low, right_part, low_part = _corners(
             u, v, image_width, image_height, image_width, image_height, 0
@@ -190,42 +294,26 @@ def _views_kernel(
         seen = seen & (tl.sum(shown, 1) > 0.99)
     mask = tl.where(seen, 1.0, 0.0)
     uniform = mask / (_sum_to_views(mask, M, VIEWS) + 1e-8)
-
-    # directions, and their difference
-    vx = tl.load(camera_centres + view * 3, there, 0.0) - px
-    vy = tl.load(camera_centres + view * 3 + 1, there, 0.0) - py
-    vz = tl.load(camera_centres + view * 3 + 2, there, 0.0) - pz
-    length = tl.maximum(tl.sqrt(vx * vx + vy * vy + vz * vz), 1e-5)
-    vx, vy, vz = vx / length, vy / length, vz / length
-    length = -tl.sqrt(dx * dx + dy * dy + dz * dz)
-    qx, qy, qz = dx / length, dy / length, dz / length
-    dot = vx * qx + vy * qy + vz * qz
-    vx, vy, vz = vx - qx, vy - qy, vz - qz
+    vx, vy, vz, dot = _direction_difference(px, py, pz, dx, dy, dz, camera_centres, view, there)
 
     # what it knows of its ray there
     left, top, right, low, right_part, low_part = _corners(u, v, map_width, map_height, image_width, image_height, 1)
     entries = maps + (view * map_height * map_width * 64)[:, None] + c32
     ray_features = _read(entries + 32, left, top, right, low, right_part, low_part, map_width * 64, 64, seen[:, None])
-
-    # the probability that its ray ends there, and that it gets so far
-    x = _decode(ray_features, matrices, vectors, 0)
-    mean_1, mean_2 = _scalar(x, vectors, scalars, 30, 0, 32), _scalar(x, vectors, scalars, 31, 1, 32)
-    x = _decode(ray_features, matrices, vectors, 2)
-    var_1, var_2 = _scalar(x, vectors, scalars, 32, 2, 32), _scalar(x, vectors, scalars, 33, 3, 32)
-    x = _decode(ray_features, matrices, vectors, 4)
-    weight = _sigmoid(_scalar(x, vectors, scalars, 34, 4, 32))
-    scale = tl.full([ROWS], 1.0, tl.float32)
-    if USE_VIS:
-        x = _decode(ray_features, matrices, vectors, 6)
-        scale = _sigmoid(_scalar(x, vectors, scalars, 35, 5, 32))
-    mean_1, mean_2 = _softplus(mean_1), _softplus(mean_2)
-    var_1, var_2 = _softplus(var_1) + 0.05, _softplus(var_2) + 0.05
-    near, far = -1 / tl.load(ranges + view * 2, there, 1.0), -1 / tl.load(ranges + view * 2 + 1, there, 2.0)
-    inverse = (-1 / tl.maximum(depth, 1e-5) - near) / (far - near)
-    low_cdf = _mixture(inverse - tl.load(before + sample, there, 0.0), mean_1, mean_2, var_1, var_2, weight, scale)
-    high_cdf = _mixture(inverse + tl.load(after + sample, there, 0.0), mean_1, mean_2, var_1, var_2, weight, scale)
-    hit = 2 * ((high_cdf - low_cdf) * mask - 0.5)
-    visible = 2 * ((1 - low_cdf) * mask - 0.5)
+    hit, visible = _hit_and_visibility(
+        ray_features,
+        depth,
+        before + sample,
+        after + sample,
+        ranges,
+        view,
+        there,
+        matrices,
+        vectors,
+        scalars,
+        mask,
+        USE_VIS,
+    )
 
     # prob_embed, up to what reads it
     x = _layer(ray_features, matrices, vectors, 8, 32)
@@ -250,34 +338,12 @@ def _views_kernel(
     own = features + _elu(_layer(x, matrices, vectors, 12, 32))
 
     # base_fc: statistics once per sample, the rest once per view
-    shared = tl.broadcast_to(_vector(vectors, 23, 64), (M, 64))
-    mean, variance = _mean_and_variance(own_color, trusted, M, VIEWS, 16)
-    shared = _product(variance, matrices, 14, 64, _product(mean, matrices, 13, 64, shared))
-    mean, variance = _mean_and_variance(own, trusted, M, VIEWS, 32)
-    shared = _product(variance, matrices, 16, 64, _product(mean, matrices, 15, 64, shared))
-    mean, variance = _mean_and_variance(own_color, uniform, M, VIEWS, 16)
-    shared = _product(variance, matrices, 18, 64, _product(mean, matrices, 17, 64, shared))
-    mean, variance = _mean_and_variance(own, uniform, M, VIEWS, 32)
-    shared = _product(variance, matrices, 20, 64, _product(mean, matrices, 19, 64, shared))
+    shared = _statistics(own_color, own, trusted, uniform, matrices, vectors, M, VIEWS)
     x = _product(own_color, matrices, 21, 64, _to_views(shared, M, VIEWS, 64))
     x = _product(embedding, matrices, 23, 64, _product(own, matrices, 22, 64, x))
     latent = _elu(_layer(_elu(x), matrices, vectors, 24, 32))
-
-    # vis_fc, vis_fc2
-    x = _elu(_layer(latent * uniform[:, None], matrices, vectors, 25, 32))
-    visibility = _sigmoid(_elu(_scalar(x, vectors, scalars, 43, 7, 32))) * mask
-    refined = latent + _elu(_layer(x, matrices, vectors, 26, 32))
-    x = _elu(_layer(refined * visibility[:, None], matrices, vectors, 27, 32))
-    visibility = _sigmoid(_scalar(x, vectors, scalars, 44, 8, 32)) * mask
-
-    # geometry_fc
-    share = visibility / (_sum_to_views(visibility, M, VIEWS) + 1e-8)
-    mean, variance = _mean_and_variance(refined, share, M, VIEWS, 32)
-    mean_share = tl.sum(tl.reshape(share, (M, VIEWS)), 1) / views
-    x = mean_share[:, None] * _vector(vectors, 45, 64) + _vector(vectors, 28, 64)
-    x = _elu(_product(variance, matrices, 29, 64, _product(mean, matrices, 28, 64, x)))
-    geometry = tl.broadcast_to(_vector(vectors, 29, 16), (M, 16))
-    geometry = _elu(_product(x, matrices, 30, 16, geometry))
+    refined, visibility = _refine(latent, uniform, mask, matrices, vectors, scalars)
+    geometry = _geometry(refined, visibility, views, matrices, vectors, M, VIEWS)
 
     n = tl.program_id(0) * M + tl.arange(0, M)
     tl.store(geometry_out + n[:, None] * 16 + c16, geometry, (n < samples)[:, None])
@@ -285,21 +351,9 @@ def _views_kernel(
     tl.store(valid_out + at, seen.to(tl.int8), there)
     if not DENSITY_ONLY:
         tl.store(latent_out + at[:, None] * 32 + c32, latent.to(latent_out.dtype.element_ty), there[:, None])
-        # rgb_fc
-        x = (
-            visibility[:, None] * _vector(vectors, 46, 16)
-            + vx[:, None] * _vector(vectors, 47, 16)
-            + vy[:, None] * _vector(vectors, 48, 16)
+        blending = _blending(
+            refined, visibility, vx, vy, vz, dot, seen, view < views, matrices, vectors, scalars, M, VIEWS
         )
-        x += vz[:, None] * _vector(vectors, 49, 16) + dot[:, None] * _vector(vectors, 50, 16)
-        x = _elu(_product(refined, matrices, 31, 16, x + _vector(vectors, 51, 16)))
-        x = _elu(_product(x, matrices, 32, 16, tl.broadcast_to(_vector(vectors, 52, 16), (ROWS, 16))))
-        score = _scalar(x, vectors, scalars, 53, 9, 16)
-        score = tl.where(seen, score, -1e9)
-        score = tl.where(view < views, score, -3e38)
-        score = tl.reshape(score, (M, VIEWS))
-        powers = tl.exp(score - tl.expand_dims(tl.max(score, 1), 1))
-        blending = tl.reshape(powers / tl.expand_dims(tl.sum(powers, 1), 1), (ROWS,))
         tl.store(blending_out + at, blending, there)
         blended = _over_views(color * blending[:, None], M, VIEWS, 16)
         tl.store(color_out + n[:, None] * 3 + c16, blended, (n < samples)[:, None] & (c16 < 3))
