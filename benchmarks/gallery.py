@@ -66,6 +66,7 @@ def photograph(address: str, picture: Path, settle: float) -> None:
         tab.get_by_text("Click on the picture").wait_for(timeout=60_000)
         tab.locator("input[value=colour]").first.click()
         tab.get_by_role("option", name="overlay").click()
+        tab.locator(".mantine-Notification-closeButton").first.click()  # that there is no GPU in this browser
         time.sleep(settle)
         tab.mouse.click(380, 400)
         time.sleep(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -90,16 +91,25 @@ def evaluate(
     others = {COPIED: nearest_copied, WARPED: nearest_warped} if baselines else {}
     result = Evaluation(labels.names if labels else (), {method: {} for method in (NETWORK, *others)})
     frames = [range(share[0], len(test), share[1]) for test in sets]
-    with tqdm(
-        total=sum(map(len, frames)), desc="evaluating", unit="frame", leave=False, disable=share[0] > 0
-    ) as progress:
+
+    def score(frame: Frame) -> None:
+        pictures = {NETWORK: frame.prediction, **{name: make(frame.batch) for name, make in others.items()}}
+        result.add(pictures, frame)
+        if on_frame is not None:
+            on_frame(frame)
+
+    bar = tqdm(total=sum(map(len, frames)), desc="evaluating", unit="frame", leave=False, disable=share[0] > 0)
+    # One frame is scored, in order, while the next is rendered.
+    with bar as progress, ThreadPoolExecutor(1) as background:
+        scoring = None
         for test, indices in zip(sets, frames, strict=True):
             for frame in _render_frames(renderer, test, indices, device, workers):
-                pictures = {NETWORK: frame.prediction, **{name: make(frame.batch) for name, make in others.items()}}
-                result.add(pictures, frame)
-                if on_frame is not None:
-                    on_frame(frame)
+                if scoring is not None:
+                    scoring.result()
+                scoring = background.submit(score, frame)
                 progress.update()
+        if scoring is not None:
+            scoring.result()
     if baselines and labels is not None:
         result.scores[COMMONEST] = score_commonest_class(result.scores[NETWORK])
     return result

@@ -9,7 +9,8 @@ from train.run import run_folder
 from train.settings import SCHEMA
 from utils.config import load_config
 from utils.errors import UserError
-from viewing.geometry import DEPTHS, FEWEST_VIEWS, write_mesh, write_pointcloud
+from viewing.fusion import FEWEST_VIEWS
+from viewing.geometry import DEPTHS, write_mesh, write_pointcloud
 from viewing.paths import KINDS, make_path, path_cameras
 from viewing.references import References
 from viewing.session import Session, open_session

@@ -16,7 +16,7 @@ from train.metrics import class_scores, confusion
 from utils.errors import UserError
 from utils.files import write_image
 from utils.logging import say
-from viewing.fusion import FEWEST_VIEWS, Depictions, drop_disputed, extract_mesh, merge_points
+from viewing.fusion import Depictions, drop_disputed, extract_mesh, merge_points
 from viewing.paths import up_of
 from viewing.ply import Geometry, write_ply
 from viewing.preview import preview
@@ -25,10 +25,6 @@ from viewing.session import Session
 
 SURE = 0.15  # a depth whose deviation is more than this part of it is not trusted
 NEAR = 0.05  # metres: what is as near as this counts as met
-
-__all__ = ["FEWEST_VIEWS", "write_mesh", "write_pointcloud"]
-
-
 DEPTHS = ("frames", "rendered")  # where points come from: what is known of the frames, or what is rendered of them
 
 
@@ -56,9 +52,7 @@ def _write(session: Session, out: Path, views: int, voxel: float, depth: str, sc
         drop_disputed(depictions, session.device)
         geometry = fuse(depictions) if depictions.depth.any() else None
     if geometry is None or not len(geometry):
-        raise UserError(
-            f"no two of {len(frames)} rendered views agree on anything: is the model trained, and on such scenes?"
-        )
+        raise UserError(f"no two of {len(frames)} views agree on anything: is the model trained, and on such scenes?")
     about = {"scene": session.scene.name, "views": len(frames), "depth": depth, "voxel": voxel, "points": len(geometry)}
     if score:
         about["score"] = compare(geometry, *measured(session, frames, voxel), session)
