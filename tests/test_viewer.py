@@ -112,7 +112,7 @@ def test_a_view_gets_finer_while_nobody_moves(viewer):
     client.camera.moved(None)
     viewer.rate = 1e9
     viewer._serve(guest)
-    assert client.pictures[-1].shape[0] == 48, "a fast device shows the finest at once"
+    assert len(client.pictures) == 5 and client.pictures[-1].shape[0] == 48, "a fast device shows the finest at once"
 
 
 def test_switching_modes_changes_the_picture_without_rendering(viewer, monkeypatch):
@@ -235,4 +235,14 @@ def test_the_page_in_a_browser(served):
         tab.close()
         again = open_page()
         wait_until(lambda: picture(again) != empty, "coming back works")
+        crowd = [open_page() for _ in range(9)]
+        wait_until(lambda: picture(crowd[-1]) != empty, "the tenth page has its picture")
+        for tab in crowd:
+            tab.close()
+        before = picture(again)
+        again.mouse.move(150, 300)
+        again.mouse.down()
+        again.mouse.move(220, 300, steps=5)
+        again.mouse.up()
+        wait_until(lambda: picture(again) != before, "the first one still follows its camera")
         browser.close()

@@ -17,7 +17,7 @@ from utils.colors import distinct_colors
 from utils.errors import UserError
 from viewing import commands, fusion, paths, shades, video
 from viewing.fusion import Depictions, drop_disputed, extract_mesh, merge_points
-from viewing.geometry import compare, measured
+from viewing.geometry import compare, measured, trusted_depth
 from viewing.ply import Geometry, write_ply
 from viewing.references import FADE, References, mixes, one
 from viewing.session import Classes, Session, blend
@@ -49,6 +49,9 @@ def test_paths_stay_inside_the_capture_and_are_smooth(scene):
         assert steps.max() < 0.5, kind
         upright = rotations[:, :, 1] @ paths.up_of(scene.camera_to_world)
         assert (upright < 0).all()
+        cameras = paths.path_cameras(paths.CameraPath(path), scene, None)
+        seen = [References(scene, 3).overlap(one(cameras, i)).max().item() for i in range(0, 60, 5)]
+        assert np.mean(seen) > 0.5, f"{kind} looks at what the capture shows"
 
 
 def test_a_path_through_the_test_frames_meets_them(scene):
@@ -184,6 +187,14 @@ def test_what_one_view_alone_claims_is_dropped(scene):
     drop_disputed(views, CPU)
     kept = (views.depth > 0).sum(axis=(1, 2)) / honest
     assert kept[2] < 0.3 and np.delete(kept, 2).min() > 0.6
+
+
+def test_only_sure_depth_is_trusted():
+    view = RenderedView(
+        torch.zeros(4, 3), None, torch.tensor([2.0, 2.0, 2.0, 0.0]), torch.tensor([0.1, 0.5, 0.1, 0.1]),
+        torch.tensor([True, True, False, True]),
+    )  # fmt: skip
+    assert trusted_depth(view).tolist() == [2, 0, 0, 0]
 
 
 def test_a_ply_file_says_what_it_holds(tmp_path):

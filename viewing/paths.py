@@ -20,6 +20,8 @@ KINDS = ("interp", "test", "orbit", "spiral")
 FRAMES_A_KNOT = 8  # of a path along a capture: more would follow every shake of the hand
 METRES_A_RADIAN = 1.0  # turning counts as so much way, so that a turn on the spot takes time too
 SPIRAL_TURNS, SPIRAL_REACH = 2, 0.3
+AHEAD = 2.0  # metres, at which cameras of a room look
+COMMON_DIRECTION = 0.3  # length of the mean of their directions, from which on cameras look the same way
 
 
 class CameraPath(NamedTuple):
@@ -73,7 +75,8 @@ def _thinned(poses: np.ndarray, most: int) -> np.ndarray:
 
 
 def orbit(poses: np.ndarray, count: int) -> np.ndarray:
-    """Once around the middle of the capture's cameras, looking as they do: at it, or away from it."""
+    """Once around the middle of the capture's cameras, looking as they do: at what they all look at, or, where they look
+    all around, at the middle or away from it."""
     centre, up = poses[:, :3, 3].mean(0), up_of(poses)
     offsets = poses[:, :3, 3] - centre
     forward = poses[:, :3, 2]
@@ -83,10 +86,13 @@ def orbit(poses: np.ndarray, count: int) -> np.ndarray:
     radius = np.sqrt((flat**2).sum(1).mean())
     outward = np.sign((forward * offsets).sum()) or 1
     tilt = float(np.clip((forward @ up).mean(), -0.7, 0.7))
+    together = np.linalg.norm(forward.mean(0)) > COMMON_DIRECTION
+    target = (poses[:, :3, 3] + AHEAD * forward).mean(0)
     path = []
     for angle in np.arange(count) / count * 2 * np.pi:
         direction = np.cos(angle) * first + np.sin(angle) * second
-        path.append(look(centre + radius * direction, outward * direction + tilt * up, up))
+        position = centre + radius * direction
+        path.append(look(position, target - position if together else outward * direction + tilt * up, up))
     return np.stack(path)
 
 
@@ -96,7 +102,7 @@ def spiral(poses: np.ndarray, count: int) -> np.ndarray:
     spread = np.linalg.norm(poses[:, :3, 3] - centre, axis=1)
     base = poses[np.argmin(spread)]
     reach = SPIRAL_REACH * max(float(np.median(spread)), 0.1)
-    target = base[:3, 3] + 2 * base[:3, 2]
+    target = base[:3, 3] + AHEAD * base[:3, 2]
     path = []
     for t in np.arange(count) / count * 2 * np.pi:
         way = np.array([np.cos(SPIRAL_TURNS * t), np.sin(SPIRAL_TURNS * t), 0.5 * np.sin(t)]) * reach
