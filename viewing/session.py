@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from dataset.labels import SCANNET_CLASSES
+from dataset.labels import INVALID_COLOR, SCANNET_CLASSES
 from dataset.render_dataset import Needs, configured_scene, read_references
 from dataset.scene import Scene
 from dataset.view_selection import require_frames
@@ -105,16 +105,19 @@ def open_session(cfg, model_path: str, scene_name: str) -> Session:
         )
     renderer = ViewRenderer(network, cfg.renderer, cfg.ray_batch_num)
     has_classes = network.agg_net.agg_impl.with_logits
-    classes = Classes(_class_names(cfg, scene), class_colors(cfg, [scene])) if has_classes else None
+    classes = _classes(cfg, scene) if has_classes else None
     return Session(renderer, scene, needs(cfg), cfg.train_dataset_cfg.min_wn, classes)
 
 
-def _class_names(cfg, scene: Scene) -> tuple[str, ...]:
+def _classes(cfg, scene: Scene) -> Classes:
     """The scene's own; of a capture without labels ScanNet's, where there are as many."""
+    colors = class_colors(cfg, [scene])
     if scene.labels is not None:
         names = scene.labels.names
     elif cfg.num_classes == len(SCANNET_CLASSES):
         names = tuple(SCANNET_CLASSES)
+        if cfg.semantic_color_map is None:
+            colors = np.array([*(color for _, color in SCANNET_CLASSES.values()), INVALID_COLOR], np.uint8)
     else:
         names = tuple(f"class {number}" for number in range(cfg.num_classes))
-    return (*names, "invalid")
+    return Classes((*names, "invalid"), colors)
