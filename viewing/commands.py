@@ -38,7 +38,7 @@ def _video(args, session: Session, folder: Path) -> None:
     path = make_path(args.path, session.scene, count)
     references = References(session.scene, session.references, for_tests=args.path == "test")
     out = args.out or folder / f"{Path(args.path).stem}.mp4"
-    render_video(session, path_cameras(path, session.scene, args.width), references, out, args.fps, args.model_path)
+    render_video(session, path_cameras(path, session.scene, args.width), references, out, args.fps)
 
 
 def _viewer(args, session: Session, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from network.view_renderer import ViewRenderer
 from network.weights import load_checkpoint
 from train.checkpoint import load_network
 from train.run import build_network, choose_device, class_colors, require_classes, warn_of_other_settings
+from utils.config import plain
 from utils.errors import UserError
 from viewing.references import Mix
 
@@ -37,11 +39,19 @@ class Classes:
 class Session:
     """Renders a scene; what is computed of a set of references is kept as long as it is in use."""
 
-    def __init__(self, renderer: ViewRenderer, scene: Scene, needs: Needs, references: int, classes: Classes | None):
-        """references: of one view. classes: None for a network that has none."""
+    def __init__(
+        self,
+        renderer: ViewRenderer,
+        scene: Scene,
+        needs: Needs,
+        references: int,
+        classes: Classes | None,
+        origin: dict | None = None,
+    ):
+        """references: of one view. classes: None for a network that has none. origin: what the network comes from."""
         require_frames(scene.name, len(scene), references, "usable frames")
         self.renderer, self.scene, self.needs, self.references = renderer, scene, needs, references
-        self.classes = classes
+        self.classes, self.origin = classes, origin or {}
         self.device = renderer.device
         self._encodings: OrderedDict[tuple[str, ...], Encoding] = OrderedDict()
 
@@ -106,7 +116,9 @@ def open_session(cfg, model_path: str, scene_name: str) -> Session:
     renderer = ViewRenderer(network, cfg.renderer, cfg.ray_batch_num)
     has_classes = network.agg_net.agg_impl.with_logits
     classes = _classes(cfg, scene) if has_classes else None
-    return Session(renderer, scene, needs(cfg), cfg.train_dataset_cfg.min_wn, classes)
+    model = Path(model_path)
+    origin = {"model": f"{model.resolve()} {model.stat().st_mtime_ns}", "config": plain(cfg)}
+    return Session(renderer, scene, needs(cfg), cfg.train_dataset_cfg.min_wn, classes, origin)
 
 
 def _classes(cfg, scene: Scene) -> Classes:

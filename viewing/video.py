@@ -27,29 +27,30 @@ FORMATS = (".mp4", ".webp", ".gif")
 FEW_REFERENCES = 0.2  # share of a path's pixels that no reference shows, from which on it is worth a warning
 
 
-def render_video(session: Session, cameras: Cameras, references: References, out: Path, fps: float, model: str) -> None:
+def render_video(session: Session, cameras: Cameras, references: References, out: Path, fps: float) -> None:
     """Renders a path into `out` (.mp4, .webp or .gif); its single frames stay in a folder beside it.
 
-    model: what the weights come from; frames of another model or path are not gone on with.
-    Raises UserError if no reference shows anything of the path.
+    Frames of another model, config or path are not gone on with. Raises UserError if no reference shows anything of the path.
     """
     if out.suffix not in FORMATS:
         raise UserError(f"--out {out}: a film ends in one of {', '.join(FORMATS)}")
     require_overlap(references, cameras)
     frames = FrameFiles(out.with_suffix(""), session.classes is not None)
-    frames.claim(_settings(session, cameras, model))
-    unseen = []
+    frames.claim(_settings(session, cameras))
+    unseen = {}
     progress = tqdm(list(enumerate(mixes(references, cameras))), desc=out.stem, unit="frame")
     for number, mix in progress:
         if frames.has(number):
             continue
         view = session.render(one(cameras, number), mix)
-        unseen.append(1 - view.scored.float().mean().item())
+        unseen[number] = 1 - view.scored.float().mean().item()
         frames.write(number, view, cameras.size)
-    if unseen and max(unseen) > FEW_REFERENCES:
+    worst = max(unseen, key=unseen.get, default=None)
+    if worst is not None and unseen[worst] > FEW_REFERENCES:
+        share = sum(unseen.values()) / len(unseen)
         warn(
-            f"{np.mean(unseen):.0%} of the path, {max(unseen):.0%} of its frame {int(np.argmax(unseen))}, is seen by too "
-            "few references: what is there is guessed"
+            f"{share:.0%} of the path, {unseen[worst]:.0%} of its frame {worst}, is seen by too few references: "
+            "what is there is guessed"
         )
     write_film(out, compose(frames, len(cameras), session.classes), fps)
     say(f"film:   {out}\nframes: {frames.folder}")
@@ -64,13 +65,12 @@ def require_overlap(references: References, cameras: Cameras) -> None:
         )
 
 
-def _settings(session: Session, cameras: Cameras, model: str) -> dict:
-    """What a frame depends on."""
+def _settings(session: Session, cameras: Cameras) -> dict:
+    """What the frames of a path depend on."""
     numbers = np.concatenate([cameras.poses.numpy().ravel(), cameras.Ks.numpy().ravel()])
-    file = Path(model)
     return {
+        **session.origin,
         "scene": session.scene.name,
-        "model": f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns}",
         "path": sha256(numbers.tobytes()).hexdigest(),
         "size": list(cameras.size),
         "renderer": session.renderer.name,
