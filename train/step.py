@@ -20,6 +20,7 @@ from utils.capture import Captured
 from utils.config import Setting
 from utils.devices import has_bf16, runs_triton
 from utils.errors import UserError
+from utils.logging import say
 
 LOSSES = ("render", "semantic")
 MOST_SHAPES = 64  # image sizes and numbers of references that a step is compiled for, one by one
@@ -122,6 +123,7 @@ class TrainingStep:
 
     def _fuse(self) -> None:
         """Fewer and larger kernels, on a GPU replayed as one recording."""
+        say("compiling the training step, which takes a minute the first time")
         torch._dynamo.config.cache_size_limit = MOST_SHAPES
         # The passes alone: they take most of a step, and the encoders would double the time to compile.
         self.network.render_pass = rewritten.fused_pass()
