@@ -47,15 +47,23 @@ def load(dataset: Dataset, indices: Sequence[int], workers: int | None, device) 
                     raise batch
                 done, deaths = done + 1, 0
                 yield batch.to(device)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if not _is_a_death(error):
                 raise
             deaths += 1
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             if deaths > MOST_DEATHS:
                 raise UserError(
-                    f"worker processes keep dying ({str(error).splitlines()[0]}); lower worker_num, or free some memory"
+                    f"worker processes keep dying ({reason}); lower worker_num, or free some memory"
                 ) from None
-            warn(f"a worker process died after {done} samples ({str(error).splitlines()[0]}); others take over")
+            warn(f"a worker process died after {done} samples ({reason}); others take over")
+
+
+def _is_a_death(error: Exception) -> bool:
+    """Whether a worker was killed: torch says so, or the connection breaks over which it hands a batch on. What was
+    raised in a worker is none: it starts with "Caught"."""
+    said = str(error)
+    return not said.startswith("Caught ") and ("DataLoader worker" in said or not isinstance(error, RuntimeError))
 
 
 def _batches(dataset: Dataset, indices: Sequence[int], workers: int, pinned: bool) -> Iterator[Batch | UserError]:

@@ -129,6 +129,21 @@ class Deadly(Dataset):
         return Batch(views, views, None, "scene", str(index))
 
 
+def test_a_broken_connection_is_a_death_and_an_error_of_the_data_is_none(monkeypatch):
+    def load_with(error):
+        def batches(*_, **__):
+            raise error
+
+        monkeypatch.setattr("dataset.loading._batches", batches)
+        list(load(None, range(3), 2, "cpu"))
+
+    for broken in (ConnectionResetError(104, "Connection reset by peer"), EOFError()):
+        with pytest.raises(UserError, match="worker processes keep dying"):
+            load_with(broken)
+    with pytest.raises(RuntimeError, match="Caught"):
+        load_with(RuntimeError("Caught RuntimeError in DataLoader worker process 0."))
+
+
 @pytest.mark.parametrize(("deaths", "survives"), [(1, True), (1000, False)])
 def test_workers_that_die(tmp_path, deaths, survives):
     read = []
