@@ -143,15 +143,8 @@ class Scene:
     def cameras(self, frames: Sequence[str]) -> Cameras:
         """The cameras of frames at this scene's image size."""
         rows = [self._rows[frame] for frame in frames]
-        to_world = self.camera_to_world[rows]
-        rotations = to_world[:, :3, :3].transpose(0, 2, 1)
-        poses = np.concatenate([rotations, -rotations @ to_world[:, :3, 3:]], -1)
-        return Cameras(
-            torch.from_numpy(poses).float(),
-            torch.from_numpy(scale_intrinsics(self.Ks[rows], self.raw_size, self.size)).float(),
-            torch.tensor(self.depth_range, dtype=torch.float32).repeat(len(frames), 1),
-            self.size,
-        )
+        Ks = scale_intrinsics(self.Ks[rows], self.raw_size, self.size)
+        return to_cameras(self.camera_to_world[rows], Ks, self.depth_range, self.size)
 
     def views(self, frames: Sequence[str], depth: bool = False, labels: bool = False) -> Views:
         """Frames as `Views` of this scene's size, in storage types; depth and labels where asked for and there."""
@@ -218,6 +211,16 @@ def view_size(width: int, raw_size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of views `width` pixels wide of images of `raw_size`: the height that keeps the shape,
     to the nearest multiple of 4 (so that 1296x968 and 640x480 both become 320x240)."""
     return max(4, round(width * raw_size[0] / raw_size[1] / 4) * 4), width
+
+
+def to_cameras(
+    camera_to_world: np.ndarray, Ks: np.ndarray, depth_range: tuple[float, float], size: tuple[int, int]
+) -> Cameras:
+    """`Cameras` of poses (N, 4, 4) and intrinsics (N, 3, 3) of images of `size` (h, w)."""
+    rotations = camera_to_world[:, :3, :3].transpose(0, 2, 1)
+    poses = np.concatenate([rotations, -rotations @ camera_to_world[:, :3, 3:]], -1)
+    ranges = torch.tensor(depth_range, dtype=torch.float32).repeat(len(poses), 1)
+    return Cameras(torch.from_numpy(poses).float(), torch.from_numpy(Ks).float(), ranges, size)
 
 
 def scale_intrinsics(Ks, raw_size: tuple[int, int], size: tuple[int, int]):

@@ -63,20 +63,21 @@ def drop_disputed(views: Depictions, device) -> None:
         points = views.points(view, device)
         votes = torch.ones(len(points), device=device)
         for other in order.tolist():
-            z, measured = look_up(views, other, points, device)
+            z, measured, _ = look_up(views, other, points, device)
             votes += (measured > 0) & ((measured - z).abs() < AGREEMENT * z.clamp_min(1))
         agreed[view] = (votes >= FEWEST_VIEWS).view(views.depth.shape[1:]).cpu().numpy()
     np.multiply(views.depth, agreed, out=views.depth)
 
 
-def look_up(views: Depictions, view: int, points: torch.Tensor, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The z-depth of points (N, 3) in a view, and the depth that it has there (0: none): (N,) each."""
+def look_up(
+    views: Depictions, view: int, points: torch.Tensor, device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The z-depth of points (N, 3) in a view, the depth that it has there (0: none), and in which pixel: (N,) each."""
     seen = project(points, one(views.cameras, view))
     depth = views.depth_of(view, device)
-    measured = torch.where(
-        seen.valid[0] & (seen.depth[0] > 0), depth.flatten()[_pixel_index(seen.pixels[0], depth.shape)], 0
-    )
-    return seen.depth[0], measured
+    pixel = _pixel_index(seen.pixels[0], depth.shape)
+    measured = torch.where(seen.valid[0] & (seen.depth[0] > 0), depth.flatten()[pixel], 0)
+    return seen.depth[0], measured, pixel
 
 
 def _pixel_index(pixels: torch.Tensor, size: torch.Size) -> torch.Tensor:
@@ -177,16 +178,15 @@ def integrate(
     distance, weight = torch.zeros(2, len(grid), device=device)
     values = torch.zeros(len(grid), 1 + views.values(0, device).shape[1], device=device)
     for view in range(len(views)):
-        z, measured = look_up(views, view, grid, device)
+        z, measured, pixel = look_up(views, view, grid, device)
         signed = (measured - z) / band
         counts = (measured > 0) & (signed > -1)
         weight += counts
         distance += torch.where(counts, signed.clamp_max(1), 0)
         near = (counts & (signed < 1)).nonzero()[:, 0]
         if len(near):
-            pixels = _pixel_index(project(grid[near], one(views.cameras, view)).pixels[0], views.depth.shape[1:])
             values[near, 0] += 1
-            values[near, 1:] += views.values(view, device)[pixels]
+            values[near, 1:] += views.values(view, device)[pixel[near]]
     return distance, weight, values
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation, RotationSpline
 
-from dataset.scene import Scene, scale_intrinsics, view_size
+from dataset.scene import Scene, scale_intrinsics, to_cameras, view_size
 from dataset.transforms import OPENGL_TO_OPENCV
 from dataset.views import Cameras
 from utils.errors import UserError
@@ -187,11 +186,3 @@ def intrinsics(field_of_view: float, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     focal = height / 2 / np.tan(field_of_view / 2)
     return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-
-
-def to_cameras(camera_to_world: np.ndarray, Ks: np.ndarray, depth_range, size: tuple[int, int]) -> Cameras:
-    """`Cameras` of poses (N, 4, 4) and intrinsics (N, 3, 3)."""
-    rotations = camera_to_world[:, :3, :3].transpose(0, 2, 1)
-    poses = np.concatenate([rotations, -rotations @ camera_to_world[:, :3, 3:]], -1)
-    ranges = torch.tensor(depth_range, dtype=torch.float32).repeat(len(poses), 1)
-    return Cameras(torch.from_numpy(poses).float(), torch.from_numpy(Ks).float(), ranges, size)

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from dataset.scene import to_cameras
 from dataset.views import Cameras
 from utils.errors import UserError
 from utils.logging import say, warn
-from viewing.paths import CameraPath, intrinsics, parse_path, to_cameras, up_of
+from viewing.paths import CameraPath, intrinsics, parse_path, up_of
 from viewing.references import References, spread_evenly
 from viewing.session import Session
 from viewing.shades import COLOR, Snapshot, describe, modes, paint
