@@ -22,9 +22,7 @@ from benchmarks.common import median_milliseconds, provenance
 from benchmarks.plot_curve import draw, read_scalars
 from dataset.synthetic.generate import SIZES, Size, generate
 from network.view_renderer import ViewRenderer
-from network.weights import load_checkpoint
-from train.checkpoint import load_network
-from train.run import build_network, choose_device, test_sets
+from train.run import choose_device, load_trained, test_sets
 from train.settings import SCHEMA
 from utils.config import load_config
 from utils.errors import UserError
@@ -140,8 +138,7 @@ def table(args, shown: dict[str, tuple[str, str, list[str]]]) -> str:
 def time_frames(cfg, model: Path) -> float:
     """Median milliseconds of encoding the references and rendering one frame."""
     device = choose_device(cfg)
-    network = build_network(cfg, device)
-    load_network(network, load_checkpoint(model))
+    network, _ = load_trained(cfg, device, str(model))
     renderer = ViewRenderer(network, cfg.renderer)
     test = test_sets(cfg)[0]
     batches = [test[i].to(device) for i in range(min(4, len(test)))]

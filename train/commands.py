@@ -7,12 +7,10 @@ import argparse
 import torch
 
 from network.view_renderer import ViewRenderer
-from network.weights import load_checkpoint
-from train.checkpoint import load_network
 from train.evaluator import evaluate, labels_of
 from train.pictures import PanelWriter
 from train.report import report, summary_table, write_report
-from train.run import build_network, choose_device, class_colors, run_folder, test_sets, warn_of_other_settings
+from train.run import choose_device, class_colors, load_trained, run_folder, test_sets
 from train.settings import SCHEMA
 from train.trainer import Trainer
 from utils.config import load_config
@@ -43,10 +41,7 @@ def evaluation() -> None:
 def evaluate_model(cfg, model_path: str) -> None:
     """Scores a checkpoint on `val_set_list`; panels and tables go to the run's folder, the small table is printed."""
     device, folder = choose_device(cfg), run_folder(cfg)
-    checkpoint = load_checkpoint(model_path)
-    network = build_network(cfg, device)
-    load_network(network, checkpoint)
-    warn_of_other_settings(cfg, checkpoint)
+    network, checkpoint = load_trained(cfg, device, model_path)
     sets = test_sets(cfg)
     if not sets:
         raise UserError("`val_set_list` names no scenes to evaluate on")

@@ -12,7 +12,8 @@ from dataset.scene import Scene
 from network import renderer
 from network.init_net import needs
 from network.renderer import Renderer
-from network.weights import Checkpoint
+from network.weights import Checkpoint, load_checkpoint
+from train.checkpoint import load_network
 from utils.colors import distinct_colors
 from utils.config import plain
 from utils.errors import UserError
@@ -46,6 +47,15 @@ def build_network(cfg, device) -> Renderer:
     """The config's network with weights drawn from its seed."""
     torch.manual_seed(cfg.seed)
     return Renderer(cfg).to(device)
+
+
+def load_trained(cfg, device, model_path: str) -> tuple[Renderer, Checkpoint]:
+    """The config's network with a checkpoint's weights. Raises UserError for what does not fit, warns of what differs."""
+    checkpoint = load_checkpoint(model_path)
+    network = build_network(cfg, device)
+    load_network(network, checkpoint)
+    warn_of_other_settings(cfg, checkpoint)
+    return network, checkpoint
 
 
 def test_sets(cfg) -> list[TestSet]:

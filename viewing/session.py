@@ -18,9 +18,7 @@ from dataset.views import Cameras
 from network.init_net import needs
 from network.rendering import Encoding, RenderedView
 from network.view_renderer import ViewRenderer
-from network.weights import load_checkpoint
-from train.checkpoint import load_network
-from train.run import build_network, choose_device, class_colors, require_classes, warn_of_other_settings
+from train.run import choose_device, class_colors, load_trained, require_classes
 from utils.config import plain
 from utils.errors import UserError
 from viewing.references import Mix
@@ -102,10 +100,7 @@ def blend(parts: list[tuple[float, RenderedView]]) -> RenderedView:
 def open_session(cfg, model_path: str, scene_name: str) -> Session:
     """scene_name: a database name, or a folder with a transforms.json. Raises UserError for what does not fit."""
     device = choose_device(cfg)
-    checkpoint = load_checkpoint(model_path)
-    network = build_network(cfg, device)
-    load_network(network, checkpoint)
-    warn_of_other_settings(cfg, checkpoint)
+    network, _ = load_trained(cfg, device, model_path)
     scene = configured_scene(scene_name, cfg)
     require_classes(cfg, [scene])
     if needs(cfg).depth and not scene.has_depth:
