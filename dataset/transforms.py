@@ -6,7 +6,6 @@ Cameras there have OpenGL axes (y up, z backward) and pixel centres at +0.5. Lab
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from dataset.labels import LabelSet, capture_labels
 from dataset.scene import SceneFiles, SceneName
 from dataset.view_selection import Split
 from utils.errors import UserError
+from utils.files import read_json
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1, -1, 1])
 DEPTH_RANGE = (0.1, 10.0)
@@ -60,12 +60,7 @@ def transforms_scene(name: SceneName, data_root: Path) -> SceneFiles:
 
 def read_transforms(path: Path) -> dict[str, Any]:
     """The content of a transforms.json, its frames sorted by file name. Raises UserError if it is none."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; a capture needs a transforms.json") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: is not valid JSON ({error})") from None
+    content = read_json(path, "there is no such file; a capture needs a transforms.json")
     frames = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(frames, list) or not frames:
         raise UserError(f"{path}: has no list of frames")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -78,6 +80,17 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text)
+
+
+def read_json(path: Path, if_missing: str) -> Any:
+    """The content of a JSON file. Raises UserError for one that is missing, with `if_missing` behind its path, or that
+    is no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: {if_missing}") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: is not valid JSON ({error})") from None
 
 
 def find_file(name: str, *folders: Path) -> Path:

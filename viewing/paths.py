@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from dataset.scene import Scene, scale_intrinsics, to_cameras, view_size
 from dataset.transforms import OPENGL_TO_OPENCV
 from dataset.views import Cameras
 from utils.errors import UserError
+from utils.files import read_json
 
 KINDS = ("interp", "test", "orbit", "spiral")
 FRAMES_A_KNOT = 8  # of a path along a capture: more would follow every shake of the hand
@@ -138,12 +138,7 @@ def _orthogonal(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
 def read_path(path: Path) -> CameraPath:
     """A path as nerfstudio's viewer exports it: `camera_path`, each with `camera_to_world` (16 numbers, OpenGL axes) and
     `fov` (vertical, degrees). Raises UserError if the file is none, and names what is wrong."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such camera path (a JSON file, or one of {', '.join(KINDS)})") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: is not valid JSON ({error})") from None
+    content = read_json(path, f"there is no such camera path (a JSON file, or one of {', '.join(KINDS)})")
     return parse_path(content, str(path))
 
 
