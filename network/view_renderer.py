@@ -27,7 +27,7 @@ except ImportError:  # no Triton here
     kernels = None
 
 DEFAULTS = {
-    # plain: as the papers have it; exact: the same up to rounding; fast: products in bfloat16, where a GPU has it
+    # plain: as the papers have it; exact: the same up to rounding; fast: products in float16, where a GPU can
     # (elsewhere it is exact); auto: fast
     "renderer": Setting("auto", str, choices=("auto", "plain", "exact", "fast")),
     "ray_batch_num": Setting(None, int, minimum=1),  # rays rendered at once; None: by the memory that is free
@@ -51,8 +51,8 @@ class ViewRenderer:
         self.name = "fast" if renderer == "auto" else renderer
         self.has_kernels = kernels is not None and runs_triton(self.device)
         self.rays_at_once = rays_at_once
-        self.bf16 = self.name == "fast" and self.has_kernels
-        self.dtype = torch.bfloat16 if self.bf16 else torch.float32
+        self.halves = self.name == "fast" and self.has_kernels
+        self.dtype = torch.float16 if self.halves else torch.float32
         self._encode = Captured(network.encode) if on_gpu and self.name != "plain" else network.encode
         self._images: OrderedDict[str, torch.Tensor] = OrderedDict()
 
@@ -62,7 +62,7 @@ class ViewRenderer:
 
         names: of their images; what is known of an image by itself is kept under its name, for other sets of references.
         """
-        with tf32_convolutions(self.bf16):  # for the encoders bfloat16 would be too coarse
+        with tf32_convolutions(self.halves):  # for the encoders float16 would be too coarse
             known = () if names is None else (self._image_features(references, names),)
             encoding = self._encode(references, *known)
         return replace(encoding, features=encoding.features.to(self.dtype))
@@ -104,7 +104,7 @@ class ViewRenderer:
         return RenderedView.join(parts)
 
     def _render_rays(self, encoding: Encoding, rays: Rays, passes: Passes) -> RenderedView:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halves):
             final = self.network.render_rays(encoding, rays, passes=passes, final_only=True).final
         return RenderedView(final.color, final.logits, final.depth, final.deviation, final.scored)
 

@@ -7,24 +7,22 @@ The weights are computed again in the backward pass instead of being kept.
 
 from __future__ import annotations
 
-import os
-
 import torch
 import triton
 import triton.language as tl
 
 from network.attention import HEAD_WIDTH, HEADS, SelfAttention
+from network.kernels.arithmetic import exp2
 
 INNER = HEADS * HEAD_WIDTH
 ROWS = 64
-INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 LONGEST = 128  # longer sequences do not fit in registers
 
 
 @triton.jit
 def _dot(a, b, PRECISION: tl.constexpr):
     """A product in Triton's own precisions; in "half", float16; or in "halves", to float32's precision by three of
-    float16 (see `views._product`), which gradients are too small for."""
+    float16 (see `arithmetic.dot`), which gradients are too small for."""
     if PRECISION == "half":
         product = tl.dot(a.to(tl.float16), b.to(tl.float16))
     elif PRECISION == "halves":
@@ -50,18 +48,6 @@ def _rows(pid, count, length, other, ALONG: tl.constexpr, PADDED: tl.constexpr, 
 
 
 @triton.jit
-def _exp2(x):
-    """2^x; on a GPU by one instruction, which takes tiny results for 0, where `tl.exp2` spends three more on them."""
-    if INTERPRETED:
-        result = tl.exp2(x)
-    else:
-        result = tl.inline_asm_elementwise(
-            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-        )
-    return result
-
-
-@triton.jit
 def _weights(q, k, head, group, there, PRECISION: tl.constexpr):
     """Softmax of one head's scores (M, M) among rows of the same sequence."""
     column = tl.arange(0, q.shape[1])
@@ -69,7 +55,7 @@ def _weights(q, k, head, group, there, PRECISION: tl.constexpr):
     # half the product, as a power of 2
     scores = _dot(tl.where(mine, q * (0.5 * 1.4426950408889634), 0.0), tl.trans(k), PRECISION)
     scores = tl.where((group[:, None] == group[None, :]) & there[None, :], scores, -1e30)
-    powers = _exp2(scores - tl.max(scores, 1)[:, None])
+    powers = exp2(scores - tl.max(scores, 1)[:, None])
     return powers * (1 / tl.sum(powers, 1))[:, None], mine
 
 
@@ -234,11 +220,11 @@ class Layer:
     """A `SelfAttention` with its weights as the kernel reads them; only renders. Its twin is `rewritten.attend`."""
 
     def __init__(self, attention: SelfAttention, dtype: torch.dtype):
-        """dtype: float32 for products to its precision, or bfloat16 for fast ones."""
+        """dtype: float32 for products to its precision, or float16 for fast ones."""
         inward = [attention.w_qs.weight, attention.w_ks.weight, attention.w_vs.weight]
         parts = [*[weight.T.reshape(-1) for weight in inward], attention.fc.weight.T.reshape(-1)]
         self.matrices = torch.cat(parts).detach().float()
-        self.precision = "half" if dtype == torch.bfloat16 else "halves"
+        self.precision = "half" if dtype == torch.float16 else "halves"
         self.norm = torch.cat([attention.layer_norm.weight, attention.layer_norm.bias]).detach().float()
         self.eps = attention.layer_norm.eps
 

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 import triton
 
-from dataset.views import Cameras
 from network.compositing import hit_probabilities
 from network.kernels.attention import LONGEST, Layer
-from network.kernels.views import ViewsOutput, Weights, _views_kernel, pack
+from network.kernels.packing import Weights, pack
+from network.kernels.sight import Sights, see
+from network.kernels.views import ViewsOutput, _views_kernel
 from network.rendering import Encoding, Rays, Rendering, Stage
-from network.sampling import interval_halves, inverse_depth_intervals
 
 # By the type of the products: rows of samples and views in a program, its warps, and registers of a thread at most.
-LAUNCH = {torch.bfloat16: (64, 4, 168), torch.float32: (64, 4, None)}
+LAUNCH = {torch.float16: (64, 4, 168), torch.float32: (64, 4, None)}
 MOST_VIEWS = 16
 NEGLIGIBLE = 1e-6  # a sample that is hit less often than this needs no classes
 
@@ -33,7 +33,7 @@ class PackedStage:
 
     @classmethod
     def of(cls, stage: Stage, dtype: torch.dtype) -> PackedStage:
-        """dtype: of products, float32 or bfloat16."""
+        """dtype: of products, float32 or float16."""
         impl = stage.agg_net.agg_impl
         layers = [
             None if attention is None else Layer(attention, dtype)
@@ -58,8 +58,9 @@ def render_pass(
 
 def _render_pass(packed: PackedStage, encoding: Encoding, rays: Rays, depths, density_only) -> Rendering:
     impl = packed.stage.agg_net.agg_impl
-    look = look_and_fuse(packed.weights, encoding, rays, depths, density_only)
-    seeing = look.valid.sum(0, dtype=torch.int8).view(depths.shape)
+    seen = see(encoding, rays, depths)
+    look = fuse_views(packed.weights, encoding, seen, density_only)
+    seeing = seen.valid.sum(0, dtype=torch.int8).view(depths.shape)
     several = (seeing > 1).to(torch.int8)
     geometry = look.geometry.view(*depths.shape, -1)
     geometry = packed.geometry(geometry, several, along=True, encoding=impl.geometry_encoding)
@@ -71,24 +72,19 @@ def _render_pass(packed: PackedStage, encoding: Encoding, rays: Rays, depths, de
     if not density_only:
         color = _composite(hit, look.color)
         if impl.with_logits:
-            logits = _logits(packed, look, several, geometry, hidden, hit)
+            logits = _logits(packed, look, seen.valid, several, geometry, hidden, hit)
     return Rendering(color, logits, (hit * depths).sum(-1), hit, depths, packed.stage.scores(seeing))
 
 
-def look_and_fuse(
-    weights: Weights, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool
-) -> ViewsOutput:
-    """All that happens in the views of each sample."""
-    cameras, (map_height, map_width) = encoding.cameras, encoding.features.shape[1:3]
-    count, samples = len(cameras), depths.numel()
+def fuse_views(weights: Weights, encoding: Encoding, seen: Sights, density_only: bool) -> ViewsOutput:
+    """What the networks make of all that views see."""
+    count, samples = seen.valid.shape
     padded = triton.next_power_of_2(count)
     rows, warps, registers = LAUNCH[encoding.features.dtype]
     per_program = rows // padded
-    before, after = interval_halves(inverse_depth_intervals(depths, rays.depth_range))
-    device, kind = depths.device, encoding.features.dtype
+    device, kind = encoding.features.device, encoding.features.dtype
     output = ViewsOutput(
         torch.empty(samples, 16, device=device),
-        torch.empty(count, samples, device=device, dtype=torch.int8),
         *[
             None if density_only else torch.empty(shape, device=device, dtype=dtype)
             for shape, dtype in (
@@ -99,24 +95,14 @@ def look_and_fuse(
         ],
     )
     unused = output.geometry
-    grid = (triton.cdiv(samples, per_program),)
-    _views_kernel[grid](
-        rays.centres.contiguous(), rays.directions.contiguous(), depths.contiguous(), before, after,
-        _projections(cameras), cameras.centres().contiguous(), cameras.depth_range.contiguous(),
-        encoding.images, encoding.features, unused if encoding.mask is None else encoding.mask,
-        weights.matrices, weights.vectors, weights.scalars,
-        output.geometry, output.valid,
-        *[unused if out is None else out for out in (output.latent, output.blending, output.color)],
-        samples, count, depths.shape[1], *cameras.size, map_height, map_width,
-        M=per_program, VIEWS=padded, HAS_MASK=encoding.mask is not None, USE_VIS=weights.use_vis,
-        DENSITY_ONLY=density_only, num_warps=warps, maxnreg=registers,
+    _views_kernel[(triton.cdiv(samples, per_program),)](
+        seen.places, seen.sights, encoding.features, weights.matrices, weights.vectors,
+        output.geometry, *[unused if out is None else out for out in (output.latent, output.blending, output.color)],
+        samples, count, *encoding.features.shape[1:3],
+        M=per_program, VIEWS=padded, USE_VIS=weights.use_vis, DENSITY_ONLY=density_only,
+        num_warps=warps, maxnreg=registers,
     )  # fmt: skip
     return output
-
-
-def _projections(cameras: Cameras) -> torch.Tensor:
-    """World to pixels, (V, 3, 4)."""
-    return (cameras.Ks @ cameras.poses).contiguous()
 
 
 def _composite(hit: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -124,19 +110,21 @@ def _composite(hit: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return torch.bmm(hit[:, None], values.view(*hit.shape, -1))[:, 0]
 
 
-def _logits(packed: PackedStage, look: ViewsOutput, several, geometry, hidden, hit) -> torch.Tensor:
+def _logits(packed: PackedStage, look: ViewsOutput, valid, several, geometry, hidden, hit) -> torch.Tensor:
     """Class logits of each ray: (R, K+1)."""
     impl = packed.stage.agg_net.agg_impl
     need = (hit.flatten() > NEGLIGIBLE).to(torch.int8)
-    seen = _attend(packed, look, several, need)
+    attended = _attend(packed, look, valid, several, need)
     first, head, total = impl.semantic_fc1_new, impl.semantic_fc2_new, hit.sum(-1, keepdim=True)
     # Both layers are linear: once for the ray instead of for each sample, with the biases as often as the ray ends.
     of_geometry = F.linear(_composite(hit, geometry), first.weight) + total * first.bias
-    of_ray = torch.cat([of_geometry, _composite(hit, hidden), _composite(hit, seen)], -1)
+    of_ray = torch.cat([of_geometry, _composite(hit, hidden), _composite(hit, attended)], -1)
     return F.linear(of_ray, head.weight) + total * head.bias
 
 
-def _attend(packed: PackedStage, look: ViewsOutput, several: torch.Tensor, need: torch.Tensor) -> torch.Tensor:
+def _attend(
+    packed: PackedStage, look: ViewsOutput, valid: torch.Tensor, several: torch.Tensor, need: torch.Tensor
+) -> torch.Tensor:
     """Cross-Reprojection Attention, and the sum over the views: (N, 32)."""
     latent, impl = look.latent, packed.stage.agg_net.agg_impl
 
@@ -147,6 +135,6 @@ def _attend(packed: PackedStage, look: ViewsOutput, several: torch.Tensor, need:
     if packed.along is None:
         return (look.blending[..., None] * latent).sum(0)
     if impl.views_first:
-        latent = along_rays(packed.across(latent, look.valid, along=False))
+        latent = along_rays(packed.across(latent, valid, along=False))
         return (look.blending[..., None] * latent).sum(0)
-    return packed.across(along_rays(latent), look.valid, along=False, blending=look.blending, need=need)
+    return packed.across(along_rays(latent), valid, along=False, blending=look.blending, need=need)

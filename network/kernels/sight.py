@@ -1,0 +1,161 @@
+"""Where samples fall in the views, and the colour there: once for each sample and view, before the networks.
+
+Twin: `network.rewritten.look`, without the feature maps, which the next kernel reads. Apart from it, since there
+several threads share a row, and each would find all of this again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from network.kernels.arithmetic import reciprocal
+from network.rendering import Encoding, Rays
+from network.sampling import interval_halves, inverse_depth_intervals
+
+SAMPLES = 64  # of a program
+
+
+@triton.jit
+def _load_3(pointer, there, other: tl.constexpr):
+    """Three numbers that lie together; the last is `other` where there is none."""
+    return tl.load(pointer, there, 0.0), tl.load(pointer + 1, there, 0.0), tl.load(pointer + 2, there, other)
+
+
+@triton.jit
+def _project(px, py, pz, matrix, inside, image_height, image_width):
+    """Pixels, depth, and whether a view sees a point: `geometry.project`."""
+    u = px * tl.load(matrix, inside, 0.0) + py * tl.load(matrix + 1, inside, 0.0)
+    u += pz * tl.load(matrix + 2, inside, 0.0) + tl.load(matrix + 3, inside, 0.0)
+    v = px * tl.load(matrix + 4, inside, 0.0) + py * tl.load(matrix + 5, inside, 0.0)
+    v += pz * tl.load(matrix + 6, inside, 0.0) + tl.load(matrix + 7, inside, 0.0)
+    depth = px * tl.load(matrix + 8, inside, 0.0) + py * tl.load(matrix + 9, inside, 0.0)
+    depth += pz * tl.load(matrix + 10, inside, 0.0) + tl.load(matrix + 11, inside, 0.0)
+    near_plane = tl.abs(depth) < 1e-4
+    depth = tl.where(near_plane, 1e-3, depth)
+    u, v = u / depth, v / depth
+    seen = (u >= -0.5) & (u < image_width - 0.5) & (v >= -0.5) & (v < image_height - 0.5) & ~near_plane
+    return u, v, depth, seen & inside
+
+
+@triton.jit
+def _direction_difference(px, py, pz, dx, dy, dz, centre, inside):
+    """Unit vectors to the view and to the query: their difference, and how much they agree."""
+    cx, cy, cz = _load_3(centre, inside, 0.0)
+    vx, vy, vz = cx - px, cy - py, cz - pz
+    length = tl.maximum(tl.sqrt(vx * vx + vy * vy + vz * vz), 1e-5)
+    vx, vy, vz = vx / length, vy / length, vz / length
+    length = -tl.sqrt(dx * dx + dy * dy + dz * dz)
+    qx, qy, qz = dx / length, dy / length, dz / length
+    return vx - qx, vy - qy, vz - qz, vx * qx + vy * qy + vz * qz
+
+
+@triton.jit
+def _within(x, size, image_size, SPREAD: tl.constexpr):
+    """Where a pixel falls in a map of this size, the border repeated: `rewritten.bilinear_corners`."""
+    x = x * ((size - 1 + SPREAD) / (image_size - 1.0)) - SPREAD * 0.5
+    return tl.where(x == x, tl.minimum(tl.maximum(x, 0.0), size - 1.0), 0.0)
+
+
+@triton.jit
+def _read(plane, x, y, width, height, here):
+    """Bilinear value of a map of one channel."""
+    left, top = x.to(tl.int32), y.to(tl.int32)
+    right_part, low_part = x - left, y - top
+    right, low = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1) * width
+    top = top * width
+    a, b = tl.load(plane + top + left, here, 0.0), tl.load(plane + top + right, here, 0.0)
+    c, d = tl.load(plane + low + left, here, 0.0), tl.load(plane + low + right, here, 0.0)
+    upper = a * ((1 - right_part) * (1 - low_part)) + b * (right_part * (1 - low_part))
+    return upper + c * ((1 - right_part) * low_part) + d * (right_part * low_part)
+
+
+@triton.jit
+def _eight(a, b, c, d, e, f, g, h):
+    """Eight numbers of each entry (V, N) side by side: (V, N, 8)."""
+    even = tl.join(tl.join(a, e), tl.join(c, g))
+    odd = tl.join(tl.join(b, f), tl.join(d, h))
+    return tl.reshape(tl.join(even, odd), (a.shape[0], a.shape[1], 8))
+
+
+@triton.jit
+def _sight_kernel(
+    centres, directions, depths, before, after, projections, camera_centres, ranges, images, hidden,
+    places, sights, valid,
+    samples, views, per_ray, image_height, image_width, map_height, map_width,
+    N: tl.constexpr, VIEWS: tl.constexpr, HAS_MASK: tl.constexpr,
+):  # fmt: skip
+    view = tl.arange(0, VIEWS)[:, None]
+    sample = (tl.program_id(0) * N + tl.arange(0, N))[None, :]
+    ray = sample // per_ray
+    is_sample, is_view = sample < samples, view < views
+    there = is_view & is_sample
+
+    z = tl.load(depths + sample, is_sample, 1.0)
+    dx, dy, dz = _load_3(directions + ray * 3, is_sample, 1.0)
+    px, py, pz = _load_3(centres + ray * 3, is_sample, 0.0)
+    px, py, pz = px + z * dx, py + z * dy, pz + z * dz
+    u, v, depth, seen = _project(px, py, pz, projections + view * 12, is_view, image_height, image_width)
+    seen = seen & there
+    x, y = _within(u, image_width, image_width, 0), _within(v, image_height, image_height, 0)
+    area = image_height * image_width
+    if HAS_MASK:
+        seen = seen & (_read(hidden + view * area, x, y, image_width, image_height, seen) > 0.99)
+    mask = tl.where(seen, 1.0, 0.0)
+    uniform = mask * (1 / (tl.sum(mask, 0, keep_dims=True) + 1e-8))
+
+    plane = images + view * 3 * area
+    red = _read(plane, x, y, image_width, image_height, seen)
+    green = _read(plane + area, x, y, image_width, image_height, seen)
+    blue = _read(plane + 2 * area, x, y, image_width, image_height, seen)
+    vx, vy, vz, agreement = _direction_difference(px, py, pz, dx, dy, dz, camera_centres + view * 3, is_view)
+    near, far = -1 / tl.load(ranges + view * 2, is_view, 1.0), -1 / tl.load(ranges + view * 2 + 1, is_view, 2.0)
+    inverse = (-reciprocal(tl.maximum(depth, 1e-5)) - near) / (far - near)
+
+    at = view.to(tl.int64) * samples + sample
+    rows = views * samples.to(tl.int64)
+    tl.store(places + at, tl.where(seen, _within(u, map_width, image_width, 1), -1.0), there)
+    tl.store(places + rows + at, _within(v, map_height, image_height, 1), there)
+    tl.store(places + 2 * rows + at, inverse - tl.load(before + sample, is_sample, 0.0), there)
+    tl.store(places + 3 * rows + at, inverse + tl.load(after + sample, is_sample, 0.0), there)
+    tl.store(valid + at, seen.to(tl.int8), there)
+    all_eight = _eight(vx, vy, vz, agreement, red, green, blue, uniform).to(sights.dtype.element_ty)
+    tl.store(sights + at[:, :, None] * 8 + tl.arange(0, 8)[None, None, :], all_eight, there[:, :, None])
+
+
+@dataclass(frozen=True)
+class Sights:
+    """What V views see of N samples.
+
+    places (4, V, N), float32: x and y in the feature maps, x -1 where the view does not see the sample, and the sample's
+    near and far end as the view's normalised inverse depths. sights (V, N, 8), in the maps' type: direction difference 4,
+    colour 3, and the sample's weight if all views count alike. valid (V, N), int8 of 0 and 1.
+    """
+
+    places: torch.Tensor
+    sights: torch.Tensor
+    valid: torch.Tensor
+
+
+def see(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sights:
+    """Samples at depths (R, S) in the views of an encoding; N = R * S."""
+    cameras, device = encoding.cameras, depths.device
+    views, samples = len(cameras), depths.numel()
+    before, after = interval_halves(inverse_depth_intervals(depths, rays.depth_range))
+    seen = Sights(
+        torch.empty(4, views, samples, device=device),
+        torch.empty(views, samples, 8, device=device, dtype=encoding.features.dtype),
+        torch.empty(views, samples, device=device, dtype=torch.int8),
+    )
+    _sight_kernel[(triton.cdiv(samples, SAMPLES),)](
+        rays.centres.contiguous(), rays.directions.contiguous(), depths.contiguous(), before, after,
+        (cameras.Ks @ cameras.poses).contiguous(), cameras.centres().contiguous(), cameras.depth_range.contiguous(),
+        encoding.images, encoding.images if encoding.mask is None else encoding.mask,
+        seen.places, seen.sights, seen.valid,
+        samples, views, depths.shape[1], *cameras.size, *encoding.features.shape[1:3],
+        N=SAMPLES, VIEWS=triton.next_power_of_2(views), HAS_MASK=encoding.mask is not None,
+    )  # fmt: skip
+    return seen
