@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import triton
 
 from network.compositing import hit_probabilities
+from network.kernels import avoid_broken_assembler
 from network.kernels.attention import LONGEST, Layer
 from network.kernels.packing import Weights, pack
 from network.kernels.sight import Sights, see
@@ -34,6 +35,7 @@ class PackedStage:
     @classmethod
     def of(cls, stage: Stage, dtype: torch.dtype) -> PackedStage:
         """dtype: of products, float32 or float16."""
+        avoid_broken_assembler()
         impl = stage.agg_net.agg_impl
         layers = [
             None if attention is None else Layer(attention, dtype)

@@ -23,37 +23,45 @@ def _vector(vectors, LAYER: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def _product(x, matrices, LAYER: tl.constexpr, N: tl.constexpr, total):
-    """total (rows, N) plus x (rows, K) times the matrix of a layer, float32."""
-    K: tl.constexpr = x.shape[1]
+def _matrix(matrices, vectors, LAYER: tl.constexpr, K: tl.constexpr, N: tl.constexpr):
+    """The matrix of a layer, (K, N), and what it lacks, where that counts.
+
+    Functions load all of theirs before they use the first: so they wait for memory, and threads for each other, once.
+    """
     at = matrices + LAYER * layers.SLOT + tl.arange(0, K)[:, None] * N + tl.arange(0, N)[None, :]
     matrix = tl.load(at)
     lacking = matrix
-    if x.dtype == tl.float32:
+    if vectors.dtype.element_ty == tl.float32:
         lacking = tl.load(at + layers.MATRICES * layers.SLOT)
-    return dot(x, matrix, total, lacking)
+    return matrix, lacking
 
 
 @triton.jit
-def _times(x, matrices, LAYER: tl.constexpr, N: tl.constexpr):
-    return _product(x, matrices, LAYER, N, tl.zeros([x.shape[0], N], tl.float32))
+def _product(x, matrix, total):
+    """total (rows, N) plus x (rows, K) times a matrix, float32."""
+    return dot(x, matrix[0], total, matrix[1])
 
 
 @triton.jit
-def _layer(x, matrices, vectors, LAYER: tl.constexpr, N: tl.constexpr):
+def _times(x, matrix):
+    return _product(x, matrix, tl.zeros([x.shape[0], matrix[0].shape[1]], tl.float32))
+
+
+@triton.jit
+def _layer(x, matrix, vectors, LAYER: tl.constexpr):
     """A layer without its ELU: (rows, K) -> (rows, N), float32."""
-    return _times(x, matrices, LAYER, N) + _vector(vectors, LAYER, N).to(tl.float32)
+    return _times(x, matrix) + _vector(vectors, LAYER, matrix[0].shape[1]).to(tl.float32)
 
 
 @triton.jit
-def _elu_layer(x, matrices, vectors, LAYER: tl.constexpr, N: tl.constexpr):
-    return elu(_times(x, matrices, LAYER, N), _vector(vectors, LAYER, N))
+def _elu_layer(x, matrix, vectors, LAYER: tl.constexpr):
+    return elu(_times(x, matrix), _vector(vectors, LAYER, matrix[0].shape[1]))
 
 
 @triton.jit
-def _number(x, matrices, vectors, LAYER: tl.constexpr):
+def _number(x, matrix, vectors, LAYER: tl.constexpr):
     """A layer with one output, which stands in the first of 16 columns of zeros: (rows, K) -> (rows,)."""
-    return tl.sum(_layer(x, matrices, vectors, LAYER, 16), 1)
+    return tl.sum(_layer(x, matrix, vectors, LAYER), 1)
 
 
 @triton.jit
@@ -81,11 +89,19 @@ def _read(entries, x, y, width, height, seen):
 
 
 @triton.jit
-def _decode(x, matrices, vectors, DECODER: tl.constexpr):
-    """What one of the four decoders says before its last activation: (rows, 16), of which four columns count."""
-    x = _elu_layer(x, matrices, vectors, DECODER, 32)
-    x = _elu_layer(x, matrices, vectors, DECODER + 1, 32)
-    return _layer(x, matrices, vectors, DECODER + 2, 16)
+def _decoder(matrices, vectors, DECODER: tl.constexpr):
+    """The three matrices of one of the four decoders."""
+    first = _matrix(matrices, vectors, DECODER, 32, 32)
+    second = _matrix(matrices, vectors, DECODER + 1, 32, 32)
+    return first, second, _matrix(matrices, vectors, DECODER + 2, 32, 16)
+
+
+@triton.jit
+def _decode(x, decoder, vectors, DECODER: tl.constexpr):
+    """What a decoder says before its last activation: (rows, 16), of which four columns count."""
+    x = _elu_layer(x, decoder[0], vectors, DECODER)
+    x = _elu_layer(x, decoder[1], vectors, DECODER + 1)
+    return _layer(x, decoder[2], vectors, DECODER + 2)
 
 
 @triton.jit
@@ -95,15 +111,21 @@ def _hit_and_visibility(ray_features, near, far, matrices, vectors, mask, USE_VI
     near, far: the sample's ends, as that view's normalised inverse depths. The four columns that count: the first and the
     second component at the near end, then at the far one.
     """
+    mean_decoder = _decoder(matrices, vectors, layers.MEAN_DECODER)
+    var_decoder = _decoder(matrices, vectors, layers.VAR_DECODER)
+    weight_decoder = _decoder(matrices, vectors, layers.WEIGHT_DECODER)
+    visibility_decoder = weight_decoder
+    if USE_VIS:
+        visibility_decoder = _decoder(matrices, vectors, layers.VISIBILITY_DECODER)
     column = tl.arange(0, 16)[None, :]
     position = tl.where(column < 2, near[:, None], far[:, None])
-    mean = softplus(_decode(ray_features, matrices, vectors, layers.MEAN_DECODER))
-    var = softplus(_decode(ray_features, matrices, vectors, layers.VAR_DECODER)) + 0.05
+    mean = softplus(_decode(ray_features, mean_decoder, vectors, layers.MEAN_DECODER))
+    var = softplus(_decode(ray_features, var_decoder, vectors, layers.VAR_DECODER)) + 0.05
     # a product of three sigmoids: the component's weight, its distribution, and how much is visible at all
     denominator = 1 + exp(-2 * (position - mean) * var)
-    denominator *= 1 + exp(-_decode(ray_features, matrices, vectors, layers.WEIGHT_DECODER))
+    denominator *= 1 + exp(-_decode(ray_features, weight_decoder, vectors, layers.WEIGHT_DECODER))
     if USE_VIS:
-        denominator *= 1 + exp(-_decode(ray_features, matrices, vectors, layers.VISIBILITY_DECODER))
+        denominator *= 1 + exp(-_decode(ray_features, visibility_decoder, vectors, layers.VISIBILITY_DECODER))
     share = reciprocal(denominator)
     share = tl.where(column < 4, share, 0.0)
     low = tl.sum(tl.where(column < 2, share, 0.0), 1)
@@ -112,48 +134,110 @@ def _hit_and_visibility(ray_features, near, far, matrices, vectors, mask, USE_VI
 
 
 @triton.jit
-def _add_statistics(x, weight, group, total, matrices, MEAN: tl.constexpr, VARIANCE: tl.constexpr):
-    """total (rows, 64) plus what base_fc's first layer makes of x's mean and variance over the views by `weight`."""
+def _embed_and_trust(ray_features, hit, visible, matrices, vectors):
+    """prob_embed up to what reads it, (rows, 32), and neuray_fc of that, (rows,)."""
+    kind: tl.constexpr = ray_features.dtype
+    embed = _matrix(matrices, vectors, layers.EMBED, 32, 32)
+    trust_first = _matrix(matrices, vectors, layers.TRUST_FIRST, 32, 16)
+    trust_last = _matrix(matrices, vectors, layers.TRUST_LAST, 16, 16)
+    others = hit.to(kind)[:, None] * _vector(vectors, layers.EMBED_HIT, 32) + _vector(vectors, layers.EMBED, 32)
+    others += visible.to(kind)[:, None] * _vector(vectors, layers.EMBED_VISIBLE, 32)
+    embedding = _times(ray_features, embed).to(kind) + others
+    embedding = tl.maximum(embedding, tl.zeros_like(embedding))  # a 0.0 would make it float32
+    x = _elu_layer(embedding, trust_first, vectors, layers.TRUST_FIRST)
+    return embedding, sigmoid(_number(x, trust_last, vectors, layers.TRUST_LAST))
+
+
+@triton.jit
+def _add_directions(sight, features, matrices, vectors):
+    """ray_dir_fc, added to what a view shows: colour (rows, 16), three columns of it, and features (rows, 32)."""
+    first = _matrix(matrices, vectors, layers.DIRECTION, 16, 16)
+    to_color = _matrix(matrices, vectors, layers.DIRECTION_COLOR, 16, 16)
+    to_features = _matrix(matrices, vectors, layers.DIRECTION_FEATURES, 16, 32)
+    x = _elu_layer(sight, first, vectors, layers.DIRECTION)
+    column = tl.arange(0, 16)[None, :]
+    is_color = ((column >= layers.COLOR) & (column < layers.COLOR + 3)).to(sight.dtype)
+    color = sight * is_color + _elu_layer(x, to_color, vectors, layers.DIRECTION_COLOR)
+    return color, features + _elu_layer(x, to_features, vectors, layers.DIRECTION_FEATURES)
+
+
+@triton.jit
+def _statistics(x, weight, group, mean_matrix, variance_matrix, total):
+    """total (rows, 64) plus what a layer makes of x's mean and variance over the views by `weight`."""
     weight = weight.to(x.dtype)[:, None]
     mean = choose(group, x * weight).to(x.dtype)
     difference = x - mean
-    total = _product(mean, matrices, MEAN, 64, total)
+    total = _product(mean, mean_matrix, total)
     variance = choose(group, difference * difference * weight).to(x.dtype)
-    return _product(variance, matrices, VARIANCE, 64, total)
+    return _product(variance, variance_matrix, total)
+
+
+@triton.jit
+def _add_statistics(color, own, weight, group, matrices, vectors, COLOR, FEATURES, total):
+    """total (rows, 64) plus base_fc's part of the statistics by one kind of weight."""
+    color_mean = _matrix(matrices, vectors, COLOR, 16, 64)
+    color_variance = _matrix(matrices, vectors, COLOR + 1, 16, 64)
+    own_mean = _matrix(matrices, vectors, FEATURES, 32, 64)
+    own_variance = _matrix(matrices, vectors, FEATURES + 1, 32, 64)
+    total = _statistics(color, weight, group, color_mean, color_variance, total)
+    return _statistics(own, weight, group, own_mean, own_variance, total)
+
+
+@triton.jit
+def _fuse(color, own, embedding, trusted, uniform, group, matrices, vectors):
+    """base_fc, of the statistics over the views and of what is the view's own: (rows, 32)."""
+    of_color = _matrix(matrices, vectors, layers.BASE_COLOR, 16, 64)
+    of_own = _matrix(matrices, vectors, layers.BASE_FEATURES, 32, 64)
+    of_embedding = _matrix(matrices, vectors, layers.BASE_EMBED, 32, 64)
+    last = _matrix(matrices, vectors, layers.BASE_LAST, 64, 32)
+    x = _product(embedding, of_embedding, _product(own, of_own, _times(color, of_color)))
+    x = _add_statistics(color, own, trusted, group, matrices, vectors, layers.TRUSTED_COLOR, layers.TRUSTED_FEATURES, x)
+    x = _add_statistics(color, own, uniform, group, matrices, vectors, layers.UNIFORM_COLOR, layers.UNIFORM_FEATURES, x)
+    return _elu_layer(elu(x, _vector(vectors, layers.BASE_EMBED, 64)), last, vectors, layers.BASE_LAST)
 
 
 @triton.jit
 def _refine(latent, uniform, mask, matrices, vectors):
     """vis_fc and vis_fc2: the latent again, and how visible the sample is in each view."""
-    x = _elu_layer(latent * uniform.to(latent.dtype)[:, None], matrices, vectors, layers.VIS_FIRST, 32)
-    value = _number(x, matrices, vectors, layers.VIS_NUMBER)
+    first = _matrix(matrices, vectors, layers.VIS_FIRST, 32, 32)
+    number = _matrix(matrices, vectors, layers.VIS_NUMBER, 32, 16)
+    residual = _matrix(matrices, vectors, layers.VIS_RESIDUAL, 32, 32)
+    second_first = _matrix(matrices, vectors, layers.VIS2_FIRST, 32, 32)
+    second_last = _matrix(matrices, vectors, layers.VIS2_LAST, 32, 16)
+    x = _elu_layer(latent * uniform.to(latent.dtype)[:, None], first, vectors, layers.VIS_FIRST)
+    value = _number(x, number, vectors, layers.VIS_NUMBER)
     visibility = sigmoid(tl.maximum(value, exp(tl.minimum(value, 0.0)) - 1)) * mask
-    refined = latent + _elu_layer(x, matrices, vectors, layers.VIS_RESIDUAL, 32)
-    x = _elu_layer(refined * visibility.to(latent.dtype)[:, None], matrices, vectors, layers.VIS2_FIRST, 32)
-    return refined, sigmoid(_number(x, matrices, vectors, layers.VIS2_LAST)) * mask
+    refined = latent + _elu_layer(x, residual, vectors, layers.VIS_RESIDUAL)
+    x = _elu_layer(refined * visibility.to(latent.dtype)[:, None], second_first, vectors, layers.VIS2_FIRST)
+    return refined, sigmoid(_number(x, second_last, vectors, layers.VIS2_LAST)) * mask
 
 
 @triton.jit
 def _geometry(refined, visibility, group, views, matrices, vectors, M: tl.constexpr, VIEWS: tl.constexpr):
     """geometry_fc of the statistics by visibility: (rows, 16), the same for all views."""
+    of_mean = _matrix(matrices, vectors, layers.GEOMETRY_MEAN, 32, 64)
+    of_variance = _matrix(matrices, vectors, layers.GEOMETRY_VARIANCE, 32, 64)
+    last = _matrix(matrices, vectors, layers.GEOMETRY_LAST, 64, 16)
     share = visibility * reciprocal(_sum_to_views(visibility, M, VIEWS) + 1e-8)
     x = (_sum_to_views(share, M, VIEWS) / views)[:, None] * _vector(vectors, layers.GEOMETRY_SHARE, 64)
-    x = _add_statistics(
-        refined, share, group, x.to(tl.float32), matrices, layers.GEOMETRY_MEAN, layers.GEOMETRY_VARIANCE
-    )
+    x = _statistics(refined, share, group, of_mean, of_variance, x.to(tl.float32))
     x = elu(x, _vector(vectors, layers.GEOMETRY_MEAN, 64))
-    return _elu_layer(x, matrices, vectors, layers.GEOMETRY_LAST, 16)
+    return _elu_layer(x, last, vectors, layers.GEOMETRY_LAST)
 
 
 @triton.jit
 def _blending(refined, visibility, sight, seen, inside, matrices, vectors, M: tl.constexpr, VIEWS: tl.constexpr):
     """rgb_fc and the softmax over the views: (M * VIEWS,). inside: rows that are a view, not what pads them."""
     kind: tl.constexpr = sight.dtype
-    x = _product(sight, matrices, layers.RGB_DIRECTION, 16, _times(refined, matrices, layers.RGB_FIRST, 16))
+    of_refined = _matrix(matrices, vectors, layers.RGB_FIRST, 32, 16)
+    of_direction = _matrix(matrices, vectors, layers.RGB_DIRECTION, 16, 16)
+    second = _matrix(matrices, vectors, layers.RGB_SECOND, 16, 16)
+    last = _matrix(matrices, vectors, layers.RGB_LAST, 16, 16)
+    x = _product(sight, of_direction, _times(refined, of_refined))
     others = visibility.to(kind)[:, None] * _vector(vectors, layers.RGB_VISIBILITY, 16)
     x = elu(x, others + _vector(vectors, layers.RGB_FIRST, 16))
-    x = _elu_layer(x, matrices, vectors, layers.RGB_SECOND, 16)
-    score = _number(x, matrices, vectors, layers.RGB_LAST)
+    x = _elu_layer(x, second, vectors, layers.RGB_SECOND)
+    score = _number(x, last, vectors, layers.RGB_LAST)
     score = tl.where(seen, score, -1e9)
     score = tl.where(inside, score, -3e38)
     score = tl.reshape(score, (M, VIEWS))
@@ -186,34 +270,15 @@ def _views_kernel(
     uniform = tl.load(sights + at * 8 + 7, there, 0.0)
     sight = tl.load(sights + at[:, None] * 8 + c16, there[:, None] & (c16 < 8), 0.0)
 
-    # what a view knows of its ray there
+    # what a view knows of its ray there, and what it shows
     entries = maps + (view * map_height * map_width * 64)[:, None] + c32
     ray_features = _read(entries + 32, x, y, map_width, map_height, seen)
     hit, visible = _hit_and_visibility(ray_features, near, far, matrices, vectors, mask, USE_VIS)
+    embedding, trust = _embed_and_trust(ray_features, hit, visible, matrices, vectors)
+    features = _read(entries, x, y, map_width, map_height, seen)
+    color, own = _add_directions(sight, features, matrices, vectors)
 
-    # prob_embed, up to what reads it
-    others = hit.to(kind)[:, None] * _vector(vectors, layers.EMBED_HIT, 32) + _vector(vectors, layers.EMBED, 32)
-    others += visible.to(kind)[:, None] * _vector(vectors, layers.EMBED_VISIBLE, 32)
-    embedding = tl.maximum(_times(ray_features, matrices, layers.EMBED, 32).to(kind) + others, 0.0)
-    z = _elu_layer(embedding, matrices, vectors, layers.TRUST_FIRST, 16)
-    trusted = sigmoid(_number(z, matrices, vectors, layers.TRUST_LAST)) * uniform
-
-    # what it shows there, and ray_dir_fc
-    z = _elu_layer(sight, matrices, vectors, layers.DIRECTION, 16)
-    is_color = ((c16 >= layers.COLOR) & (c16 < layers.COLOR + 3)).to(kind)
-    color = sight * is_color + _elu_layer(z, matrices, vectors, layers.DIRECTION_COLOR, 16)
-    own = _read(entries, x, y, map_width, map_height, seen)
-    own += _elu_layer(z, matrices, vectors, layers.DIRECTION_FEATURES, 32)
-
-    # base_fc: of the statistics over the views, and of what is the view's own
-    z = tl.zeros([ROWS, 64], tl.float32)
-    z = _add_statistics(color, trusted, group, z, matrices, layers.TRUSTED_COLOR, layers.TRUSTED_COLOR + 1)
-    z = _add_statistics(own, trusted, group, z, matrices, layers.TRUSTED_FEATURES, layers.TRUSTED_FEATURES + 1)
-    z = _add_statistics(color, uniform, group, z, matrices, layers.UNIFORM_COLOR, layers.UNIFORM_COLOR + 1)
-    z = _add_statistics(own, uniform, group, z, matrices, layers.UNIFORM_FEATURES, layers.UNIFORM_FEATURES + 1)
-    z = _product(own, matrices, layers.BASE_FEATURES, 64, _product(color, matrices, layers.BASE_COLOR, 64, z))
-    z = elu(_product(embedding, matrices, layers.BASE_EMBED, 64, z), _vector(vectors, layers.BASE_EMBED, 64))
-    latent = _elu_layer(z, matrices, vectors, layers.BASE_LAST, 32)
+    latent = _fuse(color, own, embedding, trust * uniform, uniform, group, matrices, vectors)
     refined, visibility = _refine(latent, uniform, mask, matrices, vectors)
     geometry = _geometry(refined, visibility, group, views, matrices, vectors, M, VIEWS)
 
