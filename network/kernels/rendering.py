@@ -17,7 +17,7 @@ from network.kernels.views import ViewsOutput, _views_kernel
 from network.rendering import Encoding, Rays, Rendering, Stage
 
 # By the type of the products: rows of samples and views in a program, its warps, and registers of a thread at most.
-LAUNCH = {torch.float16: (64, 4, 168), torch.float32: (64, 4, None)}
+LAUNCH = {torch.float16: (64, 4, 128), torch.float32: (64, 4, 168)}
 MOST_VIEWS = 16
 NEGLIGIBLE = 1e-6  # a sample that is hit less often than this needs no classes
 
