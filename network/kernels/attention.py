@@ -20,7 +20,7 @@ LONGEST = 128  # longer sequences do not fit in registers
 
 
 @triton.jit
-def _dot(a, b, PRECISION: tl.constexpr):
+def product(a, b, PRECISION: tl.constexpr):
     """A product in Triton's own precisions; in "half", float16; or in "halves", to float32's precision by three of
     float16 (see `arithmetic.dot`), which gradients are too small for."""
     if PRECISION == "half":
@@ -35,7 +35,7 @@ def _dot(a, b, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _rows(pid, count, length, other, ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr):
+def find_rows(pid, count, length, other, ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr):
     """Of each of M rows: its sequence in this program, its place among all rows of the tensor, and if it is there."""
     row = tl.arange(0, M)
     group = row // PADDED
@@ -48,15 +48,24 @@ def _rows(pid, count, length, other, ALONG: tl.constexpr, PADDED: tl.constexpr, 
 
 
 @triton.jit
-def _weights(q, k, head, group, there, PRECISION: tl.constexpr):
-    """Softmax of one head's scores (M, M) among rows of the same sequence."""
+def _powers(q, k, head, group, there, PRECISION: tl.constexpr, WHOLE: tl.constexpr):
+    """One head's attention among rows of the same group, (M, M), before it is divided by its sums over the columns, their
+    reciprocals, and which columns are the head's. WHOLE: all rows are there, and of one group."""
     column = tl.arange(0, q.shape[1])
     mine = (column // 4 == head)[None, :]
     # half the product, as a power of 2
-    scores = _dot(tl.where(mine, q * (0.5 * 1.4426950408889634), 0.0), tl.trans(k), PRECISION)
-    scores = tl.where((group[:, None] == group[None, :]) & there[None, :], scores, -1e30)
+    scores = product(tl.where(mine, q * (0.5 * 1.4426950408889634), 0.0), tl.trans(k), PRECISION)
+    if not WHOLE:
+        scores = tl.where((group[:, None] == group[None, :]) & there[None, :], scores, -1e30)
     powers = exp2(scores - tl.max(scores, 1)[:, None])
-    return powers * (1 / tl.sum(powers, 1))[:, None], mine
+    return powers, (1 / tl.sum(powers, 1))[:, None], mine
+
+
+@triton.jit
+def _weights(q, k, head, group, there, PRECISION: tl.constexpr):
+    """Softmax of one head's scores (M, M), and which columns are the head's."""
+    powers, scale, mine = _powers(q, k, head, group, there, PRECISION, False)
+    return powers * scale, mine
 
 
 @triton.jit
@@ -75,12 +84,12 @@ def _forward_kernel(
     qkv, mask, out, count, length, other, masks,
     ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    group, _, at, first, second, there = _rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
+    group, _, at, first, second, there = find_rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
     q, k, v, _ = _load(qkv, mask, at, first, second, there, masks, other)
     result = tl.zeros([M, 16], tl.float32)
     for head in tl.static_range(4):
         weights, mine = _weights(q, k, head, group, there, PRECISION)
-        result += _dot(weights, tl.where(mine, v, 0.0), PRECISION)
+        result += product(weights, tl.where(mine, v, 0.0), PRECISION)
     column = tl.arange(0, 16)
     tl.store(out + at[:, None] * 16 + column[None, :], result.to(out.dtype.element_ty), there[:, None])
 
@@ -90,7 +99,7 @@ def _backward_kernel(
     qkv, mask, grad, grad_qkv, count, length, other, masks,
     ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    group, _, at, first, second, there = _rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
+    group, _, at, first, second, there = find_rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
     q, k, v, counts = _load(qkv, mask, at, first, second, there, masks, other)
     column = tl.arange(0, 16)
     g = tl.load(grad + at[:, None] * 16 + column[None, :], there[:, None], 0.0).to(tl.float32)
@@ -100,11 +109,11 @@ def _backward_kernel(
     for head in tl.static_range(4):
         weights, mine = _weights(q, k, head, group, there, PRECISION)
         head_grad = tl.where(mine, g, 0.0)
-        grad_v += _dot(tl.trans(weights), head_grad, PRECISION)
-        grad_weights = _dot(head_grad, tl.trans(v), PRECISION)
+        grad_v += product(tl.trans(weights), head_grad, PRECISION)
+        grad_weights = product(head_grad, tl.trans(v), PRECISION)
         grad_scores = weights * (grad_weights - tl.sum(grad_weights * weights, 1)[:, None]) * 0.5
-        grad_q += _dot(grad_scores, tl.where(mine, k, 0.0), PRECISION)
-        grad_k += _dot(tl.trans(grad_scores), tl.where(mine, q, 0.0), PRECISION)
+        grad_q += product(grad_scores, tl.where(mine, k, 0.0), PRECISION)
+        grad_k += product(tl.trans(grad_scores), tl.where(mine, q, 0.0), PRECISION)
     here = grad_qkv + at[:, None] * 48 + column[None, :]
     kind = grad_qkv.dtype.element_ty
     tl.store(here, (grad_q * counts[:, None]).to(kind), there[:, None])
@@ -176,14 +185,36 @@ attention.register_autograd(_differentiate, setup_context=_keep)
 
 
 @triton.jit
+def attend(tile, counts, group, there, matrices, norm, eps, PRECISION: tl.constexpr, WHOLE: tl.constexpr):
+    """`SelfAttention` of rows (M, C) among those of the same group that are there; queries times `counts`, of 0 and 1.
+
+    WHOLE: all rows are there, and of one group.
+    """
+    C: tl.constexpr = tile.shape[1]
+    wide, column = tl.arange(0, C), tl.arange(0, 16)
+    inward = matrices + wide[:, None] * 16 + column[None, :]
+    q = product(tile, tl.load(inward), PRECISION) * counts[:, None]
+    k = product(tile, tl.load(inward + C * 16), PRECISION)
+    v = product(tile, tl.load(inward + C * 32), PRECISION)
+    outward = tl.load(matrices + C * 48 + column[:, None] * C + wide[None, :])
+    result = tl.zeros([tile.shape[0], 16], tl.float32)
+    for head in tl.static_range(4):
+        powers, scale, mine = _powers(q, k, head, group, there, PRECISION, WHOLE)
+        result += product(powers, tl.where(mine, v, 0.0), PRECISION) * scale
+    tile += product(result, outward, PRECISION)
+    tile -= (tl.sum(tile, 1) / C)[:, None]
+    deviation = tl.sqrt(tl.sum(tile * tile, 1) / C + eps)
+    return tile / deviation[:, None] * tl.load(norm + wide)[None, :] + tl.load(norm + C + wide)[None, :]
+
+
+@triton.jit
 def _layer_kernel(
     x, encoding, mask, matrices, norm, need, blending, out, count, length, other, masks, eps,
     C: tl.constexpr, ENCODED: tl.constexpr, POOLED: tl.constexpr,
-    ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
+    ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    group, place, at, first, second, there = _rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
+    group, place, at, first, second, there = find_rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
     wide = tl.arange(0, C)
-    column = tl.arange(0, 16)
     sequence = tl.program_id(0) * (M // PADDED) + tl.arange(0, M // PADDED)
     if POOLED:  # sequences that nobody needs are left as they are
         wanted = tl.load(need + sequence, sequence < count, 0)
@@ -192,22 +223,8 @@ def _layer_kernel(
     tile = tl.load(x + at[:, None] * C + wide[None, :], there[:, None], 0.0).to(tl.float32)
     if ENCODED:
         tile += tl.load(encoding + place[:, None] * C + wide[None, :], there[:, None], 0.0)
-    inward = matrices + wide[:, None] * 16 + column[None, :]
-    q = _dot(tile, tl.load(inward), PRECISION)
-    k = _dot(tile, tl.load(inward + C * 16), PRECISION)
-    v = _dot(tile, tl.load(inward + C * 32), PRECISION)
     counts = tl.load(mask + (first % masks) * other + second, there, 0).to(tl.float32)
-    q = q * counts[:, None]
-    result = tl.zeros([M, 16], tl.float32)
-    for head in tl.static_range(4):
-        weights, mine = _weights(q, k, head, group, there, PRECISION)
-        result += _dot(weights, tl.where(mine, v, 0.0), PRECISION)
-    outward = tl.load(matrices + C * 48 + column[:, None] * C + wide[None, :])
-    tile += _dot(result, outward, PRECISION)
-    mean = tl.sum(tile, 1) / C
-    tile -= mean[:, None]
-    deviation = tl.sqrt(tl.sum(tile * tile, 1) / C + eps)
-    tile = tile / deviation[:, None] * tl.load(norm + wide)[None, :] + tl.load(norm + C + wide)[None, :]
+    tile = attend(tile, counts, group, there, matrices, norm, eps, PRECISION, WHOLE)
     if POOLED:
         tile *= tl.load(blending + at, there, 0.0)[:, None]
         pooled = tl.sum(tl.reshape(tile, (M // PADDED, PADDED, C)), 1)
@@ -253,6 +270,6 @@ class Layer:
             x, nothing if encoding is None else encoding, mask, self.matrices, self.norm,
             need if pooled else nothing, blending if pooled else nothing, out,
             count, length, second, mask.shape[0], self.eps,
-            C=channels, ENCODED=encoding is not None, POOLED=pooled, ALONG=along, PADDED=padded, M=rows, PRECISION=self.precision,
+            C=channels, ENCODED=encoding is not None, POOLED=pooled, ALONG=along, PADDED=padded, M=rows, PRECISION=self.precision, WHOLE=length == rows,
         )  # fmt: skip
         return out

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 import triton
 
-from network.compositing import hit_probabilities
 from network.kernels import avoid_broken_assembler
 from network.kernels.attention import LONGEST, Layer
 from network.kernels.packing import Weights, pack
+from network.kernels.rays import RaysOutput, end_rays, pack_head
 from network.kernels.sight import Sights, see
 from network.kernels.views import ViewsOutput, _views_kernel
 from network.rendering import Encoding, Rays, Rendering, Stage
@@ -29,6 +29,7 @@ class PackedStage:
     stage: Stage
     weights: Weights
     geometry: Layer
+    head: torch.Tensor
     along: Layer | None
     across: Layer | None
 
@@ -37,11 +38,11 @@ class PackedStage:
         """dtype: of products, float32 or float16."""
         avoid_broken_assembler()
         impl = stage.agg_net.agg_impl
-        layers = [
+        semantic = [
             None if attention is None else Layer(attention, dtype)
-            for attention in (impl.ray_attention, impl.sem_rtrans_new, impl.point_attention_new)
+            for attention in (impl.sem_rtrans_new, impl.point_attention_new)
         ]
-        return cls(stage, pack(stage, dtype), *layers)
+        return cls(stage, pack(stage, dtype), Layer(impl.ray_attention, dtype), pack_head(impl), *semantic)
 
 
 def supports(encoding: Encoding, samples: int) -> bool:
@@ -59,23 +60,13 @@ def render_pass(
 
 
 def _render_pass(packed: PackedStage, encoding: Encoding, rays: Rays, depths, density_only) -> Rendering:
-    impl = packed.stage.agg_net.agg_impl
     seen = see(encoding, rays, depths)
-    look = fuse_views(packed.weights, encoding, seen, density_only)
-    seeing = seen.valid.sum(0, dtype=torch.int8).view(depths.shape)
-    several = (seeing > 1).to(torch.int8)
-    geometry = look.geometry.view(*depths.shape, -1)
-    geometry = packed.geometry(geometry, several, along=True, encoding=impl.geometry_encoding)
-    hidden = F.elu(impl.out_geometry_fc[0](geometry))
-    density = impl.out_geometry_fc[2:](hidden)[..., 0]
-    hit = hit_probabilities(density.masked_fill(seeing == 0, 0))
-
-    color = logits = None
-    if not density_only:
-        color = _composite(hit, look.color)
-        if impl.with_logits:
-            logits = _logits(packed, look, seen.valid, several, geometry, hidden, hit)
-    return Rendering(color, logits, (hit * depths).sum(-1), hit, depths, packed.stage.scores(seeing))
+    fused = fuse_views(packed.weights, encoding, seen, density_only)
+    ends = end_rays(packed.stage, packed.geometry, packed.head, fused.geometry, seen.valid, depths, fused.color)
+    logits = None
+    if not density_only and packed.stage.agg_net.agg_impl.with_logits:
+        logits = _logits(packed, fused, seen.valid, ends)
+    return Rendering(ends.color, logits, ends.depth, ends.hit, depths, ends.scored)
 
 
 def fuse_views(weights: Weights, encoding: Encoding, seen: Sights, density_only: bool) -> ViewsOutput:
@@ -107,36 +98,32 @@ def fuse_views(weights: Weights, encoding: Encoding, seen: Sights, density_only:
     return output
 
 
-def _composite(hit: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """hit (R, S), values (R * S, C) -> (R, C)."""
-    return torch.bmm(hit[:, None], values.view(*hit.shape, -1))[:, 0]
-
-
-def _logits(packed: PackedStage, look: ViewsOutput, valid, several, geometry, hidden, hit) -> torch.Tensor:
+def _logits(packed: PackedStage, fused: ViewsOutput, valid: torch.Tensor, ends: RaysOutput) -> torch.Tensor:
     """Class logits of each ray: (R, K+1)."""
-    impl = packed.stage.agg_net.agg_impl
+    impl, hit = packed.stage.agg_net.agg_impl, ends.hit
     need = (hit.flatten() > NEGLIGIBLE).to(torch.int8)
-    attended = _attend(packed, look, valid, several, need)
-    first, head, total = impl.semantic_fc1_new, impl.semantic_fc2_new, hit.sum(-1, keepdim=True)
+    attended = _attend(packed, fused, valid, ends.several, need)
+    attended = torch.bmm(hit[:, None], attended.view(*hit.shape, -1))[:, 0]
+    first, head = impl.semantic_fc1_new, impl.semantic_fc2_new
     # Both layers are linear: once for the ray instead of for each sample, with the biases as often as the ray ends.
-    of_geometry = F.linear(_composite(hit, geometry), first.weight) + total * first.bias
-    of_ray = torch.cat([of_geometry, _composite(hit, hidden), _composite(hit, attended)], -1)
-    return F.linear(of_ray, head.weight) + total * head.bias
+    of_geometry = F.linear(ends.geometry, first.weight) + ends.total * first.bias
+    of_ray = torch.cat([of_geometry, ends.hidden, attended], -1)
+    return F.linear(of_ray, head.weight) + ends.total * head.bias
 
 
 def _attend(
-    packed: PackedStage, look: ViewsOutput, valid: torch.Tensor, several: torch.Tensor, need: torch.Tensor
+    packed: PackedStage, fused: ViewsOutput, valid: torch.Tensor, several: torch.Tensor, need: torch.Tensor
 ) -> torch.Tensor:
     """Cross-Reprojection Attention, and the sum over the views: (N, 32)."""
-    latent, impl = look.latent, packed.stage.agg_net.agg_impl
+    latent, impl = fused.latent, packed.stage.agg_net.agg_impl
 
     def along_rays(x: torch.Tensor) -> torch.Tensor:
         rows = x.view(-1, several.shape[1], x.shape[-1])
         return packed.along(rows, several, along=True, encoding=impl.semantic_encoding).view(x.shape)
 
     if packed.along is None:
-        return (look.blending[..., None] * latent).sum(0)
+        return (fused.blending[..., None] * latent).sum(0)
     if impl.views_first:
         latent = along_rays(packed.across(latent, valid, along=False))
-        return (look.blending[..., None] * latent).sum(0)
-    return packed.across(along_rays(latent), valid, along=False, blending=look.blending, need=need)
+        return (fused.blending[..., None] * latent).sum(0)
+    return packed.across(along_rays(latent), valid, along=False, blending=fused.blending, need=need)
