@@ -1,9 +1,11 @@
 """Trains networks that differ in one thing on the same synthetic rooms, and compares them on rooms never seen.
 
-python -m benchmarks.compare [--variants depth learned_depth …] [--steps 1000] [--mvsnet mvsnet_pl.ckpt] [key=value …]
+python -m benchmarks.compare [--variants depth learned_depth …] [--seeds 0 1 2] [--steps 1000] [--mvsnet mvsnet_pl.ckpt]
+    [key=value …]
 
-Generates rooms, trains one network a variant (at the same time, shared among the GPUs, if there are any), scores all on
-the same frames, times one frame after the other, and writes a table and training curves. What exists is not made again.
+Generates rooms, trains a network for each variant and seed (at the same time, shared among the GPUs, if there are any), scores
+all on the same frames, times one frame after the other, and writes a table and training curves. What exists is not made
+again. Scores are means over the seeds, with the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mvsnet", help=f"weights for {NEEDS_MVSNET}")
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rooms", type=int, nargs=3, default=(20, 0, 5))
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--image", type=int, nargs=2, default=(480, 640))
@@ -64,16 +68,33 @@ def main() -> None:
     full = SIZES["full"]
     size = Size(dict(zip(full.rooms, args.rooms, strict=True)), args.frames, tuple(args.image), full.light)
     generate(args.data, "scannet", size, device="cuda" if torch.cuda.is_available() else "cpu", workers=args.workers)
-    in_parallel({variant: training(args, variant) for variant in args.variants}, args.data)
+    in_parallel({run_name(v, seed): training(args, v, seed) for v in args.variants for seed in args.seeds}, args.data)
     shown = {variant: (variant, *VARIANTS[variant]) for variant in args.variants}
     shown |= {name: entry for name, entry in FURTHER.items() if entry[0] in args.variants}
-    in_parallel({f"test_{name}": testing(args, name, *entry) for name, entry in shown.items()}, args.data)
+    tests = {
+        f"test_{run_name(name, seed)}": testing(args, name, seed, variant, changes)
+        for name, (variant, _title, changes) in shown.items()
+        for seed in args.seeds
+    }
+    in_parallel(tests, args.data)
     out = args.out or args.data
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "compare.md", table(args, shown))
-    logs = {VARIANTS[variant][0]: args.data / "model" / variant / "logs" for variant in args.variants}
+    logs = {
+        VARIANTS[v][0] + (f", seed {seed}" if len(args.seeds) > 1 else ""): log_folder(args, v, seed)
+        for v in args.variants
+        for seed in args.seeds
+    }
     draw(logs, out / "compare.png")
     print((out / "compare.md").read_text())
+
+
+def run_name(variant: str, seed: int) -> str:
+    return f"{variant}_{seed}"
+
+
+def log_folder(args, variant: str, seed: int) -> Path:
+    return args.data / "model" / run_name(variant, seed) / "logs"
 
 
 def settings(args, variant: str) -> list[str]:
@@ -89,15 +110,20 @@ def settings(args, variant: str) -> list[str]:
     ]
 
 
-def training(args, variant: str) -> list[str]:
-    own = [f"name={variant}", f"train_set_list={args.data / 'train.txt'}", "val_set_list=[]"]
-    scale = [f"total_step={args.steps}", "worker_num=3", "save_interval=200"]
+def training(args, variant: str, seed: int) -> list[str]:
+    own = [f"name={run_name(variant, seed)}", f"seed={seed}", f"train_set_list={args.data / 'train.txt'}"]
+    scale = ["val_set_list=[]", f"total_step={args.steps}", "worker_num=3", "save_interval=200"]
     return ["run_training.py", "--cfg", TRAIN, *settings(args, variant), *own, *scale]
 
 
-def testing(args, name: str, variant: str, _title: str, changes: list[str]) -> list[str]:
-    own = [f"name=test_{name}", f"val_set_list={args.data / 'test.txt'}", "baselines=false", "worker_num=3"]
-    model = args.data / "model" / variant / "model.pth"
+def testing(args, name: str, seed: int, variant: str, changes: list[str]) -> list[str]:
+    own = [
+        f"name=test_{run_name(name, seed)}",
+        f"val_set_list={args.data / 'test.txt'}",
+        "baselines=false",
+        "worker_num=3",
+    ]
+    model = args.data / "model" / run_name(variant, seed) / "model.pth"
     return ["run_evaluation.py", "--cfg", TEST, "--model-path", str(model), *settings(args, variant), *changes, *own]
 
 
@@ -118,21 +144,30 @@ def in_parallel(commands: dict[str, list[str]], folder: Path) -> None:
 
 def table(args, shown: dict[str, tuple[str, str, list[str]]]) -> str:
     header = ["variant", "PSNR", "SSIM", "mIoU", "accuracy", "ms a frame", "training, s"]
-    lines = [f"{provenance(choose_device(load_config(TEST, SCHEMA)))}; {args.steps} steps", ""]
+    device = choose_device(load_config(TEST, SCHEMA))
+    lines = [f"{provenance(device)}; {args.steps} steps; seeds {', '.join(map(str, args.seeds))}", ""]
     lines += ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name, (variant, title, changes) in shown.items():
-        results = json.loads((args.data / "model" / f"test_{name}" / "results.json").read_text())
-        scores = results["methods"]["S-Ray"]
-        cells = [scores["psnr"], scores["ssim"], scores["per_image"]["miou"], scores["per_image"]["total_accuracy"]]
-        cfg = load_config(TEST, SCHEMA, testing(args, name, variant, title, changes)[5:])
-        steps = read_scalars(args.data / "model" / variant / "logs")["loss/total"]
-        times = (
-            f"{time_frames(cfg, args.data / 'model' / variant / 'model.pth'):.0f} | {steps[-1][2] - steps[0][2]:.0f}"
-        )
-        lines.append(
-            f"| {title} | {cells[0]:.2f} | " + " | ".join(f"{cell:.3f}" for cell in cells[1:]) + f" | {times} |"
-        )
+        scores = zip(*[scores_of(args, name, seed) for seed in args.seeds], strict=True)
+        cells = [with_range(values, places) for values, places in zip(scores, (2, 3, 3, 3), strict=True)]
+        command = testing(args, name, args.seeds[0], variant, changes)
+        cfg = load_config(TEST, SCHEMA, command[5:])
+        steps = [read_scalars(log_folder(args, variant, seed))["loss/total"] for seed in args.seeds]
+        seconds = statistics.mean(rows[-1][2] - rows[0][2] for rows in steps)
+        lines.append(f"| {title} | {' | '.join(cells)} | {time_frames(cfg, Path(command[4])):.0f} | {seconds:.0f} |")
     return "\n".join(lines) + "\n"
+
+
+def scores_of(args, name: str, seed: int) -> list[float]:
+    results = json.loads((args.data / "model" / f"test_{run_name(name, seed)}" / "results.json").read_text())
+    scores = results["methods"]["S-Ray"]
+    return [scores["psnr"], scores["ssim"], scores["per_image"]["miou"], scores["per_image"]["total_accuracy"]]
+
+
+def with_range(values: tuple[float, ...], places: int) -> str:
+    """The mean, and the lowest and highest of several."""
+    mean = f"{statistics.mean(values):.{places}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.{places}f} to {max(values):.{places}f})"
 
 
 def time_frames(cfg, model: Path) -> float:

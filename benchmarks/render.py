@@ -2,7 +2,7 @@
 
 A frame is everything from references on the device to colour, classes and depth of all pixels there: encoding the
 references, which change from frame to frame, and both passes. plain: the network as the papers have it; exact: the
-same in kernels, float32; fast: products in bfloat16. Prints the median of some frames, what a reference view and a
+same in kernels, float32; fast: products in float16. Prints the median of some frames, what a reference view and a
 sample cost, and with --profile where the time of fast goes. Weights are random unless --model-path names others.
 """
 
@@ -47,18 +47,37 @@ def main() -> None:
     device = choose_device(check_config({}, SCHEMA))
     lines = ["| frame | mode | views | samples | ms a frame | memory, GiB |", "|---|---|---|---|---|---|"]
     cases = [(width, mode, args.views, args.samples) for width in args.widths for mode in args.modes]
-    if args.curves:
-        cases += [(320, args.modes[-1], views, samples) for views in VIEWS for samples in SAMPLES]
-    for case in cases:
-        lines.append(measure(args, device, *case))
-        print(lines[-1], flush=True)
-    table = f"{provenance(device)}\n\n" + "\n".join(lines) + "\n"
+    curves = [(320, args.modes[-1], views, samples) for samples in SAMPLES for views in VIEWS] if args.curves else []
+    times = {}
+    for case in [*cases, *curves]:
+        times[case], line = measure(args, device, *case)
+        lines.append(line)
+        print(line, flush=True)
     if args.out:
-        write_text(args.out, table)
+        write_text(args.out, f"{provenance(device)}\n\n" + "\n".join(lines) + "\n")
+        if curves:
+            draw({case: times[case] for case in curves}, args.out.with_suffix(".png"))
+
+
+def draw(times: dict[tuple[int, str, int, int], float], picture: Path) -> None:
+    """Milliseconds by the number of reference views, a curve for each number of samples (needs matplotlib)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(4.6, 3.2), constrained_layout=True)
+    for samples in SAMPLES:
+        points = [(views, time) for (_, _, views, count), time in times.items() if count == samples]
+        axis.plot(*zip(*points, strict=True), marker="o", label=f"{samples} + {samples} samples")
+    axis.set(xlabel="reference views", ylabel="ms a frame", xticks=VIEWS, ylim=(0, None))
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(picture, dpi=110)
 
 
 @torch.no_grad()
-def measure(args, device: torch.device, width: int, mode: str, views: int, samples: int) -> str:
+def measure(args, device: torch.device, width: int, mode: str, views: int, samples: int) -> tuple[float, str]:
     cfg = check_config({"depth_sample_num": samples, "fine_depth_sample_num": samples}, SCHEMA)
     network = build_network(cfg, device)
     if args.model_path:
@@ -76,7 +95,8 @@ def measure(args, device: torch.device, width: int, mode: str, views: int, sampl
     if args.profile and mode != "plain" and (width, views, samples) == (320, args.views, args.samples):
         profile(run, 1, args.profile, f"{mode}: one frame", device)
     height = batches[0].query.cameras.size[0]
-    return f"| {width}x{height} | {mode} | {views} | {samples} | {milliseconds:.1f} | {peak_gib(device):.2f} |"
+    line = f"| {width}x{height} | {mode} | {views} | {samples} | {milliseconds:.1f} | {peak_gib(device):.2f} |"
+    return milliseconds, line
 
 
 def make_batches(data: Path, width: int, views: int) -> list[Batch]:

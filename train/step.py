@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch._functorch.config
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
@@ -23,6 +24,7 @@ from utils.errors import UserError
 from utils.logging import say
 
 LOSSES = ("render", "semantic")
+MEMORY_BUDGET = 0.95  # of what a compiled pass would keep for its backward pass
 MOST_SHAPES = 64  # image sizes and numbers of references that a step is compiled for, one by one
 DEFAULTS = {
     "loss": ["render", "semantic"],
@@ -125,6 +127,8 @@ class TrainingStep:
         """Fewer and larger kernels, on a GPU replayed as one recording."""
         say("compiling the training step, which takes a minute the first time")
         torch._dynamo.config.cache_size_limit = MOST_SHAPES
+        # What costs no product is computed again in the backward pass instead of being kept: a quarter of the memory.
+        torch._functorch.config.activation_memory_budget = MEMORY_BUDGET
         # The passes alone: they take most of a step, and the encoders would double the time to compile.
         self.network.render_pass = rewritten.fused_pass()
         if self.device.type == "cuda":
