@@ -138,7 +138,7 @@ class ViewRenderer:
         free, _ = torch.cuda.mem_get_info(self.device)
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         in_kernels = kernels is not None and passes.render is kernels.render_pass
-        in_view = 32 * self.dtype.itemsize + 8 if in_kernels else 4000
+        in_view = 40 * self.dtype.itemsize + 21 if in_kernels else 4000  # bytes: `Sights`, `ViewsOutput`
         of_ray = self._samples() * (len(encoding.cameras) * in_view + 300)
         most = BATCH_BYTES if in_kernels else PLAIN_BATCH_BYTES
         return max(FEWEST_RAYS, int(min(most, free * MEMORY_SHARE) / of_ray))
