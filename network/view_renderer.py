@@ -62,7 +62,7 @@ class ViewRenderer:
 
         names: of their images; what is known of an image by itself is kept under its name, for other sets of references.
         """
-        with tf32_convolutions(self.halves):  # for the encoders float16 would be too coarse
+        with exact_convolutions():
             known = () if names is None else (self._image_features(references, names),)
             encoding = self._encode(references, *known)
         return replace(encoding, features=encoding.features.to(self.dtype))
@@ -145,10 +145,13 @@ class ViewRenderer:
 
 
 @contextlib.contextmanager
-def tf32_convolutions(allowed: bool) -> Iterator[None]:
-    """Whether cuDNN may round what it multiplies to ten bits, in here."""
+def exact_convolutions() -> Iterator[None]:
+    """In here cuDNN does not round what it multiplies to ten bits, as it does by default.
+
+    Features would be off by a percent, which costs a rendering more than all products of float16.
+    """
     before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:

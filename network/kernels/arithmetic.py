@@ -72,9 +72,13 @@ def elu(total, bias):
 
     In float16 eight instructions make two numbers; sums beyond float16's greatest number are taken for that.
     """
-    if INTERPRETED or bias.dtype == tl.float32:
+    if bias.dtype == tl.float32:
         x = total + bias
-        result = tl.maximum(x, exp(tl.minimum(x, 0.0)) - 1).to(bias.dtype)  # e^x - 1 is at least x
+        result = tl.maximum(x, exp(tl.minimum(x, 0.0)) - 1)  # e^x - 1 is at least x
+    elif INTERPRETED:  # with the roundings of what follows
+        x = total.to(tl.float16) + bias
+        power = exp(tl.minimum(x.to(tl.float32), 0.0)).to(tl.float16)
+        result = tl.maximum(x, (power - 1).to(tl.float16))
     else:
         result = tl.inline_asm_elementwise(
             """{

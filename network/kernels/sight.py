@@ -16,7 +16,7 @@ from network.kernels.arithmetic import reciprocal
 from network.rendering import Encoding, Rays
 from network.sampling import interval_halves, inverse_depth_intervals
 
-SAMPLES = 64  # of a program
+ENTRIES = 256  # samples times views of a program (with more, Triton 3.6 fails to compile it for 16 views)
 
 
 @triton.jit
@@ -145,17 +145,19 @@ def see(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sights:
     cameras, device = encoding.cameras, depths.device
     views, samples = len(cameras), depths.numel()
     before, after = interval_halves(inverse_depth_intervals(depths, rays.depth_range))
+    padded = triton.next_power_of_2(views)
+    per_program = ENTRIES // padded
     seen = Sights(
         torch.empty(4, views, samples, device=device),
         torch.empty(views, samples, 8, device=device, dtype=encoding.features.dtype),
         torch.empty(views, samples, device=device, dtype=torch.int8),
     )
-    _sight_kernel[(triton.cdiv(samples, SAMPLES),)](
+    _sight_kernel[(triton.cdiv(samples, per_program),)](
         rays.centres.contiguous(), rays.directions.contiguous(), depths.contiguous(), before, after,
         (cameras.Ks @ cameras.poses).contiguous(), cameras.centres().contiguous(), cameras.depth_range.contiguous(),
         encoding.images, encoding.images if encoding.mask is None else encoding.mask,
         seen.places, seen.sights, seen.valid,
         samples, views, depths.shape[1], *cameras.size, *encoding.features.shape[1:3],
-        N=SAMPLES, VIEWS=triton.next_power_of_2(views), HAS_MASK=encoding.mask is not None,
+        N=per_program, VIEWS=padded, HAS_MASK=encoding.mask is not None,
     )  # fmt: skip
     return seen
