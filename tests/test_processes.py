@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 import yaml
 
@@ -26,12 +27,21 @@ def torchrun(config_path, *overrides, timeout=150):
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
 
 
+@pytest.fixture
+def one_thread():
+    """As in each of the two processes: with several, sums are made in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def written(cfg, path):
     path.write_text(yaml.safe_dump(json.loads(json.dumps(plain(cfg)))))
     return path
 
 
-def test_two_processes_equal_one_that_averages_their_gradients(config, tmp_path):
+def test_two_processes_equal_one_that_averages_their_gradients(config, tmp_path, one_thread):
     # not Adam, which makes steps of gradients that are only rounding
     plain_steps = {"optimizer_type": "sgd", "lr_cfg": {"lr_init": 1e-2}}
     cfg = config(name="two", total_step=3, val_interval=3, save_interval=3, **plain_steps)
@@ -54,8 +64,8 @@ def test_two_processes_equal_one_that_averages_their_gradients(config, tmp_path)
     two = load_checkpoint(tmp_path / "model" / "two" / "model.pth")
     assert (two.step, two.samples) == (3, 6)
     start = build_network(cfg, torch.device("cpu")).state_dict()
-    for name, value in network.state_dict().items():  # one thread rounds otherwise than two
-        assert (two.network[name] - value).norm() < 0.02 * (value - start[name]).norm() + 1e-6, name
+    for name, value in network.state_dict().items():
+        assert (two.network[name] - value).norm() < 0.002 * (value - start[name]).norm() + 1e-6, name
 
     # its checkpoint goes on in one process, with the samples that come next
     alone = Trainer(config(name="two", total_step=4, **plain_steps))

@@ -43,7 +43,7 @@ def test_what_is_known_of_an_image_is_kept(config, scene):
 
 
 def test_batches_are_halved_where_memory_ends(config, scene, monkeypatch):
-    renderer = ViewRenderer(build_network(config(), CPU), "exact")
+    renderer = ViewRenderer(build_network(config(), CPU), "exact", rays_at_once=2048)
     encoding, camera = renderer.encode(references(scene)), scene.cameras(scene.frame_ids[3:4])
     expected = renderer.render(encoding, camera)
     sizes, render_rays = [], ViewRenderer._render_rays
