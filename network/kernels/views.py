@@ -280,6 +280,8 @@ def _views_kernel(
 
     latent = _fuse(color, own, embedding, trust * uniform, uniform, group, matrices, vectors)
     refined, visibility = _refine(latent, uniform, mask, matrices, vectors)
+    # A constant in an expression can make it float32, and products would be of what was not packed.
+    tl.static_assert(embedding.dtype == kind and own.dtype == kind and refined.dtype == kind)
     geometry = _geometry(refined, visibility, group, views, matrices, vectors, M, VIEWS)
 
     first = (there & (view == 0))[:, None]

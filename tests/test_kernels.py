@@ -1,0 +1,88 @@
+"""What of the kernels can be tested without a GPU, beside their results (test_passes.py): that they compile for one."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from network import kernels
+
+triton = pytest.importorskip("triton", reason="needs Triton")
+
+# In a process of its own: in this one kernels are interpreted. Compiles them for compute capability 9.0.
+COMPILE = """
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from network.kernels import attention, avoid_broken_assembler, rays, sight, views
+
+FLOATS = {"scale", "eps"}
+BYTES = {"valid", "several_out", "scored_out", "mask", "need"}
+NUMBERS = {
+    "samples", "views", "per_ray", "image_height", "image_width", "map_height", "map_width",
+    "rays", "length", "scored_views", "scored_samples", "count", "other", "masks",
+}
+
+def compile_for_gpu(kernel, halves, constants):
+    names = kernel.arg_names
+    def kind(name):
+        if name in constants:
+            return "constexpr"
+        if name in NUMBERS:
+            return "i32"
+        if name in FLOATS:
+            return "fp32"
+        return "*i8" if name in BYTES else "*fp16" if name in halves else "*fp32"
+    signature = {name: kind(name) for name in names}
+    source = ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")},
+    )
+    options = {"num_warps": 4, "maxnreg": 128}
+    assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
+
+avoid_broken_assembler()
+for count in (1, 2, 4, 8, 16):
+    sizes = {"N": sight.ENTRIES // count, "VIEWS": count, "HAS_MASK": count == 4}
+    compile_for_gpu(sight._sight_kernel, {"sights"}, sizes)
+for count in (2, 16):
+    sizes = {"M": 64 // count, "VIEWS": count, "USE_VIS": count == 2, "DENSITY_ONLY": False}
+    halves = {"sights", "maps", "matrices", "vectors", "latent_out"}
+    compile_for_gpu(views._views_kernel, halves, sizes)
+for padded in (32, 64, 128):
+    rows = {"PADDED": padded, "M": max(64, padded), "PRECISION": "half", "WHOLE": padded > 32}
+    compile_for_gpu(rays._rays_kernel, set(), {**rows, "DENSITY_ONLY": padded == 32})
+    layer = {"C": 32, "ENCODED": True, "POOLED": padded == 32, "ALONG": padded > 32}
+    compile_for_gpu(attention._layer_kernel, {"x"}, {**rows, **layer})
+"""
+
+
+def test_kernels_compile_for_a_gpu(tmp_path):
+    """A version of Triton may fail to compile what its interpreter runs."""
+    script = tmp_path / "compile_kernels.py"
+    script.write_text(COMPILE)
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"PYTHONPATH": os.getcwd(), "TRITON_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("release, newer", [("12.8", True), ("12.8", False), ("12.9", True)])
+@pytest.mark.parametrize("chosen", [None, "/my/ptxas"])
+def test_the_assembler_that_spoils_addresses_is_avoided(tmp_path, monkeypatch, release, newer, chosen):
+    tools = tmp_path / "backends" / "nvidia" / "bin"
+    tools.mkdir(parents=True)
+    for name in ["ptxas"] + ["ptxas-blackwell"] * newer:
+        (tools / name).write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.93'\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setattr(triton, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setenv("TRITON_PTXAS_PATH", chosen or "")  # so that it is as before afterwards
+    if not chosen:
+        monkeypatch.delenv("TRITON_PTXAS_PATH")
+    kernels.avoid_broken_assembler.__wrapped__()
+    expected = str(tools / "ptxas-blackwell") if release == "12.8" and newer else None
+    assert os.environ.get("TRITON_PTXAS_PATH") == (chosen or expected)
