@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from network.attention import HEAD_WIDTH, HEADS, SelfAttention
+from network.kernels import avoid_broken_assembler
 from network.kernels.arithmetic import exp2
 
 INNER = HEADS * HEAD_WIDTH
@@ -62,9 +63,9 @@ def _powers(q, k, head, group, there, PRECISION: tl.constexpr, WHOLE: tl.constex
 
 
 @triton.jit
-def _weights(q, k, head, group, there, PRECISION: tl.constexpr):
+def _weights(q, k, head, group, there, PRECISION: tl.constexpr, WHOLE: tl.constexpr):
     """Softmax of one head's scores (M, M), and which columns are the head's."""
-    powers, scale, mine = _powers(q, k, head, group, there, PRECISION, False)
+    powers, scale, mine = _powers(q, k, head, group, there, PRECISION, WHOLE)
     return powers * scale, mine
 
 
@@ -82,14 +83,14 @@ def _load(qkv, mask, at, first, second, there, masks, other):
 @triton.jit
 def _forward_kernel(
     qkv, mask, out, count, length, other, masks,
-    ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
+    ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     group, _, at, first, second, there = find_rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
     q, k, v, _ = _load(qkv, mask, at, first, second, there, masks, other)
     result = tl.zeros([M, 16], tl.float32)
     for head in tl.static_range(4):
-        weights, mine = _weights(q, k, head, group, there, PRECISION)
-        result += product(weights, tl.where(mine, v, 0.0), PRECISION)
+        powers, scale, mine = _powers(q, k, head, group, there, PRECISION, WHOLE)
+        result += product(powers, tl.where(mine, v, 0.0), PRECISION) * scale
     column = tl.arange(0, 16)
     tl.store(out + at[:, None] * 16 + column[None, :], result.to(out.dtype.element_ty), there[:, None])
 
@@ -97,7 +98,7 @@ def _forward_kernel(
 @triton.jit
 def _backward_kernel(
     qkv, mask, grad, grad_qkv, count, length, other, masks,
-    ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
+    ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     group, _, at, first, second, there = find_rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
     q, k, v, counts = _load(qkv, mask, at, first, second, there, masks, other)
@@ -107,7 +108,7 @@ def _backward_kernel(
     grad_k = tl.zeros([M, 16], tl.float32)
     grad_v = tl.zeros([M, 16], tl.float32)
     for head in tl.static_range(4):
-        weights, mine = _weights(q, k, head, group, there, PRECISION)
+        weights, mine = _weights(q, k, head, group, there, PRECISION, WHOLE)
         head_grad = tl.where(mine, g, 0.0)
         grad_v += product(tl.trans(weights), head_grad, PRECISION)
         grad_weights = product(head_grad, tl.trans(v), PRECISION)
@@ -122,6 +123,7 @@ def _backward_kernel(
 
 
 def _launch(kernel, qkv: torch.Tensor, mask: torch.Tensor, tensors: list[torch.Tensor], along: bool) -> None:
+    avoid_broken_assembler()
     first, second, _ = qkv.shape
     count, length = (first, second) if along else (second, first)
     padded = triton.next_power_of_2(length)
@@ -130,6 +132,7 @@ def _launch(kernel, qkv: torch.Tensor, mask: torch.Tensor, tensors: list[torch.T
     kernel[grid](
         qkv, mask, *tensors, count, length, second, mask.shape[0],
         ALONG=along, PADDED=padded, M=rows, PRECISION="tf32" if qkv.dtype == torch.bfloat16 else "tf32x3",
+        WHOLE=length == rows,
     )  # fmt: skip
 
 
