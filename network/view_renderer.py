@@ -33,7 +33,7 @@ DEFAULTS = {
     "ray_batch_num": Setting(None, int, minimum=1),  # rays rendered at once; None: by the memory that is free
 }
 FEWEST_RAYS = 64
-CPU_RAYS = 128  # what its caches like: with 2,048 everything takes twice as long
+CPU_ROWS = 2**16  # samples times views at once: what a CPU's caches like; with sixteen times as many it takes twice as long
 BATCH_BYTES = 2**29  # that a batch of rays takes on a GPU: more is no faster ...
 PLAIN_BATCH_BYTES = 2**32  # ... unless each of its many small kernels has to be started
 MEMORY_SHARE = 0.5  # of what is free, if that is less
@@ -135,7 +135,7 @@ class ViewRenderer:
         if self.rays_at_once is not None:
             return self.rays_at_once
         if self.device.type != "cuda":
-            return CPU_RAYS
+            return max(FEWEST_RAYS, CPU_ROWS // (self._samples() * len(encoding.cameras)))
         free, _ = torch.cuda.mem_get_info(self.device)
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         in_kernels = kernels is not None and passes.render is kernels.render_pass
