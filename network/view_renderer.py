@@ -33,9 +33,8 @@ DEFAULTS = {
     "ray_batch_num": Setting(None, int, minimum=1),  # rays rendered at once; None: by the memory that is free
 }
 FEWEST_RAYS = 64
-CPU_ROWS = (
-    2**16
-)  # samples times views at once: what a CPU's caches like; with sixteen times as many it takes twice as long
+# Samples times views at once: what a CPU's caches like. With sixteen times as many it takes twice as long.
+CPU_ROWS = 2**16
 BATCH_BYTES = 2**29  # that a batch of rays takes on a GPU: more is no faster ...
 PLAIN_BATCH_BYTES = 2**32  # ... unless each of its many small kernels has to be started
 MEMORY_SHARE = 0.5  # of what is free, if that is less
