@@ -79,7 +79,9 @@ def test_a_signal_saves_and_the_next_run_goes_on(config, capsys):
         return step(batch)
 
     stopped._train_step = interrupted
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     stopped.run()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert load_checkpoint(stopped.checkpoints.latest).step == 4
     assert "SIGTERM: saved step 4" in capsys.readouterr().out
     resumed = Trainer(config(name="stopped"))

@@ -7,6 +7,8 @@ import os
 import signal
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -80,10 +82,10 @@ class Trainer:
         """Trains to `total_step`. Raises UserError if the loss is no number any more, or data cannot be read."""
         with self.processes.together(self.device):
             self._start_or_resume()
-            self._listen_to_signals()
             self._open_log()
             self.network.train()
-            self._train()
+            with self._listening_to_signals():
+                self._train()
             if self.writer is not None:
                 self.writer.close()
         if self.stopped_by is not None:
@@ -300,8 +302,9 @@ class Trainer:
     def _content(self) -> dict:
         return checkpoint_content(self.network, self.train.optimizer, self.step, self.samples, self.best, self.cfg)
 
-    def _listen_to_signals(self) -> None:
-        """SIGINT and SIGTERM finish the step and save; a second one ends at once.
+    @contextmanager
+    def _listening_to_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM finish the step and save; a second one ends at once. Afterwards they do what they did before.
 
         torchrun passes a signal on that each process has had already: there only the first counts.
         """
@@ -315,8 +318,14 @@ class Trainer:
             self.stopped_by = signal.Signals(number).name
             warn(f"{self.stopped_by}: finishing this step, then saving")
 
+        before = {}
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, note)
+                before[number] = signal.signal(number, note)
         except ValueError:
             pass  # not in the main thread: whoever runs us handles signals
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
