@@ -34,19 +34,27 @@ def read_scalars(logs: Path) -> dict[str, list[tuple[int, float, float]]]:
     }
 
 
+def pyplot():
+    """matplotlib's, for files; without it None, and a line says so."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no curves: they need matplotlib")
+        return None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
 def draw(runs: dict[str, Path], picture: Path) -> None:
     """One picture of several runs (title -> folder of logs): what they have in common, by step, and the loss by time.
 
     Without matplotlib there is no picture, and a line says so.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        print("no curves: they need matplotlib")
+    plt = pyplot()
+    if plt is None:
         return
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     scalars = {title: read_scalars(logs) for title, logs in runs.items()}
     panels = {t: names for t, names in PANELS.items() if any(n in run for n in names for run in scalars.values())}
     figure, axes = plt.subplots(1, len(panels) + 1, figsize=(4.2 * (len(panels) + 1), 3.2), constrained_layout=True)

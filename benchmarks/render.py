@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import make_room, median_milliseconds, peak_gib, profile, provenance
+from benchmarks.plot_curve import pyplot
 from dataset.render_dataset import Needs, open_scene, read_references
 from dataset.view_selection import test_references
 from dataset.views import Batch
@@ -60,12 +61,10 @@ def main() -> None:
 
 
 def draw(times: dict[tuple[int, str, int, int], float], picture: Path) -> None:
-    """Milliseconds by the number of reference views, a curve for each number of samples (needs matplotlib)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    """Milliseconds by the number of reference views, a curve for each number of samples."""
+    plt = pyplot()
+    if plt is None:
+        return
     figure, axis = plt.subplots(figsize=(4.6, 3.2), constrained_layout=True)
     for samples in SAMPLES:
         points = [(views, time) for (_, _, views, count), time in times.items() if count == samples]

@@ -18,7 +18,6 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from network.kernels import attention, avoid_broken_assembler, rays, sight, views
 
-FLOATS = {"scale", "eps"}
 BYTES = {"valid", "several_out", "scored_out", "mask", "need"}
 NUMBERS = {
     "samples", "views", "per_ray", "image_height", "image_width", "map_height", "map_width",
@@ -32,7 +31,7 @@ def compile_for_gpu(kernel, halves, constants):
             return "constexpr"
         if name in NUMBERS:
             return "i32"
-        if name in FLOATS:
+        if name == "eps":
             return "fp32"
         return "*i8" if name in BYTES else "*fp16" if name in halves else "*fp32"
     signature = {name: kind(name) for name in names}

@@ -130,8 +130,8 @@ class TrainingStep:
         torch._dynamo.config.cache_size_limit = MOST_SHAPES
         # What costs no product is computed again instead of being kept: a fifth of the memory for 3% of the time.
         data = self.cfg.train_dataset_cfg
-        if data.queries_per_step * data.train_ray_num >= MANY_RAYS:
-            torch._functorch.config.activation_memory_budget = MEMORY_BUDGET
+        many = data.queries_per_step * data.train_ray_num >= MANY_RAYS
+        torch._functorch.config.activation_memory_budget = MEMORY_BUDGET if many else 1.0
         # The passes alone: they take most of a step, and the encoders would double the time to compile.
         self.network.render_pass = rewritten.fused_pass()
         if self.device.type == "cuda":

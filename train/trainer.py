@@ -82,9 +82,9 @@ class Trainer:
         """Trains to `total_step`. Raises UserError if the loss is no number any more, or data cannot be read."""
         with self.processes.together(self.device):
             self._start_or_resume()
-            self._open_log()
-            self.network.train()
             with self._listening_to_signals():
+                self._open_log()
+                self.network.train()
                 self._train()
             if self.writer is not None:
                 self.writer.close()

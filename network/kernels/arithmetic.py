@@ -17,15 +17,14 @@ LOG2_E, LN_2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453
 
 
 @triton.jit
+def _approximate(x, INSTRUCTION: tl.constexpr):
+    return tl.inline_asm_elementwise(INSTRUCTION, "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def exp2(x):
     """2^x; on a GPU by one instruction, which takes tiny results for 0, where `tl.exp2` spends three more on them."""
-    if INTERPRETED:
-        result = tl.exp2(x)
-    else:
-        result = tl.inline_asm_elementwise(
-            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-        )
-    return result
+    return tl.exp2(x) if INTERPRETED else _approximate(x, "ex2.approx.ftz.f32 $0, $1;")
 
 
 @triton.jit
@@ -36,24 +35,12 @@ def exp(x):
 @triton.jit
 def reciprocal(x):
     """1 / x, off by a unit in the last place."""
-    if INTERPRETED:
-        result = 1 / x
-    else:
-        result = tl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-        )
-    return result
+    return 1 / x if INTERPRETED else _approximate(x, "rcp.approx.ftz.f32 $0, $1;")
 
 
 @triton.jit
 def log(x):
-    if INTERPRETED:
-        result = tl.log(x)
-    else:
-        result = LN_2 * tl.inline_asm_elementwise(
-            "lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-        )
-    return result
+    return tl.log(x) if INTERPRETED else LN_2 * _approximate(x, "lg2.approx.ftz.f32 $0, $1;")
 
 
 @triton.jit
@@ -100,18 +87,23 @@ def elu(total, bias):
 
 
 @triton.jit
+def split(x):
+    """x, float32, as a float16 and what that lacks, a float16 again: together they have float32's precision."""
+    high = x.to(tl.float16)
+    return high, (x - high.to(tl.float32)).to(tl.float16)
+
+
+@triton.jit
 def dot(a, b, total, b_low):
     """total plus the product of a and b, float32.
 
-    a float16: b is float16. a float32: b is float16 as well, and b_low what it lacks. What float16 leaves of a number is
-    a float16 again, so that three products of halves (the fourth is too small to count) make one to float32's precision;
-    the tensor cores' own float32 has ten bits.
+    a float16: b is float16. a float32: b is float16 as well, and b_low what it lacks. Three products of halves (the fourth is
+    too small to count) make one to float32's precision; the tensor cores' own float32 has ten bits.
     """
     if a.dtype == tl.float16:
         product = tl.dot(a, b, total)
     else:
-        high = a.to(tl.float16)
-        low = (a - high.to(tl.float32)).to(tl.float16)
+        high, low = split(a)
         # The small ones first. (Also, the other way round ptxas 12.8 spoils an address, and the kernel ends.)
         product = tl.dot(low, b, total)
         product = tl.dot(high, b_low, product)
@@ -125,7 +117,6 @@ def choose(which, x):
     if x.dtype == tl.float16:
         product = tl.dot(which, x)
     else:
-        high = x.to(tl.float16)
-        product = tl.dot(which, (x - high.to(tl.float32)).to(tl.float16))
-        product = tl.dot(which, high, product)
+        high, low = split(x)
+        product = tl.dot(which, high, tl.dot(which, low))
     return product

@@ -13,7 +13,7 @@ import triton.language as tl
 
 from network.attention import HEAD_WIDTH, HEADS, SelfAttention
 from network.kernels import avoid_broken_assembler
-from network.kernels.arithmetic import exp2
+from network.kernels.arithmetic import LOG2_E, exp2, split
 
 INNER = HEADS * HEAD_WIDTH
 ROWS = 64
@@ -27,8 +27,8 @@ def product(a, b, PRECISION: tl.constexpr):
     if PRECISION == "half":
         product = tl.dot(a.to(tl.float16), b.to(tl.float16))
     elif PRECISION == "halves":
-        high_a, high_b = a.to(tl.float16), b.to(tl.float16)
-        low_a, low_b = (a - high_a.to(tl.float32)).to(tl.float16), (b - high_b.to(tl.float32)).to(tl.float16)
+        high_a, low_a = split(a)
+        high_b, low_b = split(b)
         product = tl.dot(high_a, high_b, tl.dot(low_a, high_b, tl.dot(high_a, low_b)))
     else:
         product = tl.dot(a, b, input_precision=PRECISION)
@@ -55,7 +55,7 @@ def _powers(q, k, head, group, there, PRECISION: tl.constexpr, WHOLE: tl.constex
     column = tl.arange(0, q.shape[1])
     mine = (column // 4 == head)[None, :]
     # half the product, as a power of 2
-    scores = product(tl.where(mine, q * (0.5 * 1.4426950408889634), 0.0), tl.trans(k), PRECISION)
+    scores = product(tl.where(mine, q * (0.5 * LOG2_E), 0.0), tl.trans(k), PRECISION)
     if not WHOLE:
         scores = tl.where((group[:, None] == group[None, :]) & there[None, :], scores, -1e30)
     powers = exp2(scores - tl.max(scores, 1)[:, None])
@@ -67,6 +67,16 @@ def _weights(q, k, head, group, there, PRECISION: tl.constexpr, WHOLE: tl.conste
     """Softmax of one head's scores (M, M), and which columns are the head's."""
     powers, scale, mine = _powers(q, k, head, group, there, PRECISION, WHOLE)
     return powers * scale, mine
+
+
+@triton.jit
+def _attended(q, k, v, group, there, PRECISION: tl.constexpr, WHOLE: tl.constexpr):
+    """The values of all heads, weighted by each one's attention: (M, 16)."""
+    result = tl.zeros([q.shape[0], 16], tl.float32)
+    for head in tl.static_range(4):
+        powers, scale, mine = _powers(q, k, head, group, there, PRECISION, WHOLE)
+        result += product(powers, tl.where(mine, v, 0.0), PRECISION) * scale
+    return result
 
 
 @triton.jit
@@ -87,10 +97,7 @@ def _forward_kernel(
 ):  # fmt: skip
     group, _, at, first, second, there = find_rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
     q, k, v, _ = _load(qkv, mask, at, first, second, there, masks, other)
-    result = tl.zeros([M, 16], tl.float32)
-    for head in tl.static_range(4):
-        powers, scale, mine = _powers(q, k, head, group, there, PRECISION, WHOLE)
-        result += product(powers, tl.where(mine, v, 0.0), PRECISION) * scale
+    result = _attended(q, k, v, group, there, PRECISION, WHOLE)
     column = tl.arange(0, 16)
     tl.store(out + at[:, None] * 16 + column[None, :], result.to(out.dtype.element_ty), there[:, None])
 
@@ -200,10 +207,7 @@ def attend(tile, counts, group, there, matrices, norm, eps, PRECISION: tl.conste
     k = product(tile, tl.load(inward + C * 16), PRECISION)
     v = product(tile, tl.load(inward + C * 32), PRECISION)
     outward = tl.load(matrices + C * 48 + column[:, None] * C + wide[None, :])
-    result = tl.zeros([tile.shape[0], 16], tl.float32)
-    for head in tl.static_range(4):
-        powers, scale, mine = _powers(q, k, head, group, there, PRECISION, WHOLE)
-        result += product(powers, tl.where(mine, v, 0.0), PRECISION) * scale
+    result = _attended(q, k, v, group, there, PRECISION, WHOLE)
     tile += product(result, outward, PRECISION)
     tile -= (tl.sum(tile, 1) / C)[:, None]
     deviation = tl.sqrt(tl.sum(tile * tile, 1) / C + eps)

@@ -38,7 +38,7 @@ def _project(px, py, pz, matrix, inside, image_height, image_width):
     depth = tl.where(near_plane, 1e-3, depth)
     u, v = u / depth, v / depth
     seen = (u >= -0.5) & (u < image_width - 0.5) & (v >= -0.5) & (v < image_height - 0.5) & ~near_plane
-    return u, v, depth, seen & inside
+    return u, v, depth, seen
 
 
 @triton.jit
