@@ -16,6 +16,7 @@ from network.weights import Checkpoint, load_checkpoint
 from train.checkpoint import load_network
 from utils.colors import distinct_colors
 from utils.config import plain
+from utils.devices import keep_freed_memory
 from utils.errors import UserError
 from utils.logging import warn
 
@@ -33,6 +34,8 @@ def choose_device(cfg) -> torch.device:
         raise UserError(
             f"`device`: '{name}' is not there; auto uses a GPU where there is one, cpu always works"
         ) from None
+    if device.type == "cpu":
+        keep_freed_memory()
     return device
 
 
