@@ -327,7 +327,14 @@ def short_attention(qkv: torch.Tensor, query_mask: torch.Tensor, along: bool) ->
     query, key, value = qkv.split(HEADS * HEAD_WIDTH, -1)
     query = (query.unflatten(0, (-1, len(query_mask))) * query_mask[..., None]).flatten(0, 1)
     heads = [x.unflatten(-1, (HEADS, HEAD_WIDTH)) for x in (query, key, value)]
+    if along and not qkv.is_cuda:
+        return _explicit_attention(*[x.transpose(1, 2) for x in heads]).transpose(1, 2).flatten(-2)
     heads = [x.transpose(1, 2) if along else x.permute(1, 2, 0, 3) for x in heads]
     parts = zip(*[x.split(MOST_SEQUENCES) for x in heads], strict=True)
     attended = torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
     return (attended.transpose(1, 2) if along else attended.permute(2, 0, 1, 3)).flatten(-2)
+
+
+def _explicit_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Attention (A, HEADS, L, HEAD_WIDTH) on a CPU, where torch's own takes up to three times as long for such heads."""
+    return torch.softmax(query * HEAD_WIDTH**-0.5 @ key.transpose(-1, -2), -1) @ value
