@@ -37,8 +37,15 @@ class Encoding(Tensors):
         return projection.valid & (shown > 0.99)
 
 
+class ByRay(Tensors):
+    """Tensors whose first axis is rays."""
+
+    def __getitem__(self, which: slice):
+        return self._map(lambda tensor: tensor[which])
+
+
 @dataclass(frozen=True)
-class Rays(Tensors):
+class Rays(ByRay):
     """R rays: centres (R, 3), directions (R, 3) with z = 1 in the ray's camera, depth_range (R, 2) in metres."""
 
     centres: torch.Tensor
@@ -51,9 +58,6 @@ class Rays(Tensors):
     def points(self, depths: torch.Tensor) -> torch.Tensor:
         """The points at depths (R, S): (R * S, 3)."""
         return (self.centres[:, None] + depths[..., None] * self.directions[:, None]).reshape(-1, 3)
-
-    def __getitem__(self, which: slice) -> Rays:
-        return Rays(*[getattr(self, field.name)[which] for field in fields(self)])
 
 
 def camera_rays(cameras: Cameras, pixels: torch.Tensor) -> Rays:
@@ -104,7 +108,7 @@ class Rendering(Tensors):
 
 
 @dataclass(frozen=True)
-class RenderedView(Tensors):
+class RenderedView(ByRay):
     """A whole view, R = height * width rays row by row: color (R, 3), logits (R, K+1) or None, depth (R,) and how sure it
     is (its deviation), metres, and `scored` (R,) bool: enough references show it."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,10 +15,10 @@ from dataset.views import Cameras, Views
 from network import plain, rewritten
 from network.geometry import pixel_grid
 from network.renderer import Passes, Renderer
-from network.rendering import Encoding, Rays, RenderedView, camera_rays
+from network.rendering import Encoding, Rays, RenderedView, Rendering, camera_rays
 from utils.capture import Captured
 from utils.config import Setting
-from utils.devices import runs_triton
+from utils.devices import compiles_for_cpu, runs_triton
 from utils.errors import UserError
 from utils.logging import say
 
@@ -27,14 +28,15 @@ except ImportError:  # no Triton here
     kernels = None
 
 DEFAULTS = {
-    # plain: as the papers have it; exact: the same up to rounding; fast: products in float16, where a GPU can
-    # (elsewhere it is exact); auto: fast
+    # plain: as the papers have it; exact: the same up to rounding; fast: products in float16 where a GPU can, exact and
+    # compiled on a CPU; auto: fast, on a CPU exact where compiling takes longer than it saves
     "renderer": Setting("auto", str, choices=("auto", "plain", "exact", "fast")),
     "ray_batch_num": Setting(None, int, minimum=1),  # rays rendered at once; None: by the memory that is free
 }
 FEWEST_RAYS = 64
 # Samples times views at once: what a CPU's caches like. With sixteen times as many it takes twice as long.
 CPU_ROWS = 2**16
+WORTH_COMPILING = 2**25  # samples times views of a whole view: half a minute's compiling is saved within the view
 BATCH_BYTES = 2**29  # that a batch of rays takes on a GPU: more is no faster ...
 PLAIN_BATCH_BYTES = 2**32  # ... unless each of its many small kernels has to be started
 MEMORY_SHARE = 0.5  # of what is free, if that is less
@@ -50,7 +52,7 @@ class ViewRenderer:
         self.network = network.eval()
         self.device = next(network.parameters()).device
         on_gpu = self.device.type == "cuda"
-        self.name = "fast" if renderer == "auto" else renderer
+        self.name = "fast" if renderer == "auto" and on_gpu else renderer
         self.has_kernels = kernels is not None and runs_triton(self.device)
         self.rays_at_once = rays_at_once
         self.halves = self.name == "fast" and self.has_kernels
@@ -87,11 +89,13 @@ class ViewRenderer:
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
         """The whole image of one camera. Raises UserError if the device's memory is too small for anything."""
         rays = camera_rays(camera, pixel_grid(*camera.size, device=encoding.images.device)[None])
-        passes = self._passes(encoding)
-        count, start, parts = self._rays_at_once(encoding, passes), 0, []
+        passes = self._passes(encoding, len(rays))
+        batches = math.ceil(len(rays) / self._rays_at_once(encoding, passes))
+        count, start, parts = math.ceil(len(rays) / batches), 0, []
         while start < len(rays):
+            begin = max(min(start, len(rays) - count), 0)  # all batches have one size: what is compiled is so once
             try:
-                part = self._render_rays(encoding, rays[start : start + count], passes)
+                part = self._render_rays(encoding, rays[begin : begin + count], passes)[start - begin :]
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
                 if count <= FEWEST_RAYS:
@@ -102,7 +106,7 @@ class ViewRenderer:
                 count = max(count // 2, FEWEST_RAYS)
                 continue
             parts.append(part.to("cpu") if len(rays) > LARGE_VIEW else part)
-            start += count
+            start = begin + count
         return RenderedView.join(parts)
 
     def _render_rays(self, encoding: Encoding, rays: Rays, passes: Passes) -> RenderedView:
@@ -110,12 +114,26 @@ class ViewRenderer:
             final = self.network.render_rays(encoding, rays, passes=passes, final_only=True).final
         return RenderedView(final.color, final.logits, final.depth, final.deviation, final.scored)
 
-    def _passes(self, encoding: Encoding) -> Passes:
-        plainly = self.name == "plain" or (self.device.type == "cuda" and not self.has_kernels)
-        if not plainly and self.has_kernels and kernels.supports(encoding, self._samples()):
+    def _passes(self, encoding: Encoding, rays: int) -> Passes:
+        """How to render a view of so many rays."""
+        stages = self.network.coarse_stage, self.network.fine_stage
+        if self.name == "plain" or (self.device.type == "cuda" and not self.has_kernels):
+            return Passes(plain.render_pass, *stages)
+        if self.has_kernels and kernels.supports(encoding, self._samples()):
             return self._kernel_passes
-        render_pass = plain.render_pass if plainly else rewritten.render_pass
-        return Passes(render_pass, self.network.coarse_stage, self.network.fine_stage)
+        if self._compiles(rays * self._samples() * len(encoding.cameras)):
+            return Passes(self._compiled_pass, *stages)
+        return Passes(rewritten.render_pass, *stages)
+
+    def _compiles(self, work: int) -> bool:
+        """Whether a CPU renders a view of so many samples times views by a compiled pass."""
+        wanted = self.name == "fast" or (self.name == "auto" and work >= WORTH_COMPILING)
+        return wanted and self.device.type == "cpu" and compiles_for_cpu()
+
+    @functools.cached_property
+    def _compiled_pass(self) -> Callable[..., Rendering]:
+        say("compiling for this processor, which takes half a minute the first time")
+        return rewritten.fused_pass()
 
     def _samples(self) -> int:
         """Of a ray, in the pass that has more."""
