@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
+from torch.utils.data import ConcatDataset
 from tqdm import tqdm
 
 from dataset.labels import LabelSet
@@ -90,7 +92,9 @@ def evaluate(
     labels = labels_of(sets)
     others = {COPIED: nearest_copied, WARPED: nearest_warped} if baselines else {}
     result = Evaluation(labels.names if labels else (), {method: {} for method in (NETWORK, *others)})
-    frames = [range(share[0], len(test), share[1]) for test in sets]
+    everything = ConcatDataset(sets)
+    starts = [0, *everything.cumulative_sizes]
+    indices = [i for start, end in pairwise(starts) for i in range(start + share[0], end, share[1])]
 
     def score(frame: Frame) -> None:
         pictures = {NETWORK: frame.prediction, **{name: make(frame.batch) for name, make in others.items()}}
@@ -98,16 +102,17 @@ def evaluate(
         if on_frame is not None:
             on_frame(frame)
 
-    bar = tqdm(total=sum(map(len, frames)), desc="evaluating", unit="frame", leave=False, disable=share[0] > 0)
+    bar = tqdm(total=len(indices), desc="evaluating", unit="frame", leave=False, disable=share[0] > 0)
     # One frame is scored, in order, while the next is rendered.
     with bar as progress, ThreadPoolExecutor(1) as background:
         scoring = None
-        for test, indices in zip(sets, frames, strict=True):
-            for frame in _render_frames(renderer, test, indices, device, workers):
-                if scoring is not None:
-                    scoring.result()
-                scoring = background.submit(score, frame)
-                progress.update()
+        for index, batch in zip(indices, load(everything, indices, workers, device), strict=True):
+            rendering = renderer.render(renderer.encode(batch.references), batch.query.cameras)
+            picture = to_picture(rendering, batch.query.cameras.size)
+            if scoring is not None:
+                scoring.result()
+            scoring = background.submit(score, Frame(batch, rendering, picture, truth_of(batch), index in starts))
+            progress.update()
         if scoring is not None:
             scoring.result()
     if baselines and labels is not None:
@@ -118,9 +123,3 @@ def evaluate(
 def labels_of(sets: list[TestSet]) -> LabelSet | None:
     """The classes of the first set that has any."""
     return next((test.scene.labels for test in sets if test.scene.labels is not None), None)
-
-
-def _render_frames(renderer: ViewRenderer, test: TestSet, indices: range, device, workers: int | None):
-    for index, batch in zip(indices, load(test, indices, workers, device), strict=True):
-        rendering = renderer.render(renderer.encode(batch.references), batch.query.cameras)
-        yield Frame(batch, rendering, to_picture(rendering, batch.query.cameras.size), truth_of(batch), index)

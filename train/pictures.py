@@ -25,13 +25,13 @@ class Picture(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A rendered test frame: what was asked for, what came, and the same as pictures. index: in its scene."""
+    """A rendered test frame: what was asked for, what came, and the same as pictures. first: of its scene."""
 
     batch: Batch
     rendering: RenderedView
     prediction: Picture
     truth: Picture
-    index: int
+    first: bool
 
 
 def to_picture(rendering: RenderedView, size: tuple[int, int]) -> Picture:

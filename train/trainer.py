@@ -242,7 +242,7 @@ class Trainer:
 
             def show(frame: Frame) -> None:
                 write_panel(frame)
-                if frame.index == 0:  # it is the first process's
+                if frame.first:  # it is the first process's
                     panel = make_panel(frame, self.colors, labels)
                     self.writer.add_image(f"val/{frame.batch.scene}", panel, self.step, dataformats="HWC")
 
