@@ -19,6 +19,8 @@ SOURCES = 3  # neighbours that a reference is matched with
 class CostVolumeInitNet(nn.Module):
     """MVSNet's weights stay as they are unless they are to be trained."""
 
+    reads_image_features = False
+
     def __init__(self, frozen: bool):
         super().__init__()
         self.frozen = frozen
@@ -38,7 +40,7 @@ class CostVolumeInitNet(nn.Module):
             self.mvsnet.eval()
         return self
 
-    def forward(self, views: Views, image_features: torch.Tensor) -> Geometry:
+    def forward(self, views: Views, image_features: torch.Tensor | None = None) -> Geometry:
         """views: images (V, 3, h, w) with `sources`; `image_features` are not used."""
         if views.sources is None:
             raise UserError(

@@ -27,6 +27,8 @@ class Geometry(NamedTuple):
 class DepthInitNet(nn.Module):
     """Reads the geometry off depth maps, and how well they agree between the views."""
 
+    reads_image_features = False
+
     def __init__(self, fill_holes: bool):
         super().__init__()
         self.fill_holes = fill_holes
@@ -35,7 +37,7 @@ class DepthInitNet(nn.Module):
         self.depth_skip = nn.Sequential(nn.Conv2d(1, 8, 2, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 2, stride=2))
         self.conv_out = nn.Conv2d(48, 32, 1)
 
-    def forward(self, views: Views, image_features: torch.Tensor) -> Geometry:
+    def forward(self, views: Views, image_features: torch.Tensor | None = None) -> Geometry:
         """views: images (V, 3, h, w) and depth (V, 1, h, w); `image_features` are not used."""
         if views.depth is None:
             raise UserError("init_net_type: depth needs depth maps of the reference views, and this scene has none")

@@ -2,6 +2,7 @@
 
 Each turns `Views` and their image features into `Geometry`. depth_init_net.py reads depth maps, cost_volume.py
 sweeps planes over neighbouring views with MVSNet, learned_depth.py predicts depth maps from the references.
+One that does not read image features (`reads_image_features`) runs next to the network that makes them.
 """
 
 from __future__ import annotations

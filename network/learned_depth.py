@@ -95,6 +95,8 @@ def nearest_views(cameras: Cameras) -> torch.Tensor:
 class LearnedDepthInitNet(DepthInitNet):
     """The front end for depth maps, on depth that it predicts. Its own layers are `sweep_new`."""
 
+    reads_image_features = True
+
     def __init__(self):
         super().__init__(fill_holes=False)
         self.sweep_new = PlaneSweep()

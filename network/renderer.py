@@ -18,6 +18,7 @@ from network.image_encoder import image_encoder
 from network.rendering import Encoding, Prediction, Rays, Rendering, Stage, camera_rays
 from network.sampling import importance_depths, uniform_depths
 from network.vis_encoder import VisEncoder
+from utils.capture import concurrently
 from utils.config import Setting, no_effect
 from utils.errors import UserError
 
@@ -100,9 +101,14 @@ class Renderer(nn.Module):
     def encode(self, references: Views, image_features: torch.Tensor | None = None) -> Encoding:
         """Everything that depends on the references alone. image_features: what `encode_images` made of them."""
         references = pad_views(references, PADDING)
-        if image_features is None:
-            image_features = self.image_encoder(references.images)
-        geometry = self.init_net(references, image_features)
+        images = references.images
+        if image_features is None and not self.init_net.reads_image_features:
+            image_features, geometry = concurrently(
+                images.device, lambda: self.image_encoder(images), lambda: self.init_net(references)
+            )
+        else:
+            image_features = self.image_encoder(images) if image_features is None else image_features
+            geometry = self.init_net(references, image_features)
         ray_features = self.vis_encoder(image_features, geometry.features)
         features = torch.cat([image_features, ray_features], 1).permute(0, 2, 3, 1).contiguous()
         return Encoding(references.cameras, references.images, features, references.mask, geometry.depth)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 
@@ -64,6 +65,26 @@ class Captured:
             warn(f"a step cannot be recorded and runs kernel by kernel ({str(error).splitlines()[0]})")
             return None
         return graph, static, result
+
+
+def concurrently(device: torch.device, first: Callable, second: Callable) -> tuple:
+    """The results of two functions; on a GPU, which neither fills alone, their kernels run side by side."""
+    if device.type != "cuda":
+        return first(), second()
+    current, other = torch.cuda.current_stream(device), _second_stream(device)
+    other.wait_stream(current)
+    with torch.cuda.stream(other):
+        result = second()
+    results = first(), result
+    current.wait_stream(other)
+    for tensor in _tensors(result):
+        tensor.record_stream(current)
+    return results
+
+
+@functools.cache
+def _second_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 def _tensors(value) -> list[torch.Tensor]:
