@@ -42,6 +42,7 @@ PLAIN_BATCH_BYTES = 2**32  # ... unless each of its many small kernels has to be
 MEMORY_SHARE = 0.5  # of what is free, if that is less
 LARGE_VIEW = 2**20  # pixels; results of larger views are gathered on the host
 MOST_IMAGES = 64  # whose features are kept
+MOST_SHAPES = 8  # sizes of views and numbers of references for which a GPU's work is kept as a recording
 
 
 class ViewRenderer:
@@ -57,7 +58,7 @@ class ViewRenderer:
         self.rays_at_once = rays_at_once
         self.halves = self.name == "fast" and self.has_kernels
         self.dtype = torch.float16 if self.halves else torch.float32
-        self._encode = Captured(network.encode) if on_gpu and self.name != "plain" else network.encode
+        self._encode = Captured(network.encode, MOST_SHAPES) if on_gpu and self.name != "plain" else network.encode
         self._images: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     @torch.no_grad()
@@ -90,12 +91,15 @@ class ViewRenderer:
         """The whole image of one camera. Raises UserError if the device's memory is too small for anything."""
         rays = camera_rays(camera, pixel_grid(*camera.size, device=encoding.images.device)[None])
         passes = self._passes(encoding, len(rays))
+        render_rays = functools.partial(self._render_rays, passes=passes)
+        if in_kernels(passes):
+            render_rays = self._replay
         batches = math.ceil(len(rays) / self._rays_at_once(encoding, passes))
         count, start, parts = math.ceil(len(rays) / batches), 0, []
         while start < len(rays):
             begin = max(min(start, len(rays) - count), 0)  # all batches have one size: what is compiled is so once
             try:
-                part = self._render_rays(encoding, rays[begin : begin + count], passes)[start - begin :]
+                part = render_rays(encoding, rays[begin : begin + count])[start - begin :]
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
                 if count <= FEWEST_RAYS:
@@ -149,6 +153,11 @@ class ViewRenderer:
         ]
         return Passes(kernels.render_pass, *stages)
 
+    @functools.cached_property
+    def _replay(self) -> Captured:
+        """`_render_rays` in kernels, as a recording: the host would start them hardly faster than they run."""
+        return Captured(functools.partial(self._render_rays, passes=self._kernel_passes), MOST_SHAPES)
+
     def _rays_at_once(self, encoding: Encoding, passes: Passes) -> int:
         """As many as fit into the memory that is free: what a sample takes in a view, and by itself."""
         if self.rays_at_once is not None:
@@ -157,11 +166,14 @@ class ViewRenderer:
             return max(FEWEST_RAYS, CPU_ROWS // (self._samples() * len(encoding.cameras)))
         free, _ = torch.cuda.mem_get_info(self.device)
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        in_kernels = kernels is not None and passes.render is kernels.render_pass
-        in_view = 40 * self.dtype.itemsize + 21 if in_kernels else 4000  # bytes: `Sights`, `ViewsOutput`
+        in_view = 40 * self.dtype.itemsize + 21 if in_kernels(passes) else 4000  # bytes: `Sights`, `ViewsOutput`
         of_ray = self._samples() * (len(encoding.cameras) * in_view + 300)
-        most = BATCH_BYTES if in_kernels else PLAIN_BATCH_BYTES
+        most = BATCH_BYTES if in_kernels(passes) else PLAIN_BATCH_BYTES
         return max(FEWEST_RAYS, int(min(most, free * MEMORY_SHARE) / of_ray))
+
+
+def in_kernels(passes: Passes) -> bool:
+    return kernels is not None and passes.render is kernels.render_pass
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def test_batches_are_halved_where_memory_ends(config, scene, monkeypatch):
     assert_same(renderer.render(encoding, camera), expected)
     assert sizes[:4] == [1536, 768, 384, 192] and set(sizes[4:]) == {192}
 
-    def with_none(*_):
+    def with_none(*_, **__):
         raise torch.OutOfMemoryError("made up")
 
     monkeypatch.setattr(ViewRenderer, "_render_rays", with_none)

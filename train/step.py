@@ -135,7 +135,8 @@ class TrainingStep:
         # The passes alone: they take most of a step, and the encoders would double the time to compile.
         self.network.render_pass = rewritten.fused_pass()
         if self.device.type == "cuda":
-            self._differentiate, self._update = Captured(self._differentiate), Captured(self._update)
+            self._differentiate = Captured(self._differentiate, MOST_SHAPES)
+            self._update = Captured(self._update, MOST_SHAPES)
 
     def __call__(self, batch: Batch, step: int, seed: int) -> StepLog:
         """One update, the `step`-th from 0. Fine depths are drawn from `seed` alone: a resumed run draws the same."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 
@@ -17,13 +18,13 @@ class Captured:
     """`function` of tensors and dataclasses of them, replayed as one CUDA graph for each set of shapes.
 
     The function may change tensors that live outside of it, but must do the same work each time. Its result is a
-    copy. Where it cannot be recorded it runs as it is.
+    copy. Where it cannot be recorded it runs as it is. most: recordings to keep, those used last.
     """
 
-    def __init__(self, function: Callable):
-        self.function = function
+    def __init__(self, function: Callable, most: int):
+        self.function, self.most = function, most
         self._calls: dict = {}
-        self._recorded: dict = {}
+        self._recorded: OrderedDict = OrderedDict()
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()
 
@@ -34,6 +35,9 @@ class Captured:
             if self._calls[key] <= WARM_UP:
                 return self._run_aside(inputs)
             self._recorded[key] = self._record(inputs)
+            while len(self._recorded) > self.most:
+                self._recorded.popitem(last=False)
+        self._recorded.move_to_end(key)
         if self._recorded[key] is None:
             return self.function(*inputs)
         graph, static, result = self._recorded[key]
