@@ -34,7 +34,6 @@ except ImportError:  # no Triton here
 
 # base_fc's inputs: what is the same for all views, then the view's own, then prob_embed's
 STATISTICS, OWN = 140, 35
-MOST_SEQUENCES = 32768  # in one call of torch's attention
 
 
 def render_pass(
@@ -87,19 +86,24 @@ def shade(stage: Stage, sight: Sight, rays: Rays, depths: torch.Tensor, density_
     )
 
 
+def missing(x: torch.Tensor, width: int) -> int:
+    """How many zeros make a width a multiple of 8 on a GPU: matrix units are slow on anything else."""
+    return -width % 8 if x.is_cuda else 0
+
+
 def joined(*parts: torch.Tensor) -> torch.Tensor:
-    """Parts side by side, with zeros to a multiple of 8 channels: matrix units are slow on anything else."""
-    width = sum(part.shape[-1] for part in parts)
-    missing = -width % 8
-    padding = [torch.zeros_like(parts[0][..., :1]).expand(*parts[0].shape[:-1], missing)] if missing else []
+    """Parts side by side, with the zeros that are `missing`."""
+    zeros = missing(parts[0], sum(part.shape[-1] for part in parts))
+    padding = [torch.zeros_like(parts[0][..., :1]).expand(*parts[0].shape[:-1], zeros)] if zeros else []
     return torch.cat([*parts, *padding], -1)
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """`F.linear` of what `joined` made; to a multiple of 8 channels as well, the last of them zeros."""
+    """A linear layer of what is `joined`; its outputs too are followed by the zeros that are `missing`."""
     rows, columns = weight.shape
-    weight = F.pad(weight, (0, x.shape[-1] - columns, 0, -rows % 8))
-    return F.linear(x, weight, None if bias is None else F.pad(bias, (0, -rows % 8)))
+    zeros = missing(x, rows)
+    weight = F.pad(weight, (0, x.shape[-1] - columns, 0, zeros))
+    return F.linear(x, weight, None if bias is None else F.pad(bias, (0, zeros)))
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:
@@ -315,26 +319,33 @@ def attend(attention: SelfAttention, x: torch.Tensor, query_mask: torch.Tensor, 
     query_mask: (A', B) of 0 and 1, A a multiple of A'; one product makes queries, keys and values.
     """
     weight = torch.cat([attention.w_qs.weight, attention.w_ks.weight, attention.w_vs.weight])
-    attended = short_attention(F.linear(x, weight), query_mask.to(x.dtype), along)
+    channels_first = not along and not x.is_cuda  # in memory, as `_across` wants them
+    qkv = (weight @ x.flatten(0, 1).T).T.view(*x.shape[:2], -1) if channels_first else F.linear(x, weight)
+    attended = short_attention(qkv, query_mask.to(x.dtype), along)
     return attention.layer_norm(attention.fc(attended) + x).to(x.dtype)  # under autocast it would be float32
 
 
 def short_attention(qkv: torch.Tensor, query_mask: torch.Tensor, along: bool) -> torch.Tensor:
-    """Attention with heads of width 4; qkv: (A, B, 48), queries, keys and values; the rest like `attend`. (A, B, 16)"""
+    """Attention with heads of width 4; qkv: (A, B, 48), queries, keys and values; the rest like `attend`. (A, B, 16)
+
+    Without our kernels it is written out: torch's own is up to three times slower for such heads on a CPU.
+    """
     length = qkv.shape[1] if along else qkv.shape[0]
     if kernels is not None and qkv.is_cuda and qkv.dtype != torch.float64 and length <= kernels.LONGEST:
         return kernels.attention(qkv, query_mask, along)
     query, key, value = qkv.split(HEADS * HEAD_WIDTH, -1)
-    query = (query.unflatten(0, (-1, len(query_mask))) * query_mask[..., None]).flatten(0, 1)
-    heads = [x.unflatten(-1, (HEADS, HEAD_WIDTH)) for x in (query, key, value)]
-    if along and not qkv.is_cuda:
-        return _explicit_attention(*[x.transpose(1, 2) for x in heads]).transpose(1, 2).flatten(-2)
-    heads = [x.transpose(1, 2) if along else x.permute(1, 2, 0, 3) for x in heads]
-    parts = zip(*[x.split(MOST_SEQUENCES) for x in heads], strict=True)
-    attended = torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
-    return (attended.transpose(1, 2) if along else attended.permute(2, 0, 1, 3)).flatten(-2)
+    query = (query.unflatten(0, (-1, len(query_mask))) * (query_mask * HEAD_WIDTH**-0.5)[..., None]).flatten(0, 1)
+    return (_along if along else _across)(query, key, value)
 
 
-def _explicit_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Attention (A, HEADS, L, HEAD_WIDTH) on a CPU, where torch's own takes up to three times as long for such heads."""
-    return torch.softmax(query * HEAD_WIDTH**-0.5 @ key.transpose(-1, -2), -1) @ value
+def _along(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Attention over the second axis, (A, B, 16) each."""
+    query, key, value = (x.unflatten(-1, (HEADS, HEAD_WIDTH)).transpose(1, 2) for x in (query, key, value))
+    return (torch.softmax(query @ key.transpose(-1, -2), -1) @ value).transpose(1, 2).flatten(-2)
+
+
+def _across(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Attention over the first axis, (A, B, 16) each, for all B side by side: there are few A."""
+    query, key, value = (x.permute(2, 0, 1).unflatten(0, (HEADS, HEAD_WIDTH)) for x in (query, key, value))
+    weights = torch.softmax((query[:, :, :, None] * key[:, :, None]).sum(1), 2)  # (HEADS, A, A, B)
+    return (weights[:, None] * value[:, :, None]).sum(3).flatten(0, 1).permute(1, 2, 0)
