@@ -20,7 +20,7 @@ from utils.capture import Captured
 from utils.config import Setting
 from utils.devices import compiles_for_cpu, runs_triton
 from utils.errors import UserError
-from utils.logging import say
+from utils.logging import say, warn
 
 try:
     from network.kernels import rendering as kernels
@@ -137,7 +137,18 @@ class ViewRenderer:
     @functools.cached_property
     def _compiled_pass(self) -> Callable[..., Rendering]:
         say("compiling for this processor, which takes half a minute the first time")
-        return rewritten.fused_pass()
+        chosen = rewritten.fused_pass()
+
+        def render_pass(*inputs) -> Rendering:
+            nonlocal chosen
+            try:
+                return chosen(*inputs)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                warn(f"it cannot be compiled, and runs as it is ({str(error).splitlines()[0]})")
+                chosen = rewritten.render_pass
+                return chosen(*inputs)
+
+        return render_pass
 
     def _samples(self) -> int:
         """Of a ray, in the pass that has more."""

@@ -81,6 +81,19 @@ def test_a_cpu_compiles_its_fast_pass_for_one_size_of_batch(config, scene):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3  # look once, shade for each of two passes
 
 
+@pytest.mark.skipif(not compiles_for_cpu(), reason="no C++ compiler")
+def test_a_broken_compiler_is_no_reason_to_stop(config, scene, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/bin/false"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    network = build_network(config(depth_sample_num=9, fine_depth_sample_num=9), CPU)
+    renderers = [ViewRenderer(network, "exact"), ViewRenderer(network, "fast", rays_at_once=1024)]
+    camera = scene.cameras(scene.frame_ids[3:4])
+    exact, fast = [renderer.render(renderer.encode(references(scene)), camera) for renderer in renderers]
+    assert_same(fast, exact)
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("it cannot be compiled") == 1
+
+
 @pytest.mark.parametrize(("size", "compiled"), [((24, 32), False), ((2000, 2000), True)])
 def test_a_cpu_compiles_by_default_where_it_pays(config, scene, size, compiled):
     renderer = ViewRenderer(build_network(config(depth_sample_num=8, fine_depth_sample_num=8), CPU))
