@@ -91,15 +91,13 @@ class ViewRenderer:
         """The whole image of one camera. Raises UserError if the device's memory is too small for anything."""
         rays = camera_rays(camera, pixel_grid(*camera.size, device=encoding.images.device)[None])
         passes = self._passes(encoding, len(rays))
-        render_rays = functools.partial(self._render_rays, passes=passes)
-        if in_kernels(passes):
-            render_rays = self._replay
+        render_batch = self._replay if in_kernels(passes) else self._renderer(passes)
         batches = math.ceil(len(rays) / self._rays_at_once(encoding, passes))
         count, start, parts = math.ceil(len(rays) / batches), 0, []
         while start < len(rays):
             begin = max(min(start, len(rays) - count), 0)  # all batches have one size: what is compiled is so once
             try:
-                part = render_rays(encoding, rays[begin : begin + count])[start - begin :]
+                part = render_batch(encoding, rays[begin : begin + count])[start - begin :]
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
                 if count <= FEWEST_RAYS:
@@ -113,10 +111,9 @@ class ViewRenderer:
             start = begin + count
         return RenderedView.join(parts)
 
-    def _render_rays(self, encoding: Encoding, rays: Rays, passes: Passes) -> RenderedView:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halves):
-            final = self.network.render_rays(encoding, rays, passes=passes, final_only=True).final
-        return RenderedView(final.color, final.logits, final.depth, final.deviation, final.scored)
+    def _renderer(self, passes: Passes) -> Callable[[Encoding, Rays], RenderedView]:
+        """`render_rays` of this network. It does not hold this object, which is so freed, recordings and all, once unused."""
+        return functools.partial(render_rays, self.network, passes, self.halves)
 
     def _passes(self, encoding: Encoding, rays: int) -> Passes:
         """How to render a view of so many rays."""
@@ -166,8 +163,8 @@ class ViewRenderer:
 
     @functools.cached_property
     def _replay(self) -> Captured:
-        """`_render_rays` in kernels, as a recording: the host would start them hardly faster than they run."""
-        return Captured(functools.partial(self._render_rays, passes=self._kernel_passes), MOST_SHAPES)
+        """`render_rays` in kernels, as a recording: the host would start them hardly faster than they run."""
+        return Captured(self._renderer(self._kernel_passes), MOST_SHAPES)
 
     def _rays_at_once(self, encoding: Encoding, passes: Passes) -> int:
         """As many as fit into the memory that is free: what a sample takes in a view, and by itself."""
@@ -181,6 +178,13 @@ class ViewRenderer:
         of_ray = self._samples() * (len(encoding.cameras) * in_view + 300)
         most = BATCH_BYTES if in_kernels(passes) else PLAIN_BATCH_BYTES
         return max(FEWEST_RAYS, int(min(most, free * MEMORY_SHARE) / of_ray))
+
+
+def render_rays(network: Renderer, passes: Passes, halves: bool, encoding: Encoding, rays: Rays) -> RenderedView:
+    """The final pass of some rays. halves: products in half precision."""
+    with torch.autocast(rays.directions.device.type, torch.bfloat16, enabled=halves):
+        final = network.render_rays(encoding, rays, passes=passes, final_only=True).final
+    return RenderedView(final.color, final.logits, final.depth, final.deviation, final.scored)
 
 
 def in_kernels(passes: Passes) -> bool:

@@ -8,7 +8,7 @@ import torch
 
 from dataset.render_dataset import Needs, open_scene, read_references
 from dataset.scene import scale_intrinsics
-from network import rewritten
+from network import rewritten, view_renderer
 from network.view_renderer import FEWEST_RAYS, ViewRenderer
 from train.run import build_network
 from utils.devices import compiles_for_cpu
@@ -50,22 +50,22 @@ def test_batches_are_halved_where_memory_ends(config, scene, monkeypatch):
     renderer = ViewRenderer(build_network(config(), CPU), "exact", rays_at_once=2048)
     encoding, camera = renderer.encode(references(scene)), scene.cameras(scene.frame_ids[3:4])
     expected = renderer.render(encoding, camera)
-    sizes, render_rays = [], ViewRenderer._render_rays
+    sizes, render_rays = [], view_renderer.render_rays
 
-    def with_little_memory(self, encoding, rays, passes):
+    def with_little_memory(network, passes, halves, encoding, rays):
         sizes.append(len(rays))
         if len(rays) > 300:
             raise torch.OutOfMemoryError("made up")
-        return render_rays(self, encoding, rays, passes)
+        return render_rays(network, passes, halves, encoding, rays)
 
-    monkeypatch.setattr(ViewRenderer, "_render_rays", with_little_memory)
+    monkeypatch.setattr(view_renderer, "render_rays", with_little_memory)
     assert_same(renderer.render(encoding, camera), expected)
     assert sizes[:4] == [1536, 768, 384, 192] and set(sizes[4:]) == {192}
 
-    def with_none(*_, **__):
+    def with_none(*_):
         raise torch.OutOfMemoryError("made up")
 
-    monkeypatch.setattr(ViewRenderer, "_render_rays", with_none)
+    monkeypatch.setattr(view_renderer, "render_rays", with_none)
     with pytest.raises(UserError, match=f"no memory for {FEWEST_RAYS} rays from 3 references"):
         renderer.render(encoding, camera)
 
