@@ -9,7 +9,7 @@ from torch import nn
 from dataset.views import Views
 from network.depth_init_net import Geometry
 from network.geometry import to_inverse_depth
-from network.layers import PreActivationBlock, ResUNet, conv
+from network.layers import Conv2d, PreActivationBlock, ResUNet
 from network.mvsnet import FEATURE_STRIDE, PLANES, VOLUME_STRIDE, MVSNet
 from utils.errors import UserError
 
@@ -27,7 +27,7 @@ class CostVolumeInitNet(nn.Module):
         self.mvsnet = MVSNet()
         self.volume_conv2d = _residual_head(PLANES)
         self.depth_conv = _residual_head(1)
-        self.res_net = ResUNet(conv(3, 32, 7, stride=2), stages=(2, 3, 6))
+        self.res_net = ResUNet(Conv2d(3, 32, 7, stride=2), stages=(2, 3, 6))
         self.out_conv = _residual_head(96)
         self.register_buffer("imagenet_mean", torch.tensor([0.485, 0.456, 0.406])[None, :, None, None])
         self.register_buffer("imagenet_std", torch.tensor([0.229, 0.224, 0.225])[None, :, None, None])
@@ -61,18 +61,12 @@ class CostVolumeInitNet(nn.Module):
             return F.pad((images - self.imagenet_mean) / self.imagenet_std, (0, right, 0, below), mode="reflect")
 
         sources = views.sources
-        # Under autocast too: differences of squares and homographies need more than eight bits.
-        with torch.autocast(views.images.device.type, enabled=False):
-            probability, planes = self.mvsnet(
-                prepare(views.images),
-                views.cameras,
-                prepare(sources.views.images),
-                sources.views.cameras,
-                sources.index,
-            )
+        probability, planes = self.mvsnet(
+            prepare(views.images), views.cameras, prepare(sources.views.images), sources.views.cameras, sources.index
+        )
         depth = (probability * planes[:, :, None, None]).sum(1, keepdim=True)
         return probability[..., :height, :width], depth[..., :height, :width]
 
 
 def _residual_head(in_channels: int) -> nn.Sequential:
-    return nn.Sequential(conv(in_channels, 32, 3), PreActivationBlock(32), conv(32, 32, 1))
+    return nn.Sequential(Conv2d(in_channels, 32, 3), PreActivationBlock(32), Conv2d(32, 32, 1))

@@ -11,7 +11,7 @@ from torch import nn
 
 from dataset.views import Views
 from network.geometry import from_inverse_depth, pixel_grid, pixel_rays, project, read_map, to_inverse_depth
-from network.layers import ResUNet
+from network.layers import Conv2d, ResUNet
 from utils.errors import UserError
 
 MAX_DEPTH_DIFFERENCE = 1.5  # in units of the view's inverse depth range
@@ -32,7 +32,7 @@ class DepthInitNet(nn.Module):
     def __init__(self, fill_holes: bool):
         super().__init__()
         self.fill_holes = fill_holes
-        stem = nn.Conv2d(12, 32, 8, stride=2, padding=2, bias=False, padding_mode="reflect")
+        stem = Conv2d(12, 32, 8, stride=2, padding=2)
         self.res_net = ResUNet(stem, stages=(2, 2, 2))
         self.depth_skip = nn.Sequential(nn.Conv2d(1, 8, 2, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 2, stride=2))
         self.conv_out = nn.Conv2d(48, 32, 1)

@@ -1,4 +1,8 @@
-"""Building blocks of the convolutional encoders. Every convolution larger than 1x1 pads by reflection."""
+"""Building blocks of the convolutional encoders. Every convolution larger than 1x1 pads by reflection.
+
+Maps pass from layer to layer with a border of one reflected pixel, made once where they are made: convolutions of 3x3
+then need no padding.
+"""
 
 from __future__ import annotations
 
@@ -6,76 +10,158 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from utils.devices import runs_triton
 
-def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    """A reflection-padded convolution that keeps the size at stride 1 (kernel odd)."""
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=bias, padding_mode="reflect")
+try:
+    from network.kernels import normalization as kernels
+except ImportError:  # no Triton here
+    kernels = None
+
+_ACTIVATIONS = {"relu": F.relu, "elu": F.elu, None: lambda x: x}
 
 
 def norm(channels: int) -> nn.InstanceNorm2d:
     return nn.InstanceNorm2d(channels, affine=True, track_running_stats=False)
 
 
+def add_border(x: torch.Tensor) -> torch.Tensor:
+    """(V, C, H, W) -> (V, C, H+2, W+2)."""
+    return F.pad(x, (1, 1, 1, 1), mode="reflect")
+
+
+def without_border(x: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    """Every `stride`-th pixel within the border of (V, C, H+2, W+2)."""
+    return x[..., 1:-1:stride, 1:-1:stride]
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution padded by reflection: (V, in, H, W) -> (V, out, H/stride, W/stride)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int | None = None, bias=False
+    ):
+        """padding: None for what keeps the size at stride 1 (kernel odd)."""
+        super().__init__(
+            in_channels, out_channels, kernel, stride, kernel // 2 if padding is None else padding, bias=bias
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        below, right = self.padding
+        if below or right:
+            x = F.pad(x, (right, right, below, below), mode="reflect")
+        layout = torch.channels_last if in_kernels(x) else torch.contiguous_format
+        return F.conv2d(x.contiguous(memory_format=layout), self.weight, self.bias, self.stride)
+
+    def within_border(self, x: torch.Tensor) -> torch.Tensor:
+        """The same of maps that have their border, (V, in, H+2, W+2), for 3x3 and 1x1."""
+        if self.kernel_size == (1, 1):
+            return F.conv2d(without_border(x, self.stride[0]), self.weight, self.bias)
+        return F.conv2d(x, self.weight, self.bias, self.stride)
+
+
+def normalize(
+    layer: nn.InstanceNorm2d,
+    x: torch.Tensor,
+    activation: str | None = None,
+    plus: torch.Tensor | None = None,
+    border: bool = True,
+) -> torch.Tensor:
+    """activation(layer(x) + plus), with its border. x: (V, C, H, W) without one; plus: maps with one, if the result has."""
+    if in_kernels(x):
+        return kernels.normalize(x, layer.weight, layer.bias, layer.eps, activation, int(border), plus)
+    x = layer(x)
+    if plus is not None:
+        x = x + (without_border(plus) if border else plus)
+    x = _ACTIVATIONS[activation](x)
+    return add_border(x) if border else x
+
+
+def in_kernels(x: torch.Tensor) -> bool:
+    """Whether our kernels take such maps; if so, maps have their channels last in memory."""
+    return kernels is not None and x.is_cuda and x.dtype != torch.float64 and runs_triton(x.device)
+
+
 class BasicBlock(nn.Module):
-    """ResNet's basic block with instance norm: (V, in, H, W) -> (V, out, H/stride, W/stride)."""
+    """ResNet's basic block with instance norm: (V, in, H, W) -> (V, out, H/stride, W/stride), both with their border."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
-        self.conv1 = conv(in_channels, out_channels, 3, stride)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride)
         self.bn1 = norm(out_channels)
-        self.conv2 = conv(out_channels, out_channels, 3)
+        self.conv2 = Conv2d(out_channels, out_channels, 3)
         self.bn2 = norm(out_channels)
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(conv(in_channels, out_channels, 1, stride), norm(out_channels))
+            self.downsample = nn.Sequential(Conv2d(in_channels, out_channels, 1, stride), norm(out_channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(x)) + shortcut)
+        shortcut = x
+        if self.downsample is not None:
+            shortcut = normalize(self.downsample[1], self.downsample[0].within_border(x))
+        x = normalize(self.bn1, self.conv1.within_border(x), "relu")
+        return normalize(self.bn2, self.conv2.within_border(x), "relu", plus=shortcut)
 
 
 class PreActivationBlock(nn.Module):
-    """Norm, ReLU, conv, twice, added to the input: (V, C, H, W) -> the same."""
+    """Norm, ReLU, conv, twice, added to the input: (V, C, H, W) -> the same, both without a border."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Sequential(
             norm(channels),
             nn.ReLU(),
-            conv(channels, channels, 3),
+            Conv2d(channels, channels, 3),
             norm(channels),
             nn.ReLU(),
-            conv(channels, channels, 3),
+            Conv2d(channels, channels, 3),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.conv(x)
+        first_norm, _, first, second_norm, _, second = self.conv
+        inner = first.within_border(normalize(first_norm, x, "relu"))
+        return x + second.within_border(normalize(second_norm, inner, "relu"))
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, instance norm, ELU."""
+    """3x3 convolution, instance norm, ELU. Maps have their border."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.conv = conv(in_channels, out_channels, 3, bias=True)
+        self.conv = Conv2d(in_channels, out_channels, 3, bias=True)
         self.bn = norm(out_channels)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.elu(self.bn(self.conv(x)))
+    def forward(self, x: torch.Tensor, border: bool = True) -> torch.Tensor:
+        """border: whether the result has one."""
+        return normalize(self.bn, self.conv.within_border(x), "elu", border=border)
 
 
 class UpsampleBlock(nn.Module):
-    """Bilinear x2, then a `ConvBlock`."""
+    """Bilinear x2, then a `ConvBlock`. Maps have their border."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.conv = ConvBlock(in_channels, out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # which would interpolate in float32
-            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-        return self.conv(x)
+        return self.conv(upsample(x))
+
+
+def upsample(x: torch.Tensor) -> torch.Tensor:
+    """Bilinear x2 (align_corners=True) of maps with their border: (V, C, H+2, W+2) -> (V, C, 2H+2, 2W+2).
+
+    As a product with a matrix for each axis: so is its gradient, and border and layout cost nothing.
+    """
+    rows, columns = (_upsampling(length - 2, x) for length in x.shape[-2:])
+    y = x.permute(0, 2, 3, 1)
+    y = (rows @ y.flatten(2)).unflatten(2, y.shape[2:])
+    return (columns @ y).permute(0, 3, 1, 2)
+
+
+def _upsampling(length: int, like: torch.Tensor) -> torch.Tensor:
+    """The matrix that upsamples one axis with its border, (2 length + 2, length + 2)."""
+    unit = torch.eye(length, dtype=like.dtype, device=like.device)[None]
+    inner = F.interpolate(unit, scale_factor=2, mode="linear", align_corners=True)
+    return F.pad(F.pad(inner, (1, 1), mode="reflect"), (0, 0, 1, 1))[0].T
 
 
 class ResUNet(nn.Module):
@@ -105,17 +191,10 @@ class ResUNet(nn.Module):
         return nn.Sequential(first, *[BasicBlock(out_channels, out_channels, stride=1) for _ in range(blocks - 1)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = normalize(self.bn1, self.conv1(x), "relu")
         quarter = self.layer1(x)
         eighth = self.layer2(quarter)
         x = self.layer3(eighth)
-        x = self.iconv3(_concatenate(self.upconv3(x), eighth))
-        x = self.iconv2(_concatenate(self.upconv2(x), quarter))
+        x = self.iconv3(torch.cat([self.upconv3(x), eighth], 1))
+        x = self.iconv2(torch.cat([self.upconv2(x), quarter], 1), border=False)
         return self.out_conv(x)
-
-
-def _concatenate(upsampled: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-    """[upsampled, skip] along channels, the skip map zero-padded to the upsampled one's size."""
-    rows, columns = (upsampled.shape[i] - skip.shape[i] for i in (-2, -1))
-    skip = F.pad(skip, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
-    return torch.cat([upsampled, skip], 1)

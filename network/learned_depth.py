@@ -16,7 +16,7 @@ from dataset.scene import scale_intrinsics
 from dataset.views import Cameras, Views
 from network.depth_init_net import DepthInitNet, Geometry
 from network.geometry import pixel_grid, pixel_rays, project, read_map
-from network.layers import PreActivationBlock, conv
+from network.layers import Conv2d, PreActivationBlock
 
 PLANES = 64
 GROUPS = 4  # of channels that are correlated separately
@@ -39,15 +39,16 @@ class PlaneSweep(nn.Module):
             *_volume_block(16, 16, dilation=2),
             nn.Conv3d(16, 1, 3, padding=1),
         )
-        self.refine = nn.Sequential(conv(PLANES + 32, 64, 3), PreActivationBlock(64), conv(64, PLANES, 3, bias=True))
+        self.refine = nn.Sequential(
+            Conv2d(PLANES + 32, 64, 3), PreActivationBlock(64), Conv2d(64, PLANES, 3, bias=True)
+        )
         nn.init.zeros_(self.refine[-1].weight)  # starts from what matching says
         nn.init.zeros_(self.refine[-1].bias)
 
     def forward(self, features: torch.Tensor, cameras: Cameras) -> torch.Tensor:
         """cameras: (V) of the features' size."""
         planes = log_planes(cameras.depth_range)
-        matched = self.match(features).to(planes.dtype)  # under autocast too: matching needs more than eight bits
-        matched = F.normalize(matched.unflatten(1, (GROUPS, -1)), dim=2)
+        matched = F.normalize(self.match(features).unflatten(1, (GROUPS, -1)), dim=2)
         neighbours = nearest_views(cameras)
         volumes = torch.stack(
             [self._correlate(matched, cameras, planes, v, neighbours[v]) for v in range(len(features))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from network.layers import PreActivationBlock, conv
+from network.layers import Conv2d, PreActivationBlock
 
 
 class VisEncoder(nn.Module):
@@ -13,7 +13,9 @@ class VisEncoder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.out_conv = nn.Sequential(conv(64, 32, 3), PreActivationBlock(32), PreActivationBlock(32), conv(32, 32, 1))
+        self.out_conv = nn.Sequential(
+            Conv2d(64, 32, 3), PreActivationBlock(32), PreActivationBlock(32), Conv2d(32, 32, 1)
+        )
 
     def forward(self, image_features: torch.Tensor, geometry_features: torch.Tensor) -> torch.Tensor:
         return self.out_conv(torch.cat([image_features, geometry_features], 1))

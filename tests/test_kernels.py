@@ -16,12 +16,13 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from network.kernels import attention, avoid_broken_assembler, rays, sight, views
+from network.kernels import attention, avoid_broken_assembler, normalization, rays, sight, views
 
 BYTES = {"valid", "several_out", "scored_out", "mask", "need"}
 NUMBERS = {
     "samples", "views", "per_ray", "image_height", "image_width", "map_height", "map_width",
     "rays", "length", "scored_views", "scored_samples", "count", "other", "masks",
+    "parts", "height", "width", "channels", "tiles", "border", "activation", "added",
 }
 
 def compile_for_gpu(kernel, halves, constants):
@@ -57,6 +58,9 @@ for padded in (32, 64, 128):
     compile_for_gpu(rays._rays_kernel, set(), {**rows, "DENSITY_ONLY": padded == 32})
     layer = {"C": 32, "ENCODED": True, "POOLED": padded == 32, "ALONG": padded > 32}
     compile_for_gpu(attention._layer_kernel, {"x"}, {**rows, **layer})
+sizes = {"P": normalization.TILE, "C": normalization.TILE_CHANNELS}
+for name in ("moments", "activate", "sum_gradients", "gradient"):
+    compile_for_gpu(getattr(normalization, f"_{name}_kernel"), set(), sizes)
 """
 
 

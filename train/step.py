@@ -116,8 +116,7 @@ class TrainingStep:
         self.parameters = trained_parameters(network, self.objective.learns_classes, cfg)
         self.gradients = share_gradients(self.parameters)
         self.bf16 = choose_precision(cfg.precision, device) == "bf16"
-        if not self.bf16:  # cuDNN's convolutions would round to 10 bits
-            torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = self.bf16  # convolutions round to 10 bits, which bfloat16's 7 do not notice
         capable = runs_triton(device)
         if device.type == "cuda" and not capable:
             network.render_pass = plain.render_pass  # the rewritten one needs kernels there

@@ -18,6 +18,7 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+@functools.cache
 def runs_triton(device: torch.device) -> bool:
     """Whether our Triton kernels, and those that torch.compile makes, run there.
 
