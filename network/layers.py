@@ -77,8 +77,12 @@ def normalize(
 
 
 def in_kernels(x: torch.Tensor) -> bool:
-    """Whether our kernels take such maps; if so, maps have their channels last in memory."""
-    return kernels is not None and x.is_cuda and x.dtype != torch.float64 and runs_triton(x.device)
+    """Whether our kernels take such maps; if so, maps have their channels last in memory.
+
+    Only where convolutions may round to TensorFloat-32: without it cuDNN's are slower with channels last.
+    """
+    suits = kernels is not None and x.is_cuda and x.dtype != torch.float64
+    return suits and torch.backends.cudnn.allow_tf32 and runs_triton(x.device)
 
 
 class BasicBlock(nn.Module):
@@ -152,9 +156,11 @@ def upsample(x: torch.Tensor) -> torch.Tensor:
     As a product with a matrix for each axis: so is its gradient, and border and layout cost nothing.
     """
     rows, columns = (_upsampling(length - 2, x) for length in x.shape[-2:])
-    y = x.permute(0, 2, 3, 1)
-    y = (rows @ y.flatten(2)).unflatten(2, y.shape[2:])
-    return (columns @ y).permute(0, 3, 1, 2)
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return rows @ x @ columns.T
+    x = x.permute(0, 2, 3, 1)
+    x = (rows @ x.flatten(2)).unflatten(2, x.shape[2:])
+    return (columns @ x).permute(0, 3, 1, 2)
 
 
 def _upsampling(length: int, like: torch.Tensor) -> torch.Tensor:

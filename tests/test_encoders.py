@@ -69,12 +69,15 @@ def test_encoders_in_kernels(in_kernels, network):
     assert relative(found, expected) < 1e-4
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("size", [(2, 5), (7, 6)])
-def test_upsampling_is_interpolation_with_a_border(size):
+def test_upsampling_is_interpolation_with_a_border(size, layout):
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     interpolated = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
     expected = F.pad(interpolated, (1, 1, 1, 1), mode="reflect")
-    torch.testing.assert_close(upsample(layers.add_border(x)), expected)
+    result = upsample(layers.add_border(x).contiguous(memory_format=layout))
+    assert result.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(result, expected)
 
 
 def test_references_are_encoded_in_float32_under_autocast(config):
