@@ -165,8 +165,15 @@ def _aggregate_net(cfg, key: str, samples: int) -> AggregateNet:
 
 
 def pad_views(views: Views, multiple: int) -> Views:
-    """Pads images and depth at the bottom and right by reflection to a multiple of `multiple` pixels."""
+    """Pads images and depth at the bottom and right by reflection to a multiple of `multiple` pixels.
+
+    Raises UserError where a side is not longer than that: nothing would be left to reflect.
+    """
     height, width = views.cameras.size
+    if min(height, width) <= multiple:
+        raise UserError(
+            f"images of {width}x{height} are too small: the network needs more than {multiple} pixels a side"
+        )
     below, right = -height % multiple, -width % multiple
     if not below and not right:
         return views

@@ -1,13 +1,17 @@
 """Layers of the encoders: their kernels against what torch has, in Triton's interpreter without a GPU, and upsampling."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from dataset.views import Views
 from network import layers
 from network.layers import Conv2d, PreActivationBlock, ResUNet, norm, normalize, upsample
 from network.renderer import Renderer
 from tests.test_passes import DEVICE, relative, scene
+from utils.errors import UserError
 
 pytest.importorskip("network.kernels.normalization", reason="needs Triton")
 
@@ -56,6 +60,14 @@ def test_normalisation_in_kernels(in_kernels, shape, activation, border, added):
         assert relative(found.cpu(), right) < 1e-4
 
 
+@pytest.mark.parametrize("activation", ["relu", "elu", None])
+def test_what_is_no_number_stays_so_in_kernels(in_kernels, activation):
+    layer, x = norm(16).to(DEVICE), torch.randn(2, 16, 5, 6, device=DEVICE)
+    x[1, 3, 2, 2] = torch.nan
+    y = normalize(layer, x, activation)
+    assert y[1, 3].isnan().all() and y.isnan().sum() == y[1, 3].numel()
+
+
 @pytest.mark.parametrize("network", ["unet", "block"])
 def test_encoders_in_kernels(in_kernels, network):
     torch.manual_seed(0)
@@ -78,6 +90,15 @@ def test_upsampling_is_interpolation_with_a_border(size, layout):
     result = upsample(layers.add_border(x).contiguous(memory_format=layout))
     assert result.is_contiguous(memory_format=layout)
     torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("size", [(16, 40), (40, 9)])
+def test_images_too_small_to_reflect(config, size):
+    network, references, _ = scene(config, (2, 8, 1, {}, False))
+    cameras = replace(references.cameras, size=size)
+    small = Views(cameras, torch.rand(2, 3, *size), torch.rand(2, 1, *size))
+    with pytest.raises(UserError, match=f"{size[1]}x{size[0]} are too small"):
+        network.encode(small)
 
 
 def test_references_are_encoded_in_float32_under_autocast(config):

@@ -104,7 +104,7 @@ def _activate_kernel(
         source = (row + border) * out_width + column + border
         tile += tl.load(plus + _place(view, source, channel, out_pixels, channels), there, 0.0).to(tl.float32)
     below = tl.where(activation == 1, 0.0, tl.where(activation == 2, tl.exp(tl.minimum(tile, 0.0)) - 1, tile))
-    tile = tl.where(tile > 0, tile, below)
+    tile = tl.where(tile <= 0, below, tile)  # what is no number stays so
     here = y + _place(view, pixel, channel, out_pixels, channels)
     tl.store(here, tile.to(y.dtype.element_ty), there)
 
@@ -152,7 +152,7 @@ def _sum_gradients_kernel(
         here = _place(view, pixel, channel, out_pixels, channels)
         result = tl.load(y + here, inside, 0.0).to(tl.float32)
         slope = tl.where(activation == 1, 0.0, tl.where(activation == 2, result + 1, 1.0))
-        tile *= tl.where(result > 0, 1.0, slope)
+        tile *= tl.where(result <= 0, slope, 1.0)
         tl.store(inner + here, tile.to(inner.dtype.element_ty), there)
         source = _place(view, row * width + column, channel, height * width, channels)
         normal = (tl.load(x + source, inside, 0.0).to(tl.float32) - mean) * scale
