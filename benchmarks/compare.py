@@ -27,6 +27,7 @@ from dataset.synthetic.generate import SIZES, Size, generate
 from network.view_renderer import ViewRenderer
 from train.run import choose_device, load_trained, test_sets
 from train.settings import SCHEMA
+from utils.cli import run_command
 from utils.config import load_config
 from utils.errors import UserError
 from utils.files import write_text
@@ -186,4 +187,4 @@ def time_frames(cfg, model: Path) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

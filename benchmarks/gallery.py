@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from utils.cli import run_command
+
 IMAGES = Path("imgs")
 PORT = 8765
 
@@ -75,4 +77,4 @@ def photograph(address: str, picture: Path, settle: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -27,6 +27,7 @@ from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from dataset.synthetic.room import furnish, walk
 from train.settings import SCHEMA
+from utils.cli import run_command
 from utils.config import check_config
 from utils.files import write_image, write_text
 
@@ -160,4 +161,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

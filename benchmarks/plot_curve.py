@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.cli import run_command
+
 PANELS = {"loss": ("loss/total",), "PSNR in dB": ("train/psnr", "val/psnr"), "mIoU": ("val/miou",)}
 SMOOTHED = 0.05  # of a curve's points are averaged to draw one
 
@@ -80,4 +82,4 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

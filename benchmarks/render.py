@@ -23,6 +23,7 @@ from network.weights import load_checkpoint
 from train.checkpoint import load_network
 from train.run import build_network, choose_device
 from train.settings import SCHEMA
+from utils.cli import run_command
 from utils.config import check_config
 from utils.files import write_text
 
@@ -111,4 +112,4 @@ def make_batches(data: Path, width: int, views: int) -> list[Batch]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -16,6 +16,7 @@ from benchmarks.common import NAME, make_room, provenance
 from benchmarks.plot_curve import read_scalars
 from train.run import choose_device
 from train.settings import SCHEMA
+from utils.cli import run_command
 from utils.config import check_config
 from utils.errors import UserError
 from utils.files import write_text
@@ -64,4 +65,4 @@ def measure(args, count: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -21,6 +21,7 @@ from network import layers, plain
 from train.run import build_network, choose_device
 from train.settings import SCHEMA
 from train.step import TrainingStep
+from utils.cli import run_command
 from utils.config import check_config
 from utils.devices import has_bf16
 from utils.files import write_text
@@ -90,4 +91,4 @@ def measure(args, device: torch.device, rays: int, mode: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
