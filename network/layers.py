@@ -49,8 +49,9 @@ class Conv2d(nn.Conv2d):
         below, right = self.padding
         if below or right:
             x = F.pad(x, (right, right, below, below), mode="reflect")
-        layout = torch.channels_last if in_kernels(x) else torch.contiguous_format
-        return F.conv2d(x.contiguous(memory_format=layout), self.weight, self.bias, self.stride)
+        if in_kernels(x):
+            x = x.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, self.weight, self.bias, self.stride)
 
     def within_border(self, x: torch.Tensor) -> torch.Tensor:
         """The same of maps that have their border, (V, in, H+2, W+2), for 3x3 and 1x1."""

@@ -110,7 +110,7 @@ def test_renderers_of_a_gpu_agree_with_the_plain_one(config, scene, name):
     for _ in range(6):  # the first calls run kernel by kernel, then as recorded
         plain, other = [renderer.render(renderer.encode(views), camera) for renderer in renderers]
         error = (plain.color - other.color).square().mean()
-        assert -10 * torch.log10(error) > (80 if name == "exact" else 45)
+        assert -10 * torch.log10(error) > (80 if name == "exact" else 50)
         same = (plain.logits.argmax(-1) == other.logits.argmax(-1)).float().mean()
         assert same > (0.999 if name == "exact" else 0.98)
 

@@ -92,8 +92,9 @@ def _activate_kernel(
     out_pixels = (height + 2 * border) * out_width
     mean, scale = _mean_and_scale(partial, view, channel, pixels, channels, tiles * P, eps)
     if tl.program_id(1) == 0:
-        tl.store(moments + view * 2 * channels + channel, mean, channel < channels)
-        tl.store(moments + (view * 2 + 1) * channels + channel, scale, channel < channels)
+        kept = moments + view * 2 * channels + channel
+        tl.store(kept, mean, channel < channels)
+        tl.store(kept + channels, scale, channel < channels)
     pixel = (tl.program_id(1) * P + tl.arange(0, P))[:, None]
     there = (pixel < out_pixels) & (channel < channels)
     row, column = _reflected(pixel // out_width - border, height), _reflected(pixel % out_width - border, width)
@@ -107,6 +108,13 @@ def _activate_kernel(
     tile = tl.where(tile <= 0, below, tile)  # what is no number stays so
     here = y + _place(view, pixel, channel, out_pixels, channels)
     tl.store(here, tile.to(y.dtype.element_ty), there)
+
+
+@triton.jit
+def _load_moments(moments, view, channel, channels):
+    """The mean, and one over the deviation, that `_activate_kernel` kept, (V, 2, C)."""
+    here = moments + view * 2 * channels + channel
+    return tl.load(here, channel < channels, 0.0), tl.load(here + channels, channel < channels, 0.0)
 
 
 @triton.jit
@@ -140,8 +148,7 @@ def _sum_gradients_kernel(
     view, channel = _channels(channels, C)
     out_width = width + 2 * border
     out_pixels = (height + 2 * border) * out_width
-    mean = tl.load(moments + view * 2 * channels + channel, channel < channels, 0.0)
-    scale = tl.load(moments + (view * 2 + 1) * channels + channel, channel < channels, 0.0)
+    mean, scale = _load_moments(moments, view, channel, channels)
     total, products = channel * 0.0, channel * 0.0
     for i in range(tiles):
         pixel = ((tl.program_id(1) * tiles + i) * P + tl.arange(0, P))[:, None]
@@ -190,8 +197,7 @@ def _gradient_kernel(
             of_weight += of_other[1]
         tl.store(of_parameters + channel, of_bias, channel < channels)
         tl.store(of_parameters + channels + channel, of_weight, channel < channels)
-    mean = tl.load(moments + view * 2 * channels + channel, channel < channels, 0.0)
-    scale = tl.load(moments + (view * 2 + 1) * channels + channel, channel < channels, 0.0)
+    mean, scale = _load_moments(moments, view, channel, channels)
     pixel = (tl.program_id(1) * P + tl.arange(0, P))[:, None]
     there = (pixel < pixels) & (channel < channels)
     source = (pixel // width + border) * out_width + pixel % width + border
