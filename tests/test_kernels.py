@@ -16,7 +16,7 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from network.kernels import attention, avoid_broken_assembler, normalization, rays, sight, views
+from network.kernels import attention, normalization, rays, sight, views
 
 BYTES = {"valid", "several_out", "scored_out", "mask", "need"}
 NUMBERS = {
@@ -45,7 +45,6 @@ def compile_for_gpu(kernel, halves, constants):
     options = {"num_warps": 4, "maxnreg": 128}
     assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
 
-avoid_broken_assembler()
 for count in (1, 2, 4, 8, 16):
     sizes = {"N": sight.ENTRIES // count, "VIEWS": count, "HAS_MASK": count == 4}
     compile_for_gpu(sight._sight_kernel, {"sights"}, sizes)
@@ -82,10 +81,29 @@ def test_the_assembler_that_spoils_addresses_is_avoided(tmp_path, monkeypatch, r
     for name in ["ptxas"] + ["ptxas-blackwell"] * newer:
         (tools / name).write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.93'\n")
         (tools / name).chmod(0o755)
-    monkeypatch.setattr(triton, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(triton.__spec__, "origin", str(tmp_path / "__init__.py"))
     monkeypatch.setenv("TRITON_PTXAS_PATH", chosen or "")  # so that it is as before afterwards
     if not chosen:
         monkeypatch.delenv("TRITON_PTXAS_PATH")
-    kernels.avoid_broken_assembler.__wrapped__()
+    kernels.avoid_broken_assembler()
     expected = str(tools / "ptxas-blackwell") if release == "12.8" and newer else None
     assert os.environ.get("TRITON_PTXAS_PATH") == (chosen or expected)
+
+
+@pytest.mark.parametrize(
+    "environment, expected",
+    [
+        ({"TRITON_HOME": "{}"}, "{}/.triton/cache"),
+        ({"TRITON_HOME": "", "HOME": "{}"}, "{}/.triton/cache"),
+        ({"TRITON_HOME": "{}/nowhere", "TMPDIR": "{}"}, f"{{}}/triton_{os.getuid()}/cache"),
+        ({"TRITON_HOME": "{}", "TRITON_CACHE_DIR": "/my/kernels"}, "/my/kernels"),
+    ],
+)
+def test_training_and_rendering_keep_compiled_kernels_in_one_folder(tmp_path, environment, expected):
+    say = "import os, train.step; print(os.environ['TRITON_CACHE_DIR'])"
+    unset = {name: value for name, value in os.environ.items() if name != "TRITON_CACHE_DIR"}
+    changed = {name: value.format(tmp_path) for name, value in environment.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", say], capture_output=True, text=True, env={**unset, **changed, "PYTHONPATH": os.getcwd()}
+    )
+    assert done.stdout.strip() == expected.format(tmp_path), done.stderr

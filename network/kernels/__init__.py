@@ -1,34 +1,49 @@
 """Fast twins, written in Triton, of steps whose plain form stands elsewhere in `network`; each names its twin.
 
 Everything runs without them: they are used on CUDA devices alone. TRITON_INTERPRET=1 runs them on the CPU, for tests.
+
+Importing this sets Triton up, before it compiles anything, for torch.compile too: what has been compiled is found by its
+assembler and in its folder, and would be compiled again for whoever came with another one.
 """
 
 from __future__ import annotations
 
-import functools
+import importlib.util
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 BROKEN_ASSEMBLER = "release 12.8"
 
 
-@functools.cache
 def avoid_broken_assembler() -> None:
-    """Before the first kernel is compiled: takes the newer assembler that Triton brings for newer GPUs, where its own
-    ptxas is of CUDA 12.8.
+    """Takes the newer assembler that Triton brings for newer GPUs, where its own ptxas is of CUDA 12.8.
 
     That one computes addresses of matrices in shared memory from a register that nothing wrote, in kernels with as many
     products as ours: they end in an illegal memory access. TRITON_PTXAS_PATH, where it is set, is left as it is.
     """
-    import triton
-
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    triton = importlib.util.find_spec("triton")
+    if triton is None or "TRITON_PTXAS_PATH" in os.environ:
+        return
+    tools = Path(triton.origin).parent / "backends" / "nvidia" / "bin"
     own, newer = tools / "ptxas", tools / "ptxas-blackwell"
-    if "TRITON_PTXAS_PATH" not in os.environ and own.is_file() and newer.is_file() and _is_broken(own):
+    if own.is_file() and newer.is_file() and _is_broken(own):
         os.environ["TRITON_PTXAS_PATH"] = str(newer)
 
 
 def _is_broken(assembler: Path) -> bool:
     said = subprocess.run([assembler, "--version"], capture_output=True, text=True)
     return BROKEN_ASSEMBLER in said.stdout
+
+
+def share_compiled_kernels() -> None:
+    """Names the folder that Triton keeps compiled kernels in, for torch.compile would take another one, and from then on
+    our kernels too. TRITON_CACHE_DIR, where it is set, is left as it is; without a home it is a temporary folder."""
+    home = Path(os.environ.get("TRITON_HOME") or os.path.expanduser("~"))
+    folder = home / ".triton" if os.access(home, os.W_OK) else Path(tempfile.gettempdir()) / f"triton_{os.getuid()}"
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "cache"))
+
+
+avoid_broken_assembler()
+share_compiled_kernels()

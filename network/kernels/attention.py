@@ -12,7 +12,6 @@ import triton
 import triton.language as tl
 
 from network.attention import HEAD_WIDTH, HEADS, SelfAttention
-from network.kernels import avoid_broken_assembler
 from network.kernels.arithmetic import LOG2_E, exp2, split
 
 INNER = HEADS * HEAD_WIDTH
@@ -130,7 +129,6 @@ def _backward_kernel(
 
 
 def _launch(kernel, qkv: torch.Tensor, mask: torch.Tensor, tensors: list[torch.Tensor], along: bool) -> None:
-    avoid_broken_assembler()
     first, second, _ = qkv.shape
     count, length = (first, second) if along else (second, first)
     padded = triton.next_power_of_2(length)

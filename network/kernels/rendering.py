@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 import triton
 
-from network.kernels import avoid_broken_assembler
 from network.kernels.attention import LONGEST, Layer
 from network.kernels.packing import Weights, pack
 from network.kernels.rays import RaysOutput, end_rays, pack_head
@@ -36,7 +35,6 @@ class PackedStage:
     @classmethod
     def of(cls, stage: Stage, dtype: torch.dtype) -> PackedStage:
         """dtype: of products, float32 or float16."""
-        avoid_broken_assembler()
         impl = stage.agg_net.agg_impl
         semantic = [
             None if attention is None else Layer(attention, dtype)
