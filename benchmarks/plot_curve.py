@@ -60,18 +60,20 @@ def draw(runs: dict[str, Path], picture: Path) -> None:
     scalars = {title: read_scalars(logs) for title, logs in runs.items()}
     panels = {t: names for t, names in PANELS.items() if any(n in run for n in names for run in scalars.values())}
     figure, axes = plt.subplots(1, len(panels) + 1, figsize=(4.2 * (len(panels) + 1), 3.2), constrained_layout=True)
-    for title, run in scalars.items():
+    for number, (title, run) in enumerate(scalars.items()):
+        style = {"color": f"C{number}", "linewidth": 1}
         for axis, names in zip(axes, panels.values(), strict=False):
             for name in (name for name in names if name in run):
                 steps, values, _ = np.array(run[name]).T
-                label = title if len(names) == 1 or not name.startswith("val") else f"{title}, unseen rooms"
-                axis.plot(steps, _smooth(values), linewidth=1, label=label)
+                unseen = len(names) > 1 and name.startswith("val")
+                label = f"{title}, unseen rooms" if unseen else title
+                axis.plot(steps, _smooth(values), label=label, linestyle="--" if unseen else "-", **style)
         _, values, times = np.array(run["loss/total"]).T
-        axes[-1].plot(times - times[0], _smooth(values), linewidth=1, label=title)
+        axes[-1].plot(times - times[0], _smooth(values), label=title, **style)
     for axis, (title, unit) in zip(axes, [*((t, "step") for t in panels), ("loss", "seconds")], strict=True):
         axis.set(title=title, xlabel=unit)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
+    axes[min(1, len(panels) - 1)].legend(fontsize=7)
     figure.savefig(picture, dpi=110)
 
 
