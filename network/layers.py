@@ -14,8 +14,9 @@ from utils.devices import runs_triton
 
 try:
     from network.kernels import normalization as kernels
+    from network.kernels import volumes
 except ImportError:  # no Triton here
-    kernels = None
+    kernels = volumes = None
 
 _ACTIVATIONS = {"relu": F.relu, "elu": F.elu, None: lambda x: x}
 
@@ -60,14 +61,29 @@ class Conv2d(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, self.stride)
 
 
+class Conv3d(nn.Conv3d):
+    """A convolution of volumes, 3x3x3, padded by zeros: (V, in, D, H, W) -> (V, out, D, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1):
+        super().__init__(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if in_kernels(x):
+            return volumes.convolve(x, self.weight, self.bias, self.dilation[0])
+        return super().forward(x)
+
+
 def normalize(
-    layer: nn.InstanceNorm2d,
+    layer: nn.InstanceNorm2d | nn.InstanceNorm3d,
     x: torch.Tensor,
     activation: str | None = None,
     plus: torch.Tensor | None = None,
     border: bool = True,
 ) -> torch.Tensor:
-    """activation(layer(x) + plus), with its border. x: (V, C, H, W) without one; plus: maps with one, if the result has."""
+    """activation(layer(x) + plus), with its border. x: (V, C, H, W) without one; plus: maps with one, if the result has.
+
+    Volumes (V, C, D, H, W) have no border.
+    """
     if in_kernels(x):
         return kernels.normalize(x, layer.weight, layer.bias, layer.eps, activation, int(border), plus)
     x = layer(x)
@@ -78,12 +94,16 @@ def normalize(
 
 
 def in_kernels(x: torch.Tensor) -> bool:
-    """Whether our kernels take such maps; if so, maps have their channels last in memory.
+    """Whether our kernels take such maps or volumes; if so, they have their channels last in memory.
 
-    Only where convolutions may round to TensorFloat-32: without it cuDNN's are slower with channels last.
+    Maps only where convolutions may round to TensorFloat-32: without it cuDNN's are slower with channels last.
     """
-    suits = kernels is not None and x.is_cuda and x.dtype != torch.float64
-    return suits and torch.backends.cudnn.allow_tf32 and runs_triton(x.device)
+    return has_kernels(x) and (x.dim() == 5 or torch.backends.cudnn.allow_tf32)
+
+
+def has_kernels(x: torch.Tensor) -> bool:
+    """Whether there are kernels of ours for such a tensor at all."""
+    return kernels is not None and x.is_cuda and x.dtype != torch.float64 and runs_triton(x.device)
 
 
 class BasicBlock(nn.Module):

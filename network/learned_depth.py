@@ -14,9 +14,15 @@ from torch import nn
 
 from dataset.scene import scale_intrinsics
 from dataset.views import Cameras, Views
+from network import layers
 from network.depth_init_net import DepthInitNet, Geometry
 from network.geometry import pixel_grid, pixel_rays, project, read_map
-from network.layers import Conv2d, PreActivationBlock
+from network.layers import Conv2d, Conv3d, PreActivationBlock, normalize
+
+try:
+    from network.kernels import sweep as kernels
+except ImportError:  # no Triton here
+    kernels = None
 
 PLANES = 64
 GROUPS = 4  # of channels that are correlated separately
@@ -34,10 +40,7 @@ class PlaneSweep(nn.Module):
         super().__init__()
         self.match = nn.Conv2d(32, 32, 1)
         self.regularise = nn.Sequential(
-            *_volume_block(GROUPS, 16),
-            *_volume_block(16, 16),
-            *_volume_block(16, 16, dilation=2),
-            nn.Conv3d(16, 1, 3, padding=1),
+            *_volume_block(GROUPS, 16), *_volume_block(16, 16), *_volume_block(16, 16, dilation=2), Conv3d(16, 1)
         )
         self.refine = nn.Sequential(
             Conv2d(PLANES + 32, 64, 3), PreActivationBlock(64), Conv2d(64, PLANES, 3, bias=True)
@@ -48,35 +51,50 @@ class PlaneSweep(nn.Module):
     def forward(self, features: torch.Tensor, cameras: Cameras) -> torch.Tensor:
         """cameras: (V) of the features' size."""
         planes = log_planes(cameras.depth_range)
-        matched = F.normalize(self.match(features).unflatten(1, (GROUPS, -1)), dim=2)
-        neighbours = nearest_views(cameras)
-        volumes = torch.stack(
-            [self._correlate(matched, cameras, planes, v, neighbours[v]) for v in range(len(features))]
-        )
-        scores = self.regularise(volumes)[:, 0]
+        matched = F.normalize(self.match(features).unflatten(1, (GROUPS, -1)), dim=2).flatten(1, 2)
+        agree = kernels.agreement if layers.has_kernels(matched) else agreement
+        scores = self._regularised(agree(matched, GROUPS, cameras, planes.exp(), nearest_views(cameras)))
         scores = scores + self.refine(torch.cat([torch.softmax(scores, 1), features], 1))
         return (torch.softmax(scores, 1) * planes[:, :, None, None]).sum(1, keepdim=True)
 
-    @staticmethod
-    def _correlate(matched, cameras, planes, view, neighbours) -> torch.Tensor:
-        """Mean agreement of a view with its neighbours if its pixels lay on each plane: (GROUPS, PLANES, H, W)."""
-        count, size = len(neighbours), cameras.size
-        pixels = pixel_grid(*size, device=matched.device).to(matched.dtype)
-        centre, directions = pixel_rays(pixels[None], cameras.poses[view : view + 1], cameras.Ks[view : view + 1])
-        points = centre[0] + planes[view].exp()[:, None, None] * directions[0]
-        others = Cameras(cameras.poses[neighbours], cameras.Ks[neighbours], cameras.depth_range[neighbours], size)
-        landed = project(points.reshape(-1, 3), others)
-        seen = (landed.valid & (landed.depth > 0)).to(matched.dtype)
-        read = read_map(matched[neighbours].flatten(1, 2), landed.pixels, size, align_corners=True)
-        read = read.transpose(1, 2).reshape(count, GROUPS, -1, PLANES, size[0] * size[1])
-        agreement = (read * matched[view].flatten(2)[:, :, None]).sum(2)  # (n, GROUPS, PLANES, H W)
-        seen = seen.reshape(count, 1, PLANES, -1)
-        return ((agreement * seen).sum(0) / seen.sum(0).clamp_min(1)).unflatten(-1, size)
+    def _regularised(self, volumes: torch.Tensor) -> torch.Tensor:
+        """(V, GROUPS, PLANES, H, W) -> (V, PLANES, H, W)."""
+        *blocks, last = self.regularise
+        for convolution, norm in zip(blocks[::3], blocks[1::3], strict=True):
+            volumes = normalize(norm, convolution(volumes), "relu", border=False)
+        return last(volumes)[:, 0]
 
 
 def _volume_block(in_channels: int, out_channels: int, dilation: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv3d(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
-    return [convolution, nn.InstanceNorm3d(out_channels, affine=True), nn.ReLU()]
+    return [Conv3d(in_channels, out_channels, dilation), nn.InstanceNorm3d(out_channels, affine=True), nn.ReLU()]
+
+
+def agreement(
+    features: torch.Tensor, groups: int, cameras: Cameras, depths: torch.Tensor, neighbours: torch.Tensor
+) -> torch.Tensor:
+    """How well each view agrees with its neighbours if its pixels lay on each plane: products of features, summed over
+    groups of channels, mean over the neighbours that see it.
+
+    Features (V, C, H, W), cameras of that size, plane depths (V, D), neighbours (V, n) -> (V, groups, D, H, W).
+    """
+    volumes = [_agreement(features, groups, cameras, depths[v], v, neighbours[v]) for v in range(len(features))]
+    return torch.stack(volumes)
+
+
+def _agreement(features, groups, cameras, depths, view, neighbours) -> torch.Tensor:
+    """Of one view with depths (D): (groups, D, H, W)."""
+    count, size = len(neighbours), cameras.size
+    pixels = pixel_grid(*size, device=features.device).to(features.dtype)
+    centre, directions = pixel_rays(pixels[None], cameras.poses[view : view + 1], cameras.Ks[view : view + 1])
+    points = centre[0] + depths[:, None, None] * directions[0]
+    others = Cameras(cameras.poses[neighbours], cameras.Ks[neighbours], cameras.depth_range[neighbours], size)
+    landed = project(points.reshape(-1, 3), others)
+    seen = (landed.valid & (landed.depth > 0)).to(features.dtype).reshape(count, 1, len(depths), size[0] * size[1])
+    read = read_map(features[neighbours], landed.pixels, size, align_corners=True)
+    read = read.transpose(1, 2).reshape(count, groups, features.shape[1] // groups, *seen.shape[2:])
+    own = features[view].flatten(1).unflatten(0, (groups, -1))
+    products = (read * own[:, :, None]).sum(2)  # (n, groups, D, H W)
+    return ((products * seen).sum(0) / seen.sum(0).clamp_min(1)).unflatten(-1, size)
 
 
 def log_planes(depth_range: torch.Tensor) -> torch.Tensor:

@@ -16,13 +16,14 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from network.kernels import attention, normalization, rays, sight, views
+from network.kernels import attention, normalization, rays, sight, sweep, views, volumes
 
 BYTES = {"valid", "several_out", "scored_out", "mask", "need"}
 NUMBERS = {
     "samples", "views", "per_ray", "image_height", "image_width", "map_height", "map_width",
     "rays", "length", "scored_views", "scored_samples", "count", "other", "masks",
     "parts", "height", "width", "channels", "tiles", "border", "activation", "added",
+    "voxels", "depth", "dilation", "planes", "neighbours",
 }
 
 def compile_for_gpu(kernel, halves, constants):
@@ -34,6 +35,8 @@ def compile_for_gpu(kernel, halves, constants):
             return "i32"
         if name == "eps":
             return "fp32"
+        if name == "others":
+            return "*i64"
         return "*i8" if name in BYTES else "*fp16" if name in halves else "*fp32"
     signature = {name: kind(name) for name in names}
     source = ASTSource(
@@ -60,6 +63,13 @@ for padded in (32, 64, 128):
 sizes = {"P": normalization.TILE, "C": normalization.TILE_CHANNELS}
 for name in ("moments", "activate", "sum_gradients", "gradient"):
     compile_for_gpu(getattr(normalization, f"_{name}_kernel"), set(), sizes)
+for c_in, c_out, precision in ((16, 16, "tf32"), (4, 16, "tf32x3"), (16, 1, "tf32x3"), (1, 16, "tf32")):
+    sizes = {"C_IN": c_in, "C_OUT": c_out, "K": 16, "N": 16, "PRECISION": precision}
+    compile_for_gpu(volumes._convolve_kernel, set(), {**sizes, "M": volumes.TILE})
+    compile_for_gpu(volumes._weights_gradient_kernel, set(), {**sizes, "M": volumes.SMALL_TILE})
+sizes = {"M": sweep.TILE, "C": 32, "GROUPS": 4}
+compile_for_gpu(sweep._agree_kernel, set(), sizes)
+compile_for_gpu(sweep._gradient_kernel, set(), {**sizes, "P": sweep.PLANES_AT_ONCE})
 """
 
 

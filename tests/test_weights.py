@@ -16,7 +16,7 @@ from dataset.render_dataset import Needs, TestSet, open_scene, read_references
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from network.convert import inspect, main
-from network.learned_depth import GROUPS, PlaneSweep, log_planes, nearest_views
+from network.learned_depth import GROUPS, agreement, log_planes, nearest_views
 from network.mvsnet import MVSNet, plane_depths, warp_to_planes
 from network.renderer import Renderer
 from network.weights import infer_config, load_checkpoint, load_mvsnet, read_mvsnet
@@ -237,7 +237,8 @@ def test_the_sweep_compares_what_lies_on_each_plane(rooms):
     features = torch.einsum("fc,vchw->vfhw", mixing, views.images - 0.5)
     matched = F.normalize(features.unflatten(1, (GROUPS, -1)), dim=2)
     planes = log_planes(views.cameras.depth_range)
-    volume = PlaneSweep._correlate(matched, views.cameras, planes, 1, nearest_views(views.cameras)[1]).mean(0)
+    volumes = agreement(matched.flatten(1, 2), GROUPS, views.cameras, planes.exp(), nearest_views(views.cameras))
+    volume = volumes[1].mean(0)
     true = views.depth[1, 0].log()
     index = (planes[1][:, None, None] - true).abs().argmin(0)
     at_truth = volume.gather(0, index[None])[0]

@@ -274,6 +274,9 @@ def normalize(
 ) -> torch.Tensor:
     """x (V, C, H, W) -> (V, C, H + 2 border, W + 2 border), channels last. Its twin is `network.layers.normalize`.
 
-    weight and bias (C,), float32; border 0 or 1; plus: maps of the result's size.
+    weight and bias (C,), float32; border 0 or 1; plus: maps of the result's size. Volumes (V, C, D, H, W) without a border.
     """
+    if x.dim() == 5:  # planes below each other
+        flat = x.contiguous(memory_format=torch.channels_last_3d).flatten(2, 3)
+        return normalize(flat, weight, bias, eps, activation, border, plus).unflatten(2, x.shape[2:4])
     return _Normalize.apply(x, weight, bias, plus, ACTIVATIONS[activation], border, eps)

@@ -1,0 +1,163 @@
+"""How well a view's features agree with its neighbours' on each of many planes, forward and backward, as one operation.
+
+What is read of the neighbours, 32 channels for each voxel and neighbour, is never written to memory. A tile is some pixels of a
+view times their channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from dataset.views import Cameras
+from network.geometry import MIN_ABS_DEPTH, REPLACEMENT_DEPTH, inverse
+
+TILE = 32  # pixels
+PLANES_AT_ONCE = 16  # in the backward pass
+NEAR, INSTEAD = tl.constexpr(MIN_ABS_DEPTH), tl.constexpr(REPLACEMENT_DEPTH)
+SIZES = ["views", "planes", "neighbours", "height", "width"]  # one kernel serves all of them
+
+
+@triton.jit
+def _land(pairs, pair, pixel, far, height, width):
+    """Where pixels (M, 1), moved to a depth, land in a neighbour: if they are seen there, at what column and row."""
+    matrix = pairs + pair * 12
+    x, y = (pixel % width).to(tl.float32), (pixel // width).to(tl.float32)
+    at_x = far * (tl.load(matrix) * x + tl.load(matrix + 1) * y + tl.load(matrix + 2)) + tl.load(matrix + 9)
+    at_y = far * (tl.load(matrix + 3) * x + tl.load(matrix + 4) * y + tl.load(matrix + 5)) + tl.load(matrix + 10)
+    depth = far * (tl.load(matrix + 6) * x + tl.load(matrix + 7) * y + tl.load(matrix + 8)) + tl.load(matrix + 11)
+    seen = depth >= NEAR
+    depth = tl.where(tl.abs(depth) < NEAR, INSTEAD, depth)
+    column, row = at_x / depth, at_y / depth
+    seen &= (column >= -0.5) & (column < width - 0.5) & (row >= -0.5) & (row < height - 0.5)
+    column = tl.where(seen, tl.minimum(tl.maximum(column, 0.0), width - 1.0), 0.0)
+    return seen, column, tl.where(seen, tl.minimum(tl.maximum(row, 0.0), height - 1.0), 0.0)
+
+
+@triton.jit
+def _corner(column, row, low, right, width, height):
+    """One of the four pixels that a place lies between: its number, and its share."""
+    left, top = tl.floor(column), tl.floor(row)
+    x_part, y_part = column - left, row - top
+    at_x = tl.minimum(left.to(tl.int32) + right, width - 1)
+    at_y = tl.minimum(top.to(tl.int32) + low, height - 1)
+    return at_y * width + at_x, (x_part if right else 1 - x_part) * (y_part if low else 1 - y_part)
+
+
+@triton.jit
+def _read(features, first, column, row, channel, there, height, width, C: tl.constexpr):
+    """Features (…, C) between pixels, bilinearly: (M, C). first: the number of the map's first pixel."""
+    total = tl.zeros(there.shape, tl.float32) + channel * 0.0
+    for low in tl.static_range(2):
+        for right in tl.static_range(2):
+            pixel, share = _corner(column, row, low, right, width, height)
+            total += share * tl.load(features + (first + pixel) * C + channel, there, 0.0)
+    return total
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _agree_kernel(
+    features, pairs, others, depths, out, shares, planes, neighbours, height, width,
+    M: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """The mean agreement of one view on one plane with the neighbours that see it, and one over their number."""
+    view, plane = tl.program_id(2).to(tl.int64), tl.program_id(1)
+    pixels = height * width
+    pixel, channel = (tl.program_id(0) * M + tl.arange(0, M))[:, None], tl.arange(0, C)[None, :]
+    inside = pixel < pixels
+    own = tl.load(features + (view * pixels + pixel) * C + channel, inside, 0.0)
+    far = tl.load(depths + view * planes + plane)
+    total, count = tl.zeros((M, C), tl.float32), tl.zeros((M, 1), tl.float32)
+    for i in range(neighbours):
+        pair = view * neighbours + i
+        seen, column, row = _land(pairs, pair, pixel, far, height, width)
+        seen &= inside
+        first = tl.load(others + pair) * pixels
+        total += own * _read(features, first, column, row, channel, seen, height, width, C)
+        count += tl.where(seen, 1.0, 0.0)
+    share = 1.0 / tl.maximum(count, 1.0)
+    voxel = (view * planes + plane) * pixels + pixel
+    group = tl.arange(0, GROUPS)[None, :]
+    sums = tl.sum(tl.reshape(total, (M, GROUPS, C // GROUPS)), 2)
+    tl.store(out + voxel * GROUPS + group, sums * share, inside)
+    tl.store(shares + voxel, share, inside)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _gradient_kernel(
+    features, pairs, others, depths, shares, grad, out, planes, neighbours, height, width,
+    M: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """Adds the gradient of P planes of one view to its own features' and to its neighbours'."""
+    view = tl.program_id(2).to(tl.int64)
+    pixels = height * width
+    pixel, channel = (tl.program_id(0) * M + tl.arange(0, M))[:, None], tl.arange(0, C)[None, :]
+    inside, group = pixel < pixels, channel // (C // GROUPS)
+    own = tl.load(features + (view * pixels + pixel) * C + channel, inside, 0.0)
+    of_own = tl.zeros((M, C), tl.float32)
+    for plane in range(tl.program_id(1) * P, tl.minimum(tl.program_id(1) * P + P, planes)):
+        far = tl.load(depths + view * planes + plane)
+        voxel = (view * planes + plane) * pixels + pixel
+        slope = tl.load(grad + voxel * GROUPS + group, inside, 0.0) * tl.load(shares + voxel, inside, 0.0)
+        for i in range(neighbours):
+            pair = view * neighbours + i
+            seen, column, row = _land(pairs, pair, pixel, far, height, width)
+            seen &= inside
+            first = tl.load(others + pair) * pixels
+            of_own += slope * _read(features, first, column, row, channel, seen, height, width, C)
+            for low in tl.static_range(2):
+                for right in tl.static_range(2):
+                    corner, share = _corner(column, row, low, right, width, height)
+                    tl.atomic_add(out + (first + corner) * C + channel, slope * own * share, seen, sem="relaxed")
+    tl.atomic_add(out + (view * pixels + pixel) * C + channel, of_own, inside, sem="relaxed")
+
+
+class _Agree(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, features, groups: int, pairs, neighbours, depths):
+        features = features.contiguous(memory_format=torch.channels_last)
+        views, channels, height, width = features.shape
+        planes = depths.shape[1]
+        out = features.new_empty(views, planes, height, width, groups).permute(0, 4, 1, 2, 3)
+        shares = features.new_empty(views, planes, height, width)
+        _agree_kernel[triton.cdiv(height * width, TILE), planes, views](
+            features, pairs, neighbours, depths, out, shares, planes, neighbours.shape[1], height, width,
+            M=TILE, C=channels, GROUPS=groups,
+        )  # fmt: skip
+        ctx.save_for_backward(features, pairs, neighbours, depths, shares)
+        ctx.groups = groups
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        features, pairs, neighbours, depths, shares = ctx.saved_tensors
+        views, channels, height, width = features.shape
+        planes, out = depths.shape[1], torch.zeros_like(features)
+        _gradient_kernel[triton.cdiv(height * width, TILE), triton.cdiv(planes, PLANES_AT_ONCE), views](
+            features, pairs, neighbours, depths, shares, grad.contiguous(memory_format=torch.channels_last_3d), out,
+            planes, neighbours.shape[1], height, width, M=TILE, C=channels, GROUPS=ctx.groups, P=PLANES_AT_ONCE,
+        )  # fmt: skip
+        return out, None, None, None, None
+
+
+def agreement(
+    features: torch.Tensor, groups: int, cameras: Cameras, depths: torch.Tensor, neighbours: torch.Tensor
+) -> torch.Tensor:
+    """Features (V, C, H, W), cameras of that size, plane depths (V, D), neighbours (V, n) -> (V, groups, D, H, W).
+
+    float32; C a power of two. Its twin is `network.learned_depth.agreement`.
+    """
+    moves, neighbours = _movements(cameras, neighbours), neighbours.contiguous()
+    return _Agree.apply(features, groups, moves, neighbours, depths.contiguous())
+
+
+def _movements(cameras: Cameras, neighbours: torch.Tensor) -> torch.Tensor:
+    """For each view's neighbours the matrix, row by row, and the offset that take (x d, y d, d) of the view to (u z, v z, z)
+    of the neighbour: (V, n, 12)."""
+    rotations, offsets = cameras.poses[:, :, :3], cameras.poses[:, :, 3:]
+    turned = rotations[neighbours] @ rotations.transpose(1, 2)[:, None]
+    Ks = cameras.Ks[neighbours]
+    matrices = Ks @ turned @ inverse(cameras.Ks)[:, None]
+    moved = Ks @ (offsets[neighbours] - turned @ offsets[:, None])
+    return torch.cat([matrices.flatten(2), moved.flatten(2)], -1).contiguous()
