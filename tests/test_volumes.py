@@ -114,3 +114,12 @@ def test_one_view_agrees_with_nobody():
     found = sweep.agreement(features.to(DEVICE), GROUPS, cameras.to(DEVICE), depths.to(DEVICE), neighbours.to(DEVICE))
     assert torch.equal(found.cpu(), torch.zeros(1, GROUPS, 3, 4, 5))
     assert torch.equal(agreement(features, GROUPS, cameras, depths, neighbours), found.cpu())
+
+
+def test_volumes_pass_all_layers():
+    torch.manual_seed(0)
+    plane_sweep, x = PlaneSweep(), torch.randn(2, GROUPS, 6, 4, 5)
+    for layer in plane_sweep.regularise:
+        if isinstance(layer, torch.nn.InstanceNorm3d):
+            torch.nn.init.normal_(layer.bias)
+    torch.testing.assert_close(plane_sweep._regularised(x), plane_sweep.regularise(x)[:, 0])
