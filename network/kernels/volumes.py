@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 TILE = 128  # voxels
-SMALL_TILE, PARTS = 64, 256  # for the weights' gradient: voxels, and parts that all of them are cut into, at most
+SMALL_TILE, PARTS = 32, 320  # for the weights' gradient: voxels, and parts that all of them are cut into, at most
 TAPS = tl.constexpr(27)
 SIZES = ["voxels", "depth", "height", "width", "dilation", "tiles"]  # one kernel serves all of them
 
@@ -142,7 +142,7 @@ def _weights_gradient(x, grad, dilation: int, precision: str) -> torch.Tensor:
     partial = x.new_empty(parts, 3, 3, 3, c_in, c_out)
     _weights_gradient_kernel[9, parts](
         x, grad, partial, voxels, *size, dilation, tiles,
-        C_IN=c_in, C_OUT=c_out, K=_padded(c_in), N=_padded(c_out), M=SMALL_TILE, PRECISION=precision, num_warps=1,
+        C_IN=c_in, C_OUT=c_out, K=_padded(c_in), N=_padded(c_out), M=SMALL_TILE, PRECISION=precision, num_warps=1, num_stages=2,
     )  # fmt: skip
     return partial.sum(0).permute(4, 3, 0, 1, 2)
 
