@@ -124,9 +124,8 @@ class _Convolve(torch.autograd.Function):
 
 def _convolve(x, weight, bias, dilation: int, precision: str) -> torch.Tensor:
     views, c_in, *size = x.shape
-    c_out = len(weight)
+    c_out, voxels = len(weight), x.numel() // c_in
     y = x.new_empty(views, *size, c_out).permute(0, 4, 1, 2, 3)
-    voxels = views * size[0] * size[1] * size[2]
     _convolve_kernel[(triton.cdiv(voxels, TILE),)](
         x, weight.permute(2, 3, 4, 1, 0).contiguous(), bias, y, voxels, *size, dilation,
         C_IN=c_in, C_OUT=c_out, K=max(16, c_in), N=_padded(c_out), M=TILE, PRECISION=precision,
@@ -135,14 +134,15 @@ def _convolve(x, weight, bias, dilation: int, precision: str) -> torch.Tensor:
 
 
 def _weights_gradient(x, grad, dilation: int, precision: str) -> torch.Tensor:
-    views, c_in, *size = x.shape
-    c_out, voxels = grad.shape[1], views * size[0] * size[1] * size[2]
+    _, c_in, *size = x.shape
+    c_out, voxels = grad.shape[1], x.numel() // c_in
     tiles = triton.cdiv(voxels, SMALL_TILE * PARTS)
     parts = triton.cdiv(voxels, SMALL_TILE * tiles)
     partial = x.new_empty(parts, 3, 3, 3, c_in, c_out)
     _weights_gradient_kernel[9, parts](
         x, grad, partial, voxels, *size, dilation, tiles,
-        C_IN=c_in, C_OUT=c_out, K=_padded(c_in), N=_padded(c_out), M=SMALL_TILE, PRECISION=precision, num_warps=1, num_stages=2,
+        C_IN=c_in, C_OUT=c_out, K=_padded(c_in), N=_padded(c_out), M=SMALL_TILE, PRECISION=precision,
+        num_warps=1, num_stages=2,
     )  # fmt: skip
     return partial.sum(0).permute(4, 3, 0, 1, 2)
 
