@@ -22,12 +22,13 @@ def in_kernels(monkeypatch):
     monkeypatch.setattr(layers, "in_kernels", lambda x: x.dtype != torch.float64)
 
 
-def with_gradients(module, *inputs):
-    """The result, and the gradients of a fixed sum of it with respect to the inputs and to the module's parameters."""
+def with_gradients(function, *inputs):
+    """The result, and the gradients of a fixed sum of it with respect to the inputs and to a module's parameters."""
+    parameters = function.parameters() if isinstance(function, torch.nn.Module) else ()
     inputs = [x.detach().requires_grad_() for x in inputs]
-    result = module(*inputs)
+    result = function(*inputs)
     weights = torch.linspace(-1, 2, result.numel(), dtype=torch.float64).sin().view(result.shape).to(result)
-    return [result, *torch.autograd.grad((result * weights).sum(), [*inputs, *module.parameters()])]
+    return [result, *torch.autograd.grad((result * weights).sum(), [*inputs, *parameters])]
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 7, 9), (3, 64, 2, 3), (1, 16, 50, 45), (1, 128, 3, 2)])

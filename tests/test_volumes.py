@@ -9,6 +9,7 @@ from dataset.views import Cameras
 from network import layers
 from network.layers import Conv3d, normalize
 from network.learned_depth import GROUPS, PlaneSweep, agreement, nearest_views, scaled_cameras
+from tests.test_encoders import with_gradients
 from tests.test_passes import DEVICE, relative
 
 volumes = pytest.importorskip("network.kernels.volumes", reason="needs Triton")
@@ -17,15 +18,9 @@ sweep = pytest.importorskip("network.kernels.sweep")
 
 def compare(function, twin, inputs, tolerance=1e-5):
     """Values and gradients of float32 `function` against those of float64 `twin`."""
-    exact = [x.double().requires_grad_() for x in inputs]
-    right = twin(*exact)
-    weights = torch.randn(right.shape, dtype=torch.float64)
-    right = [right, *torch.autograd.grad((right * weights).sum(), exact)]
-    typed = [x.detach().float().to(DEVICE).requires_grad_() for x in inputs]
-    found = function(*typed)
-    found = [found, *torch.autograd.grad((found * weights.to(found)).sum(), typed)]
-    for a, b in zip(found, right, strict=True):
-        assert a.isfinite().all() and relative(a.cpu(), b) < tolerance
+    expected = with_gradients(twin, *[x.double() for x in inputs])
+    for found, right in zip(with_gradients(function, *[x.to(DEVICE) for x in inputs]), expected, strict=True):
+        assert found.isfinite().all() and relative(found.cpu(), right) < tolerance
 
 
 @pytest.mark.parametrize(
@@ -48,13 +43,15 @@ def test_convolutions_of_volumes(c_in, c_out, dilation, size):
     compare(lambda *inputs: volumes.convolve(*inputs, dilation), twin, inputs)
 
 
-def test_a_volume_whose_layout_is_another():
-    """Neither a volume nor a gradient has to lie in memory as the kernels want it."""
-    x, layer = torch.randn(2, 4, 3, 4, 5), Conv3d(4, 16)
-    found = volumes.convolve(x.to(DEVICE).requires_grad_(), layer.weight.to(DEVICE), layer.bias.to(DEVICE), 1)
+def test_a_gradient_whose_layout_is_another():
+    """The gradient of a sum is one number that is repeated."""
+    x, layer = torch.randn(2, 4, 3, 4, 5, requires_grad=True), Conv3d(4, 16)
+    (expected,) = torch.autograd.grad(layer(x).sum(), x)
+    y = x.detach().to(DEVICE).requires_grad_()
+    found = volumes.convolve(y, layer.weight.to(DEVICE), layer.bias.to(DEVICE), 1)
     assert relative(found.detach().cpu(), layer(x).detach()) < 1e-5
-    (gradient,) = torch.autograd.grad(found.sum(), found)
-    assert torch.equal(gradient, torch.ones_like(found))
+    (gradient,) = torch.autograd.grad(found.sum(), y)
+    assert relative(gradient.cpu(), expected) < 1e-5
 
 
 def test_normalised_volumes(monkeypatch):

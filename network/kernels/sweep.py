@@ -16,23 +16,33 @@ from network.geometry import MIN_ABS_DEPTH, REPLACEMENT_DEPTH, inverse
 TILE = 32  # pixels
 PLANES_AT_ONCE = 16  # in the backward pass
 NEAR, INSTEAD = tl.constexpr(MIN_ABS_DEPTH), tl.constexpr(REPLACEMENT_DEPTH)
-SIZES = ["views", "planes", "neighbours", "height", "width"]  # one kernel serves all of them
+SIZES = ["planes", "neighbours", "height", "width"]  # one kernel serves all of them
 
 
 @triton.jit
-def _land(pairs, pair, pixel, far, height, width):
-    """Where pixels (M, 1), moved to a depth, land in a neighbour: if they are seen there, at what column and row."""
+def _own(features, view, pixels, M: tl.constexpr, C: tl.constexpr):
+    """This program's pixels of a view (M, 1), if they are there, the channels (1, C), and the features (M, C)."""
+    pixel, channel = (tl.program_id(0) * M + tl.arange(0, M))[:, None], tl.arange(0, C)[None, :]
+    inside = pixel < pixels
+    return pixel, inside, channel, tl.load(features + (view * pixels + pixel) * C + channel, inside, 0.0)
+
+
+@triton.jit
+def _land(pairs, others, pair, pixel, inside, far, height, width):
+    """Where pixels (M, 1), moved to a depth, land in a neighbour: if they are seen there, at what column and row, and the
+    number of the neighbour's first pixel."""
     matrix = pairs + pair * 12
     x, y = (pixel % width).to(tl.float32), (pixel // width).to(tl.float32)
     at_x = far * (tl.load(matrix) * x + tl.load(matrix + 1) * y + tl.load(matrix + 2)) + tl.load(matrix + 9)
     at_y = far * (tl.load(matrix + 3) * x + tl.load(matrix + 4) * y + tl.load(matrix + 5)) + tl.load(matrix + 10)
     depth = far * (tl.load(matrix + 6) * x + tl.load(matrix + 7) * y + tl.load(matrix + 8)) + tl.load(matrix + 11)
-    seen = depth >= NEAR
+    seen = inside & (depth >= NEAR)
     depth = tl.where(tl.abs(depth) < NEAR, INSTEAD, depth)
     column, row = at_x / depth, at_y / depth
     seen &= (column >= -0.5) & (column < width - 0.5) & (row >= -0.5) & (row < height - 0.5)
     column = tl.where(seen, tl.minimum(tl.maximum(column, 0.0), width - 1.0), 0.0)
-    return seen, column, tl.where(seen, tl.minimum(tl.maximum(row, 0.0), height - 1.0), 0.0)
+    row = tl.where(seen, tl.minimum(tl.maximum(row, 0.0), height - 1.0), 0.0)
+    return seen, column, row, tl.load(others + pair) * (height * width)
 
 
 @triton.jit
@@ -64,16 +74,11 @@ def _agree_kernel(
     """The mean agreement of one view on one plane with the neighbours that see it, and one over their number."""
     view, plane = tl.program_id(2).to(tl.int64), tl.program_id(1)
     pixels = height * width
-    pixel, channel = (tl.program_id(0) * M + tl.arange(0, M))[:, None], tl.arange(0, C)[None, :]
-    inside = pixel < pixels
-    own = tl.load(features + (view * pixels + pixel) * C + channel, inside, 0.0)
+    pixel, inside, channel, own = _own(features, view, pixels, M, C)
     far = tl.load(depths + view * planes + plane)
     total, count = tl.zeros((M, C), tl.float32), tl.zeros((M, 1), tl.float32)
     for i in range(neighbours):
-        pair = view * neighbours + i
-        seen, column, row = _land(pairs, pair, pixel, far, height, width)
-        seen &= inside
-        first = tl.load(others + pair) * pixels
+        seen, column, row, first = _land(pairs, others, view * neighbours + i, pixel, inside, far, height, width)
         total += own * _read(features, first, column, row, channel, seen, height, width, C)
         count += tl.where(seen, 1.0, 0.0)
     share = 1.0 / tl.maximum(count, 1.0)
@@ -92,19 +97,15 @@ def _gradient_kernel(
     """Adds the gradient of P planes of one view to its own features' and to its neighbours'."""
     view = tl.program_id(2).to(tl.int64)
     pixels = height * width
-    pixel, channel = (tl.program_id(0) * M + tl.arange(0, M))[:, None], tl.arange(0, C)[None, :]
-    inside, group = pixel < pixels, channel // (C // GROUPS)
-    own = tl.load(features + (view * pixels + pixel) * C + channel, inside, 0.0)
+    pixel, inside, channel, own = _own(features, view, pixels, M, C)
+    group = channel // (C // GROUPS)
     of_own = tl.zeros((M, C), tl.float32)
     for plane in range(tl.program_id(1) * P, tl.minimum(tl.program_id(1) * P + P, planes)):
         far = tl.load(depths + view * planes + plane)
         voxel = (view * planes + plane) * pixels + pixel
         slope = tl.load(grad + voxel * GROUPS + group, inside, 0.0) * tl.load(shares + voxel, inside, 0.0)
         for i in range(neighbours):
-            pair = view * neighbours + i
-            seen, column, row = _land(pairs, pair, pixel, far, height, width)
-            seen &= inside
-            first = tl.load(others + pair) * pixels
+            seen, column, row, first = _land(pairs, others, view * neighbours + i, pixel, inside, far, height, width)
             of_own += slope * _read(features, first, column, row, channel, seen, height, width, C)
             for low in tl.static_range(2):
                 for right in tl.static_range(2):
