@@ -1,6 +1,8 @@
-"""How long a training step takes, plain and fast side by side: python -m benchmarks.train_step [--rays 1024 4096]
+"""How long a training step takes, plain and fast side by side:
 
-A step is everything from a batch on the device to updated weights: losses, gradients, clipping, Adam. Batches change
+python -m benchmarks.train_step [--rays 1024 4096] [--modes plain exact fast] [key=value …]
+
+The config is that of the synthetic rooms, changed by what is given. A step is everything from a batch on the device to updated weights: losses, gradients, clipping, Adam. Batches change
 from step to step. `plain` is the network as the papers have it, in float32, kernel by kernel; `exact` is rewritten,
 fused (on a GPU), float32; `fast` is the same in bfloat16. First step: with compilation, from an empty cache if
 TORCHINDUCTOR_CACHE_DIR is empty. Prints a table as Markdown; --profile adds where the time of the last one goes.
@@ -10,22 +12,25 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import product
 from pathlib import Path
 from unittest import mock
 
 import torch
 
 from benchmarks.common import NAME, make_room, median_milliseconds, peak_gib, profile, provenance, synchronize
-from dataset.render_dataset import Needs, TrainingSet
+from dataset.render_dataset import TrainingSet
 from network import layers, plain
+from network.init_net import needs
 from train.run import build_network, choose_device
 from train.settings import SCHEMA
 from train.step import TrainingStep
 from utils.cli import run_command
-from utils.config import check_config
+from utils.config import check_config, load_config
 from utils.devices import has_bf16
 from utils.files import write_text
 
+TRAIN = "configs/cra/train_cra_synthetic.yaml"
 BATCHES = 4
 
 
@@ -37,36 +42,36 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/bench"))
     parser.add_argument("--profile", type=Path, help="file for the kernels' times")
     parser.add_argument("--out", type=Path, help="file for the table")
-    args = parser.parse_args()
+    parser.add_argument("overrides", nargs="*")
+    args = parser.parse_intermixed_args()
     make_room(args.data)
     device = choose_device(check_config({}, SCHEMA))
     modes = [mode for mode in args.modes if mode != "fast" or has_bf16(device)]
     lines = ["| rays | mode | ms a step | rays/s | memory, GiB | first step, s |", "|---|---|---|---|---|---|"]
-    for rays in args.rays:
-        for mode in modes:
-            with mock.patch.object(layers, "kernels", None if mode == "plain" else layers.kernels):
-                lines.append(measure(args, device, rays, mode))
-            print(lines[-1], flush=True)
+    for rays, mode in product(args.rays, modes):
+        with mock.patch.object(layers, "kernels", None if mode == "plain" else layers.kernels):
+            lines.append(measure(args, device, rays, mode))
+        print(lines[-1], flush=True)
     table = f"{provenance(device)}\n\n" + "\n".join(lines) + "\n"
     print("\n" + table)
     if args.out:
         write_text(args.out, table)
 
 
+def settings(args, device: torch.device, rays: int, mode: str) -> list[str]:
+    return [
+        f"data_root={args.data}",
+        f"train_set_list=[{NAME}]",
+        "cache=false",
+        f"train_dataset_cfg.train_ray_num={rays}",
+        f"precision={'bf16' if mode == 'fast' else 'fp32'}",
+        f"compile={str(device.type == 'cuda' and mode != 'plain').lower()}",
+    ]
+
+
 def measure(args, device: torch.device, rays: int, mode: str) -> str:
-    cfg = check_config(
-        {
-            "data_root": str(args.data),
-            "cache": False,
-            "train_set_list": [NAME],
-            "max_grad_norm": 10,
-            "precision": "bf16" if mode == "fast" else "fp32",
-            "compile": device.type == "cuda" and mode != "plain",
-            "train_dataset_cfg": {"train_ray_num": rays},
-        },
-        SCHEMA,
-    )
-    data = TrainingSet(cfg, 0, Needs(depth=True))
+    cfg = load_config(TRAIN, SCHEMA, [*settings(args, device, rays, mode), *args.overrides])
+    data = TrainingSet(cfg, 0, needs(cfg))
     batches = [data[i].to(device) for i in range(BATCHES)]
     network = build_network(cfg, device)
     if mode == "plain":
