@@ -20,7 +20,7 @@ from utils.capture import Captured
 from utils.config import Setting
 from utils.devices import compiles_for_cpu, runs_triton
 from utils.errors import UserError
-from utils.logging import say, warn
+from utils.logging import say_once, warn
 
 try:
     from network.kernels import rendering as kernels
@@ -133,7 +133,7 @@ class ViewRenderer:
 
     @functools.cached_property
     def _compiled_pass(self) -> Callable[..., Rendering]:
-        say("compiling for this processor, which takes half a minute the first time")
+        say_once("compiling for this processor, which takes half a minute the first time")
         chosen = rewritten.fused_pass()
 
         def render_pass(*inputs) -> Rendering:
@@ -154,7 +154,7 @@ class ViewRenderer:
 
     @functools.cached_property
     def _kernel_passes(self) -> Passes:
-        say("compiling kernels for this GPU, which takes a minute the first time")
+        say_once("compiling kernels for this GPU, which takes a minute the first time")
         stages = [
             None if stage is None else kernels.PackedStage.of(stage, self.dtype)
             for stage in (self.network.coarse_stage, self.network.fine_stage)

@@ -128,13 +128,13 @@ def test_the_size_is_bounded_and_the_longest_unused_goes_first(data, cache):
 
 
 def test_a_scene_that_can_never_fit_is_used_without(data, tmp_path, capsys):
-    logging._warned.clear()
+    logging._said.clear()
     assert_equal(views(open_scene(ROOM, data, Cache(tmp_path / "small", 1e3))), views(open_scene(ROOM, data)))
     assert "more than cache_max_gb" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_done_without(data, tmp_path, capsys):
-    logging._warned.clear()
+    logging._said.clear()
     (tmp_path / "file").write_text("")
     scene = open_scene(ROOM, data, Cache(tmp_path / "file" / "cache", 1e9))
     assert_equal(views(scene), views(open_scene(ROOM, data)))
@@ -142,7 +142,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_done_without(data, tmp_path
 
 
 def test_a_full_disk_is_said_and_done_without(data, cache, capsys, monkeypatch):
-    logging._warned.clear()
+    logging._said.clear()
 
     def full(*_):
         raise OSError(28, "No space left on device")

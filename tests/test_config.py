@@ -27,7 +27,7 @@ def test_every_config_loads_and_is_named_like_its_file(path):
 
 
 def test_a_published_file_loads_and_its_idle_keys_are_named_once(write, capsys):
-    logging._warned.clear()
+    logging._said.clear()
     path = write("""
 name: old
 init_net_type: depth

@@ -11,6 +11,7 @@ from dataset.scene import scale_intrinsics
 from network import rewritten, view_renderer
 from network.view_renderer import FEWEST_RAYS, ViewRenderer
 from train.run import build_network
+from utils import logging
 from utils.devices import compiles_for_cpu
 from utils.errors import UserError
 
@@ -99,6 +100,17 @@ def test_a_cpu_compiles_by_default_where_it_pays(config, scene, size, compiled):
     renderer = ViewRenderer(build_network(config(depth_sample_num=8, fine_depth_sample_num=8), CPU))
     passes = renderer._passes(renderer.encode(references(scene)), math.prod(size))
     assert (passes.render is not rewritten.render_pass) == (compiled and compiles_for_cpu())
+
+
+@pytest.mark.skipif(not compiles_for_cpu(), reason="no C++ compiler")
+def test_that_something_is_compiled_is_said_once(config, scene, monkeypatch, capsys):
+    """Validation makes a new renderer each time."""
+    monkeypatch.setattr(logging, "_said", set())
+    network = build_network(config(), CPU)
+    for _ in range(2):
+        renderer = ViewRenderer(network, "fast")
+        renderer._passes(renderer.encode(references(scene)), 64)
+    assert capsys.readouterr().out.count("compiling") == 1
 
 
 @pytest.mark.gpu

@@ -6,7 +6,7 @@ import sys
 
 from tqdm import tqdm
 
-_warned: set[str] = set()
+_said: set[str] = set()  # what is said only once in a process
 _muted = False
 
 
@@ -22,8 +22,15 @@ def say(text: str = "") -> None:
         tqdm.write(text, file=sys.stdout)
 
 
+def say_once(text: str) -> None:
+    """`say`, the same line only once in a process."""
+    if text not in _said:
+        _said.add(text)
+        say(text)
+
+
 def warn(text: str) -> None:
     """A line on standard error, the same one only once in a process."""
-    if not _muted and text not in _warned:
-        _warned.add(text)
+    if not _muted and text not in _said:
+        _said.add(text)
         tqdm.write(f"warning: {text}", file=sys.stderr)
