@@ -83,6 +83,30 @@ def test_kernels_compile_for_a_gpu(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+HASH = """
+import sys
+from triton.runtime.jit import JITFunction
+from network.kernels import attention, normalization, rays, sweep, views, volumes
+
+modules = (attention, normalization, rays, sweep, views, volumes)
+kernels = [x for module in modules for x in vars(module).values() if isinstance(x, JITFunction)]
+keys = {(x.fn.__module__, x.fn.__name__): x.cache_key for x in kernels[:: int(sys.argv[1])]}
+assert len(keys) > 20
+print(sorted(keys.items()))
+"""
+
+
+def test_what_was_hashed_before_is_not_in_the_key_of_a_kernel():
+    """By itself Triton fails this before 3.8."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+    forward, backward = (
+        subprocess.run([sys.executable, "-c", HASH, order], capture_output=True, text=True, env=environment)
+        for order in ("1", "-1")
+    )
+    assert forward.stdout and forward.stdout == backward.stdout, forward.stderr + backward.stderr
+
+
 @pytest.mark.parametrize("release, newer", [("12.8", True), ("12.8", False), ("12.9", True)])
 @pytest.mark.parametrize("chosen", [None, "/my/ptxas"])
 def test_the_assembler_that_spoils_addresses_is_avoided(tmp_path, monkeypatch, release, newer, chosen):

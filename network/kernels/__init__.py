@@ -3,7 +3,7 @@
 Everything runs without them: they are used on CUDA devices alone. TRITON_INTERPRET=1 runs them on the CPU, for tests.
 
 Importing this sets Triton up, before it compiles anything, for torch.compile too: what has been compiled is found by its
-assembler and in its folder, and would be compiled again for whoever came with another one.
+key, its assembler and in its folder, and would be compiled again for whoever came with another one.
 """
 
 from __future__ import annotations
@@ -45,5 +45,26 @@ def share_compiled_kernels() -> None:
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "cache"))
 
 
+def hash_callees_first() -> None:
+    """Makes a kernel's key the same in every process.
+
+    Triton before 3.8 lists in it what constants the functions it calls use, but only of those whose own keys happen to be
+    known: training and rendering, which start with different kernels, would each compile the others' again.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return
+    from triton.runtime.jit import DependenciesFinder
+
+    add = getattr(DependenciesFinder, "_update_hash", None)
+
+    def know_and_add(self, function) -> None:
+        getattr(function, "cache_key", None)  # computed when it is asked for
+        add(self, function)
+
+    if add is not None:
+        DependenciesFinder._update_hash = know_and_add
+
+
 avoid_broken_assembler()
 share_compiled_kernels()
+hash_callees_first()
