@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -21,6 +20,7 @@ from utils.config import Setting
 from utils.devices import compiles_for_cpu, runs_triton
 from utils.errors import UserError
 from utils.logging import say_once, warn
+from utils.recent import Recent
 
 try:
     from network.kernels import rendering as kernels
@@ -59,7 +59,7 @@ class ViewRenderer:
         self.halves = self.name == "fast" and self.has_kernels
         self.dtype = torch.float16 if self.halves else torch.float32
         self._encode = Captured(network.encode, MOST_SHAPES) if on_gpu and self.name != "plain" else network.encode
-        self._images: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._images: Recent[str, torch.Tensor] = Recent(MOST_IMAGES)
 
     @torch.no_grad()
     def encode(self, references: Views, names: Sequence[str] | None = None) -> Encoding:
@@ -74,17 +74,14 @@ class ViewRenderer:
 
     def _image_features(self, references: Views, names: Sequence[str]) -> torch.Tensor:
         """Of each image its own features, made once."""
-        new = [i for i, name in enumerate(names) if name not in self._images]
+        features = {name: self._images[name] for name in names if name in self._images}
+        new = [i for i, name in enumerate(names) if name not in features]
         if new:
             images = references.images[new]
             made = self.network.encode_images(Views(references.cameras, images))
-            self._images.update((names[i], features) for i, features in zip(new, made, strict=True))
-        for name in names:
-            self._images.move_to_end(name)
-        features = torch.stack([self._images[name] for name in names])
-        while len(self._images) > MOST_IMAGES:
-            self._images.popitem(last=False)
-        return features
+            features.update((names[i], feature) for i, feature in zip(new, made, strict=True))
+        self._images.update(features)
+        return torch.stack([features[name] for name in names])
 
     @torch.no_grad()
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:

@@ -14,6 +14,7 @@ from train.run import build_network
 from utils import logging
 from utils.devices import compiles_for_cpu
 from utils.errors import UserError
+from utils.recent import Recent
 
 CPU = torch.device("cpu")
 
@@ -45,6 +46,27 @@ def test_what_is_known_of_an_image_is_kept(config, scene):
         kept = renderer.render(renderer.encode(references(scene, frames), frames), camera)
         assert_same(kept, renderer.render(renderer.encode(references(scene, frames)), camera))
     assert counted == [3, 1]
+
+
+def test_images_looked_at_last_are_the_ones_kept(config, scene, monkeypatch):
+    monkeypatch.setattr(view_renderer, "MOST_IMAGES", 4)
+    network = build_network(config(), CPU)
+    counted, encode = [], network.encode_images
+    network.encode_images = lambda views: counted.append(len(views.images)) or encode(views)
+    renderer = ViewRenderer(network, "exact")
+    for frames in (("0", "6"), ("11", "16"), ("0", "6"), ("1", "2"), ("0", "6"), ("11", "16")):
+        renderer.encode(references(scene, frames), frames)
+    everything = scene.frame_ids[:6]
+    renderer.encode(references(scene, everything), everything)  # more than are kept
+    assert counted[:4] == [2, 2, 2, 2] and len(counted) == 5
+
+
+def test_what_was_read_last_is_kept_too():
+    recent = Recent(2)
+    recent["first"], recent["second"] = 1, 2
+    assert recent["first"] == 1
+    recent["third"] = 3
+    assert list(recent) == ["first", "third"]
 
 
 def test_batches_are_halved_where_memory_ends(config, scene, monkeypatch):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 
 import torch
 
 from utils.logging import warn
+from utils.recent import Recent
 
 WARM_UP = 3  # calls that run as they are, before recording: kernels are compiled and chosen in them
 
@@ -22,9 +22,9 @@ class Captured:
     """
 
     def __init__(self, function: Callable, most: int):
-        self.function, self.most = function, most
+        self.function = function
         self._calls: dict = {}
-        self._recorded: OrderedDict = OrderedDict()
+        self._recorded = Recent(most)
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()
 
@@ -35,12 +35,10 @@ class Captured:
             if self._calls[key] <= WARM_UP:
                 return self._run_aside(inputs)
             self._recorded[key] = self._record(inputs)
-            while len(self._recorded) > self.most:
-                self._recorded.popitem(last=False)
-        self._recorded.move_to_end(key)
-        if self._recorded[key] is None:
+        recorded = self._recorded[key]
+        if recorded is None:
             return self.function(*inputs)
-        graph, static, result = self._recorded[key]
+        graph, static, result = recorded
         for target, source in zip(_tensors(static), _tensors(inputs), strict=True):
             target.copy_(source, non_blocking=True)
         graph.replay()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from network.view_renderer import ViewRenderer
 from train.run import choose_device, class_colors, load_trained, require_classes
 from utils.config import plain
 from utils.errors import UserError
+from utils.recent import Recent
 from viewing.references import Mix
 
 ENCODINGS = 6  # kept: those of the views that are looked at now
@@ -51,7 +51,7 @@ class Session:
         self.renderer, self.scene, self.needs, self.references = renderer, scene, needs, references
         self.classes, self.origin = classes, origin or {}
         self.device = renderer.device
-        self._encodings: OrderedDict[tuple[str, ...], Encoding] = OrderedDict()
+        self._encodings: Recent[tuple[str, ...], Encoding] = Recent(ENCODINGS)
 
     @torch.no_grad()
     def render(self, camera: Cameras, mix: Mix) -> RenderedView:
@@ -78,9 +78,6 @@ class Session:
         if frames not in self._encodings:
             views = read_references(self.scene, list(frames), self.scene.frame_ids, self.needs)
             self._encodings[frames] = self.renderer.encode(views.to(self.device), frames)
-            while len(self._encodings) > ENCODINGS:
-                self._encodings.popitem(last=False)
-        self._encodings.move_to_end(frames)
         return self._encodings[frames]
 
 
