@@ -2,10 +2,11 @@
 
 python -m benchmarks.train_step [--rays 1024 4096] [--modes plain exact fast] [key=value …]
 
-The config is that of the synthetic rooms, changed by what is given. A step is everything from a batch on the device to updated weights: losses, gradients, clipping, Adam. Batches change
-from step to step. `plain` is the network as the papers have it, in float32, kernel by kernel; `exact` is rewritten,
-fused (on a GPU), float32; `fast` is the same in bfloat16. First step: with compilation, from an empty cache if
-TORCHINDUCTOR_CACHE_DIR is empty. Prints a table as Markdown; --profile adds where the time of the last one goes.
+The config is that of the synthetic rooms, changed by what is given. A step is everything from a batch on the device to
+updated weights: losses, gradients, clipping, Adam. Batches change from step to step. `plain` is the network as the
+papers have it, in float32, kernel by kernel; `exact` is rewritten, fused (on a GPU), float32; `fast` is the same in
+bfloat16. First step: with compilation, from an empty cache if TORCHINDUCTOR_CACHE_DIR is empty. Prints a table as
+Markdown; --profile adds where the time of the last one goes.
 """
 
 from __future__ import annotations

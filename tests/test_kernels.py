@@ -73,13 +73,19 @@ compile_for_gpu(sweep._gradient_kernel, set(), {**sizes, "P": sweep.PLANES_AT_ON
 """
 
 
+def run_python(*arguments, without: str, **changes: str) -> subprocess.CompletedProcess:
+    """In a process of its own, where one environment variable is not set and others are changed."""
+    kept = {name: value for name, value in os.environ.items() if name != without}
+    path = os.pathsep.join([os.getcwd(), kept.get("PYTHONPATH", "")])
+    environment = {**kept, "PYTHONPATH": path, **changes}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=300)
+
+
 def test_kernels_compile_for_a_gpu(tmp_path):
     """A version of Triton may fail to compile what its interpreter runs."""
     script = tmp_path / "compile_kernels.py"
     script.write_text(COMPILE)
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {"PYTHONPATH": os.getcwd(), "TRITON_CACHE_DIR": str(tmp_path / "cache")}
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=300)
+    done = run_python(script, without="TRITON_INTERPRET", TRITON_CACHE_DIR=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -98,12 +104,7 @@ print(sorted(keys.items()))
 
 def test_what_was_hashed_before_is_not_in_the_key_of_a_kernel():
     """By itself Triton fails this before 3.8."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
-    forward, backward = (
-        subprocess.run([sys.executable, "-c", HASH, order], capture_output=True, text=True, env=environment)
-        for order in ("1", "-1")
-    )
+    forward, backward = (run_python("-c", HASH, order, without="TRITON_INTERPRET") for order in ("1", "-1"))
     assert forward.stdout and forward.stdout == backward.stdout, forward.stderr + backward.stderr
 
 
@@ -135,9 +136,6 @@ def test_the_assembler_that_spoils_addresses_is_avoided(tmp_path, monkeypatch, r
 )
 def test_training_and_rendering_keep_compiled_kernels_in_one_folder(tmp_path, environment, expected):
     say = "import os, train.step; print(os.environ['TRITON_CACHE_DIR'])"
-    unset = {name: value for name, value in os.environ.items() if name != "TRITON_CACHE_DIR"}
     changed = {name: value.format(tmp_path) for name, value in environment.items()}
-    done = subprocess.run(
-        [sys.executable, "-c", say], capture_output=True, text=True, env={**unset, **changed, "PYTHONPATH": os.getcwd()}
-    )
+    done = run_python("-c", say, without="TRITON_CACHE_DIR", **changed)
     assert done.stdout.strip() == expected.format(tmp_path), done.stderr

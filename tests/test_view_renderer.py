@@ -36,11 +36,16 @@ def assert_same(view, other, tolerance=1e-4):
         torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
 
 
-def test_what_is_known_of_an_image_is_kept(config, scene):
+def counting_renderer(config) -> tuple[ViewRenderer, list[int]]:
+    """And how many images it encodes each time that it does."""
     network = build_network(config(), CPU)
     counted, encode = [], network.encode_images
     network.encode_images = lambda views: counted.append(len(views.images)) or encode(views)
-    renderer = ViewRenderer(network, "exact")
+    return ViewRenderer(network, "exact"), counted
+
+
+def test_what_is_known_of_an_image_is_kept(config, scene):
+    renderer, counted = counting_renderer(config)
     camera = scene.cameras(scene.frame_ids[3:4])
     for frames in (("0", "6", "11"), ("6", "11", "16"), ("0", "6", "16")):
         kept = renderer.render(renderer.encode(references(scene, frames), frames), camera)
@@ -50,10 +55,7 @@ def test_what_is_known_of_an_image_is_kept(config, scene):
 
 def test_images_looked_at_last_are_the_ones_kept(config, scene, monkeypatch):
     monkeypatch.setattr(view_renderer, "MOST_IMAGES", 4)
-    network = build_network(config(), CPU)
-    counted, encode = [], network.encode_images
-    network.encode_images = lambda views: counted.append(len(views.images)) or encode(views)
-    renderer = ViewRenderer(network, "exact")
+    renderer, counted = counting_renderer(config)
     for frames in (("0", "6"), ("11", "16"), ("0", "6"), ("1", "2"), ("0", "6"), ("11", "16")):
         renderer.encode(references(scene, frames), frames)
     everything = scene.frame_ids[:6]
@@ -125,9 +127,9 @@ def test_a_cpu_compiles_by_default_where_it_pays(config, scene, size, compiled):
 
 
 @pytest.mark.skipif(not compiles_for_cpu(), reason="no C++ compiler")
-def test_that_something_is_compiled_is_said_once(config, scene, monkeypatch, capsys):
+def test_that_something_is_compiled_is_said_once(config, scene, capsys):
     """Validation makes a new renderer each time."""
-    monkeypatch.setattr(logging, "_said", set())
+    logging._said.clear()
     network = build_network(config(), CPU)
     for _ in range(2):
         renderer = ViewRenderer(network, "fast")
