@@ -10,7 +10,8 @@ from network.attention import SelfAttention, sine_encoding
 from network.compositing import composite, hit_probabilities
 from network.cranet import weighted_mean_and_variance
 from network.dist_decoder import RayDistribution, visibility_and_hit
-from network.sampling import LAST_INTERVAL, importance_depths, inverse_depth_intervals, uniform_depths
+from network.geometry import LAST_INTERVAL, interval_halves, inverse_depth_intervals
+from network.samplers import importance_depths, uniform_depths
 
 RANGE = torch.tensor([0.5, 8.0], dtype=torch.float64)
 
@@ -93,7 +94,10 @@ def test_visibility_and_hit_equal_a_loop(with_visibility):
     )
     inverse = torch.rand(views, rays, samples, dtype=torch.float64)
     intervals = torch.rand(rays, samples, dtype=torch.float64)
-    visibility, hit = visibility_and_hit(distribution, inverse, intervals)
+    before, after = interval_halves(intervals)
+    ends = [x.flatten(1) for x in (inverse - before, inverse + after)]
+    rows = [None if x is None else x.flatten(1, 2) for x in distribution]
+    visibility, hit = (x.unflatten(1, (rays, samples)) for x in visibility_and_hit(RayDistribution(*rows), *ends))
     for v in range(views):
         for r in range(rays):
             for s in range(samples):
@@ -117,7 +121,7 @@ def test_visibility_and_hit_equal_a_loop(with_visibility):
 
 def test_attention_equals_a_loop():
     torch.manual_seed(0)
-    attention = SelfAttention(16).double()
+    attention = SelfAttention(16, along=True).double()
     x = torch.randn(2, 5, 16, dtype=torch.float64)
     mask = torch.tensor([[True, True, False, True, False], [True] * 5])
     result = attention(x, mask)

@@ -1,0 +1,105 @@
+"""Where along a ray to look: a sampler chooses the depths of each pass, knowing what the passes before it saw."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+from network.geometry import from_inverse_depth, to_inverse_depth
+from network.rendering import Encoding, Rays, Rendering
+
+
+class Sampler(ABC):
+    """Chooses depths. `names`: of its passes, one each."""
+
+    names: tuple[str, ...]
+
+    @property
+    def stages(self) -> int:
+        """How many passes there are."""
+        return len(self.names)
+
+    @property
+    @abstractmethod
+    def most_samples(self) -> int:
+        """Of a ray in one pass."""
+
+    @abstractmethod
+    def depths(
+        self, encoding: Encoding, rays: Rays, passes: tuple[Rendering, ...], draws: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Depths (R, S) in metres, sorted, of the pass that follows `passes`. draws: of `draw`; None without chance."""
+
+    def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor | None:
+        """Random numbers for all passes over so many rays (training); None if it needs none."""
+        return None
+
+
+@dataclass(frozen=True)
+class CoarseToFine(Sampler):
+    """`coarse` depths uniform in inverse depth and, unless `fine` is 0, in a second pass `fine` depths where the first one
+    found hits to be likely. keep_coarse: the second pass has the first one's depths too."""
+
+    coarse: int
+    fine: int
+    keep_coarse: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("coarse", "fine") if self.fine else ("coarse",)
+
+    @property
+    def most_samples(self) -> int:
+        return max(self.coarse, self.fine + self.coarse * self.keep_coarse)
+
+    def depths(
+        self, encoding: Encoding, rays: Rays, passes: tuple[Rendering, ...], draws: torch.Tensor | None
+    ) -> torch.Tensor:
+        if not passes:
+            return uniform_depths(rays.depth_range, self.coarse)
+        (coarse,) = passes
+        fine = importance_depths(coarse.depths, coarse.hit_probability, rays.depth_range, self.fine, draws)
+        return torch.cat([coarse.depths, fine], -1).sort(-1).values if self.keep_coarse else fine
+
+    def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor:
+        return torch.rand(rays, self.fine, generator=generator, device=generator.device)
+
+
+def uniform_depths(depth_range: torch.Tensor, count: int) -> torch.Tensor:
+    """Of each ray `count` depths (R, count) uniform in 1/z from near to far (depth_range, (R, 2)), both included."""
+    inverse = torch.linspace(0, 1, count, device=depth_range.device, dtype=depth_range.dtype)
+    return from_inverse_depth(inverse.expand(len(depth_range), -1), depth_range)
+
+
+def importance_depths(
+    depths: torch.Tensor,
+    hit_probability: torch.Tensor,
+    depth_range: torch.Tensor,
+    count: int,
+    draws: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Draws `count` sorted depths a ray where hits are likely (inverse transform sampling in inverse depth).
+
+    depths, hit_probability: (R, S), depth_range: (R, 2). draws: (R, count) in [0, 1), None for the centres of
+    `count` equal bins of probability. No gradient flows to the probabilities.
+    """
+    inverse = to_inverse_depth(depths, depth_range)
+    edges = torch.cat([inverse[:, :1], (inverse[:, 1:] + inverse[:, :-1]) / 2, inverse[:, -1:]], -1)
+    # A network that diverged must show in the loss: as a depth, nan would make reading maps crash the process.
+    weights = hit_probability.detach().nan_to_num() + 1e-5
+    cumulative = torch.cumsum(weights / weights.sum(-1, keepdim=True), -1)
+    cumulative = torch.cat([torch.zeros_like(cumulative[:, :1]), cumulative], -1)
+
+    if draws is None:
+        draws = (torch.arange(count, device=depths.device, dtype=depths.dtype) + 0.5) / count
+        draws = draws.expand(len(depths), count)
+    above = torch.searchsorted(cumulative, draws.contiguous(), right=True).clamp(1, cumulative.shape[-1] - 1)
+    below = above - 1
+    low, high = cumulative.gather(-1, below), cumulative.gather(-1, above)
+    width = high - low
+    fraction = (draws - low) / torch.where(width < 1e-5, torch.ones_like(width), width)
+    low_edge, high_edge = edges.gather(-1, below), edges.gather(-1, above)
+    drawn = low_edge + fraction * (high_edge - low_edge)
+    return from_inverse_depth(drawn, depth_range).sort(-1).values
