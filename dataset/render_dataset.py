@@ -186,7 +186,8 @@ class TestSet(Dataset):
     __test__ = False  # not pytest's
 
     def __init__(self, scene: Scene, references: int, needs: Needs, reference_labels: bool = False):
-        """reference_labels, and depth beside: for baselines, whatever the network needs."""
+        """reference_labels, and depth beside: for baselines, whatever the network needs. The query's own depth is there
+        wherever the scene has it, to be compared with."""
         self.scene = scene
         self.needs = replace(needs, depth=needs.depth or reference_labels)
         self.split = scene.split()
@@ -202,9 +203,7 @@ class TestSet(Dataset):
         frame, pool = self.split.tests[index], self.split.references
         chosen = test_references(self.scene.centres(pool), self.scene.centres([frame])[0], self.references)
         references = read_references(self.scene, [pool[i] for i in chosen], pool, self.needs, self.reference_labels)
-        return Batch(
-            references, self.scene.views([frame], depth=self.needs.depth, labels=True), None, self.scene.name, frame
-        )
+        return Batch(references, self.scene.views([frame], depth=True, labels=True), None, self.scene.name, frame)
 
 
 def read_references(scene: Scene, chosen: list[str], pool: list[str], needs: Needs, labels: bool = False) -> Views:

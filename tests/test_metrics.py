@@ -8,7 +8,18 @@ import torch.nn.functional as F
 from dataset.render_dataset import open_scene
 from train.evaluator import NETWORK, Evaluation
 from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss
-from train.metrics import class_ious, class_scores, commonest_class, confusion, drop_invalid, psnr, ssim
+from train.metrics import (
+    class_ious,
+    class_scores,
+    commonest_class,
+    confusion,
+    depth_edges,
+    depth_error,
+    drop_invalid,
+    psnr,
+    ssim,
+)
+from train.pictures import Picture
 from train.report import report, to_markdown
 from train.schedule import build_optimizer, learning_rate, set_learning_rate
 from train.scores import Score, summarise
@@ -26,6 +37,36 @@ def test_ssim_is_1_for_equal_images_and_falls_with_noise():
     assert ssim(image, image) == pytest.approx(1)
     assert ssim(rng.integers(0, 255, image.shape, dtype=np.uint8), image) < 0.2
     assert ssim(image[:8], image[:8]) == pytest.approx(1)  # smaller than the window
+
+
+def test_depth_error_is_the_median_of_relative_errors_where_depth_is_known():
+    truth = np.array([[1.0, 2, 4, 0]])
+    assert depth_error(np.array([[1.1, 2, 2, 9]]), truth) == pytest.approx(0.1)
+    assert depth_error(np.zeros((1, 4)), truth) == 1
+    assert depth_error(truth, np.zeros((1, 4))) is None
+
+
+def test_edges_of_depth_are_within_two_pixels_of_a_jump_and_nowhere_unknown():
+    depth = np.full((5, 12), 2.0)
+    depth[:, 6:] = 3
+    depth[0, 5] = 0
+    edges = depth_edges(depth)
+    assert edges[1].nonzero()[0].tolist() == [4, 5, 6, 7] and not edges[0, 5]
+    assert not depth_edges(np.tile(np.linspace(2, 2.2, 12), (5, 1))).any()  # a slope
+
+
+def test_scores_of_regions_and_depth_leave_out_images_without():
+    target = Picture(np.full((4, 4, 3), 100, np.uint8), None, np.full((4, 4), 2.0))
+    picture = Picture(target.color.copy(), None, np.full((4, 4), 2.2))
+    picture.color[0] += 10
+    score, top = Score(), np.zeros((4, 4), bool)
+    top[0] = True
+    score.add(picture, target, 3, {"edges": top, "holes": ~top})
+    score.add(picture, target._replace(depth=np.zeros((4, 4))), 3, {"edges": top & False})
+    summary = summarise({"a": score, "b": Score([20.0], [0.5])})
+    assert summary["depth_median"] == pytest.approx(0.1)
+    assert summary["psnr_edges"] == pytest.approx(20 * np.log10(25.5)) and summary["psnr_holes"] > 50
+    assert len(score.psnr) == 2 and len(score.psnr_edges) == len(score.psnr_holes) == len(score.depth_median) == 1
 
 
 def test_confusion_and_scores_equal_a_loop():
@@ -87,12 +128,15 @@ def test_report_names_what_was_ignored_and_absent_classes():
     evaluation = Evaluation(
         ("wall", "floor"), {NETWORK: {"room": Score([20.0], [0.5], [np.array([[3, 1, 1], [0, 0, 0]])])}}, 7, 12
     )
+    assert evaluation.key_metric("miou") == pytest.approx(0.6) and evaluation.key_metric("psnr") == 20
     content = report(evaluation, {"name": "test"})
     assert content["iou_per_class"] == {"wall": 0.6, "floor": None}
     assert content["pixels"] == {"all": 12, "ignored": 7, "predicted_invalid": 1}
     text = to_markdown(content)
-    assert "7 have no class" in text and "| floor | not there |" in text
-    assert evaluation.key_metric("miou") == pytest.approx(0.6) and evaluation.key_metric("psnr") == 20
+    assert "7 have no class" in text and "| floor | not there |" in text and "jumps in depth" not in text
+    evaluation.scores[NETWORK]["room"] = Score([20.0], [0.5], [], [0.031], [12.0], [9.0])
+    text = to_markdown(report(evaluation, {"name": "test"}))
+    assert "| S-Ray | 20.00 | 0.500 | – | – | – | 3.1% |" in text and "| S-Ray | 12.00 | 9.00 |" in text
 
 
 def test_without_labels_the_key_metric_is_psnr():

@@ -26,7 +26,7 @@ from train.pictures import Frame, PanelWriter, make_panel
 from train.processes import Processes, Status
 from train.run import build_network, choose_device, class_colors, require_classes, run_folder, test_sets
 from train.schedule import load_optimizer
-from train.scores import summarise
+from train.scores import IMAGE_METRICS, summarise
 from train.step import StepLog, TrainingStep
 from utils.config import Setting
 from utils.errors import UserError
@@ -288,7 +288,7 @@ class Trainer:
 
     def _log_validation(self, evaluation: Evaluation, value: float) -> None:
         summary = summarise(evaluation.scores[NETWORK])
-        numbers = {"psnr": summary["psnr"], "ssim": summary["ssim"], **summary.get("per_image", {})}
+        numbers = {name: summary[name] for name in IMAGE_METRICS if name in summary} | summary.get("per_image", {})
         for name, number in numbers.items():
             self.writer.add_scalar(f"val/{name}", number, self.step)
         mark = " (best so far)" if value > self.best else ""
