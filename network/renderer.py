@@ -17,7 +17,7 @@ from network.depth_init_net import Geometry
 from network.dist_decoder import DistDecoder
 from network.image_encoder import image_encoder
 from network.rendering import Encoding, Prediction, Rays, Rendering, Stage, camera_rays
-from network.sampling import importance_depths, uniform_depths
+from network.sampling import SPACINGS, importance_depths, uniform_depths
 from network.vis_encoder import VisEncoder
 from utils.capture import concurrently
 from utils.config import Setting, no_effect
@@ -37,6 +37,7 @@ DEFAULTS = {
     "use_hierarchical_sampling": True,
     "depth_sample_num": Setting(64, int, minimum=4),
     "fine_depth_sample_num": Setting(64, int, minimum=4),
+    "sample_spacing": Setting("inverse", str, choices=SPACINGS),  # of the coarse samples; inverse: as published
     "fine_depth_use_all": False,  # keep the coarse samples in the fine pass
     "ray_mask_view_num": Setting(2, int, minimum=0),  # a ray is scored if more than `ray_mask_point_num` of its
     "ray_mask_point_num": Setting(8, int, minimum=0),  # samples are seen by more than `ray_mask_view_num` views
@@ -64,7 +65,7 @@ class Renderer(nn.Module):
 
     def __init__(self, cfg):
         super().__init__()
-        self.depth_samples = cfg.depth_sample_num
+        self.depth_samples, self.sample_spacing = cfg.depth_sample_num, cfg.sample_spacing
         self.fine_samples = cfg.fine_depth_sample_num
         self.keep_coarse_samples = cfg.fine_depth_use_all
         self.render_pass = rewritten.render_pass
@@ -136,7 +137,7 @@ class Renderer(nn.Module):
         what the fine one needs.
         """
         passes = passes or Passes(self.render_pass, self.coarse_stage, self.fine_stage)
-        depths = uniform_depths(rays.depth_range, self.depth_samples)
+        depths = uniform_depths(rays.depth_range, self.depth_samples, self.sample_spacing)
         density_only = final_only and passes.fine is not None
         coarse = passes.render(passes.coarse, encoding, rays, depths, density_only)
         if passes.fine is None:

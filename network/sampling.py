@@ -1,4 +1,4 @@
-"""Depths along rays: uniform in inverse depth for the coarse pass, by importance for the fine one."""
+"""Depths along rays: evenly spaced for the coarse pass, by importance for the fine one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import torch
 
 from network.geometry import from_inverse_depth, to_inverse_depth
 
+# What coarse samples are evenly spaced in. From 0.5 to 10 m, half of them are nearer than 0.95, 2.2 and 5.3 m.
+SPACINGS = ("inverse", "log", "linear")
 LAST_INTERVAL = 1e6  # the interval behind the last sample, in normalised inverse depth
 
 
-def uniform_depths(depth_range: torch.Tensor, count: int) -> torch.Tensor:
-    """Of each ray `count` depths (R, count) uniform in 1/z from near to far (depth_range, (R, 2)), both included."""
-    inverse = torch.linspace(0, 1, count, device=depth_range.device, dtype=depth_range.dtype)
-    return from_inverse_depth(inverse.expand(len(depth_range), -1), depth_range)
+def uniform_depths(depth_range: torch.Tensor, count: int, spacing: str = "inverse") -> torch.Tensor:
+    """Return `count` depths of each ray from near to far (depth_range, (R, 2)), both included: (R, count).
+
+    They are uniform in 1/z, in log z or in z, as one of `SPACINGS` says.
+    """
+    steps = torch.linspace(0, 1, count, device=depth_range.device, dtype=depth_range.dtype)
+    if spacing == "inverse":
+        return from_inverse_depth(steps.expand(len(depth_range), -1), depth_range)
+    near, far = depth_range[:, :1], depth_range[:, 1:]
+    return near * (far / near) ** steps if spacing == "log" else near + (far - near) * steps
 
 
 def inverse_depth_intervals(depths: torch.Tensor, depth_range: torch.Tensor) -> torch.Tensor:
