@@ -178,7 +178,7 @@ class TrainingSet(Dataset):
         references = training_references(centres, query, (self.cfg.min_wn, self.cfg.max_wn), rng)
         queries = [query, *further_queries(centres, query, references, self.cfg.queries_per_step - 1, rng)]
         reference_views = read_references(scene, [frames[i] for i in references], frames, self.needs)
-        query_views = scene.views([frames[i] for i in queries], labels=True)
+        query_views = scene.views([frames[i] for i in queries], depth=True, labels=True)
         stretch = self._depth_range_stretch(rng)
         return Batch(
             _stretch_range(reference_views, stretch),

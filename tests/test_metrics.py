@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from dataset.render_dataset import open_scene
 from train.evaluator import NETWORK, Evaluation
-from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss
+from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, termination_loss
 from train.metrics import (
     class_ious,
     class_scores,
@@ -23,6 +23,7 @@ from train.pictures import Picture
 from train.report import report, to_markdown
 from train.schedule import build_optimizer, learning_rate, set_learning_rate
 from train.scores import Score, summarise
+from train.step import ray_depth_measures
 
 
 def test_psnr_of_a_known_error():
@@ -156,6 +157,32 @@ def test_semantic_loss_leaves_ignored_pixels_out_and_is_0_without_any():
     expected = -torch.log_softmax(logits, -1)[[0, 2], [0, 1]].mean()
     assert semantic_loss(logits, target, ignore=2).item() == pytest.approx(expected.item())
     assert semantic_loss(logits, torch.full((4,), 2), ignore=2).item() == 0
+
+
+def test_termination_loss_equals_a_loop_over_the_rays_that_count():
+    generator = torch.Generator().manual_seed(0)
+    hits = torch.rand(6, 5, generator=generator).softmax(-1) * torch.tensor([1, 1, 0.5, 1, 1, 0])[:, None]
+    depths = torch.rand(6, 5, generator=generator).add(0.5).requires_grad_(False)
+    target = torch.tensor([1.0, 0.0, 2.0, 1.5, 1.2, 0.7])
+    counted = torch.tensor([True, True, True, False, True, True])
+    rays = []
+    for w, z, true, counts in zip(hits.tolist(), depths.tolist(), target.tolist(), counted.tolist(), strict=True):
+        if counts and true > 0:
+            distance = sum(a * abs(np.log(b) - np.log(true)) for a, b in zip(w, z, strict=True))
+            rays.append(distance + max(0, 1 - sum(w)))
+    assert len(rays) == 4 and termination_loss(hits, depths, target, counted).item() == pytest.approx(np.mean(rays))
+    hits.requires_grad_()
+    none = termination_loss(hits, depths, torch.zeros(6), counted)
+    none.backward()
+    assert none.item() == 0 and (hits.grad == 0).all()
+
+
+def test_depth_measures_of_rays_leave_out_those_of_unknown_depth():
+    true = torch.tensor([2.0, 0.0, 1.0, 4.0, 2.0])
+    measures = ray_depth_measures(torch.tensor([2.2, 9.0, 0.4, 1.9, 2.0]), true)
+    assert measures["depth_median"].item() == pytest.approx(0.1)  # the second of 0, 0.1, 0.525, 0.6
+    assert measures["ended_early"].item() == pytest.approx(0.5)
+    assert all(value.isnan() for value in ray_depth_measures(true, torch.zeros(5)).values())
 
 
 def test_schedule_decays_in_steps_and_new_layers_have_their_own_rate(config):

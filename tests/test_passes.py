@@ -27,6 +27,7 @@ CASES = [  # views, samples, rays, changes to the config, masked
     (5, 8, 3, {"agg_net_cfg": {"use_ptrans": False}}, False),
     (8, 20, 6, {"render_label": False, "loss": ["render"]}, False),
     (16, 8, 4, {}, False),
+    (3, 8, 5, {"density_activation": "softplus", "density_bias": -2.0}, False),
     (2, 64, 3, {}, False),  # a ray fills the kernels' rows
 ]
 

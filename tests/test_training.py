@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import resource
+import shutil
 import signal
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.plot_curve import read_scalars
 from network.renderer import Renderer
 from network.weights import load_checkpoint
 from train.checkpoint import checkpoint_content, load_network, save_checkpoint
@@ -46,6 +48,44 @@ def test_the_loss_falls(config):
     trainer.run()
     losses = [sum(entry.losses.values()).item() for entry in totals]
     assert len(losses) == 60 and np.mean(losses[-20:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_the_termination_loss_brings_rays_to_the_measured_depth(config):
+    def errors(**changes):
+        cfg = config(total_step=50, train_log_step=50, save_interval=50, val_set_list=[], lr_cfg={"lr_init": 3e-3})
+        cfg.update({"density_activation": "softplus", "density_bias": -2.0, **changes})
+        trainer, entries = Trainer(cfg), []
+        step = trainer._train_step
+        trainer._train_step = lambda batch: entries.append(step(batch)) or entries[-1]
+        trainer.run()
+        assert ("termination_fine" in entries[0].losses) == ("termination_loss_scale" in changes)
+        return [entry.measures["depth_median"].item() for entry in entries]
+
+    without = errors(name="without")
+    with_loss = errors(name="with", termination_loss_scale=0.5)
+    assert np.mean(with_loss[-15:]) < 0.7 * np.mean(without[-15:])
+
+
+def test_a_scene_without_depth_goes_without_the_termination_loss(config, rooms, tmp_path):
+    shutil.copytree(rooms / "scannet" / "train_000", tmp_path / "data" / "scannet" / "train_000")
+    shutil.rmtree(tmp_path / "data" / "scannet" / "train_000" / "depth")
+    shutil.rmtree(tmp_path / "data" / "scannet" / "train_000" / "label-filt")
+    changes = {"init_net_type": "learned_depth", "termination_loss_scale": 0.1, "total_step": 1, "val_set_list": []}
+    names = ["scannet/train_000/black_64"]
+    trainer = Trainer(config(data_root=str(tmp_path / "data"), train_set_list=names, **changes))
+    trainer._start_or_resume()
+    entry = trainer._train_step(trainer.training_set[0].to("cpu"))
+    assert entry.losses["termination_fine"] == 0 and entry.measures["depth_median"].isnan()
+    assert entry.losses["color_fine"] > 0
+
+
+def test_depth_errors_are_logged_and_validated(config):
+    trainer = Trainer(config(total_step=2, train_log_step=1, val_interval=2, termination_loss_scale=0.1))
+    trainer.run()
+    scalars = read_scalars(trainer.folder / "logs")
+    for name in ("loss/termination_coarse", "train/depth_median", "train/ended_early", "train/psnr"):
+        assert [step for step, *_ in scalars[name]] == [1, 2]
+    assert scalars["val/depth_median"][0][1] > 0 and {"val/psnr_edges", "val/psnr_holes"} < set(scalars)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(config):

@@ -14,7 +14,7 @@ from dataset.views import Batch, Views
 from network import plain, rewritten
 from network.renderer import PADDING, Renderer, pad_views
 from network.rendering import Prediction
-from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss
+from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, termination_loss
 from train.processes import Processes
 from train.schedule import NEW_LAYERS, build_optimizer, learning_rate, set_learning_rate
 from utils.capture import Captured
@@ -33,6 +33,7 @@ DEFAULTS = {
     "semantic_loss_scale": Setting(0.25, float, minimum=0),
     "use_nr_fine_loss": True,  # colour loss of the fine pass too
     "depth_loss_scale": Setting(1.0, float, minimum=0),  # where the front end predicts depth and is trained
+    "termination_loss_scale": Setting(0.0, float, minimum=0),  # rays end at the query's depth, where the scene has it
     "use_ray_mask": True,  # only rays that enough views see have a colour loss
     "max_grad_norm": Setting(None, float, minimum=0),
     "precision": Setting("auto", str, choices=("auto", "fp32", "bf16")),  # auto: bf16 where the GPU has it
@@ -41,10 +42,13 @@ DEFAULTS = {
 
 
 class StepLog(NamedTuple):
-    """Of one step, still on the device: the losses by name, PSNR, gradient norm, and which frame it was."""
+    """Of one step, still on the device: losses and measures by name, gradient norm, and which frame it was.
+
+    measures: psnr and, nan without known depth, `ray_depth_measures`.
+    """
 
     losses: dict[str, torch.Tensor]
-    psnr: torch.Tensor
+    measures: dict[str, torch.Tensor]
     grad_norm: torch.Tensor
     frame: str
 
@@ -59,20 +63,27 @@ class Objective(nn.Module):
 
     def forward(
         self, references: Views, query: Views, pixels: torch.Tensor, draws: torch.Tensor
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """The losses by name, and the PSNR of the final colours. pixels: (Q, N, 2) of the Q query views."""
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The losses and, of the final pass, the measures by name. pixels: (Q, N, 2) of the Q query views."""
         prediction = self.network(references, query.cameras, pixels, draws)
         x, y = pixels.long().unbind(-1)
         view = torch.arange(len(query), device=x.device)[:, None]
         color = query.images[view, :, y, x].flatten(0, 1)
         labels = None if query.labels is None else query.labels[view, y, x].flatten()
-        losses = {**self._pass_losses(prediction, color, labels), **self._depth_losses(prediction, references)}
+        # unknown where the scene has no depth: every step has the same form
+        depth = color.new_zeros(len(color)) if query.depth is None else query.depth[view, 0, y, x].flatten()
+        losses = {
+            **self._pass_losses(prediction, color, labels),
+            **self._termination_losses(prediction, depth),
+            **self._depth_losses(prediction, references),
+        }
         error = (prediction.final.color.detach().clamp(0, 1) - color).square().mean()
-        return losses, -10 * torch.log10(error.clamp_min(1e-6))
+        measures = {"psnr": -10 * torch.log10(error.clamp_min(1e-6))}
+        return losses, measures | ray_depth_measures(prediction.final.depth.detach(), depth)
 
     def _pass_losses(self, prediction: Prediction, color, labels) -> dict[str, torch.Tensor]:
         cfg, losses = self.cfg, {}
-        scored = prediction.coarse.scored if cfg.use_ray_mask else torch.ones_like(prediction.coarse.scored)
+        scored = self._scored(prediction)
         for name, rendering in (("coarse", prediction.coarse), ("fine", prediction.fine)):
             if rendering is None:
                 continue
@@ -85,6 +96,20 @@ class Objective(nn.Module):
                 losses[f"semantic_{name}"] = cfg.semantic_loss_scale * loss
         return losses
 
+    def _scored(self, prediction: Prediction) -> torch.Tensor:
+        """Which rays have losses of colour and depth: (R,) bool."""
+        scored = prediction.coarse.scored
+        return scored if self.cfg.use_ray_mask else torch.ones_like(scored)
+
+    def _termination_losses(self, prediction: Prediction, depth: torch.Tensor) -> dict[str, torch.Tensor]:
+        scale, scored = self.cfg.termination_loss_scale, self._scored(prediction)
+        passes = {"coarse": prediction.coarse, "fine": prediction.fine}
+        return {
+            f"termination_{name}": scale * termination_loss(x.hit_probability, x.depths, depth, scored)
+            for name, x in passes.items()
+            if x is not None and scale > 0
+        }
+
     def _depth_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
         """By the sensor where the scene has one, else by how well the references show each other."""
         predicted = prediction.reference_depth
@@ -93,6 +118,20 @@ class Objective(nn.Module):
         padded = pad_views(references, PADDING)
         loss = reprojection_loss(predicted, padded) if padded.depth is None else depth_loss(predicted, padded.depth)
         return {"depth": self.cfg.depth_loss_scale * loss}
+
+
+def ray_depth_measures(rendered: torch.Tensor, true: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return what rendered depths (R,) are like where the true ones (R,) are known (not 0), else nan.
+
+    depth_median: the median of |rendered - true| / true. ended_early: the share of rays that end before half their depth,
+    as they do while all end at the near plane. Nothing here waits for the device.
+    """
+    known = true > 0
+    count = known.sum()
+    error = torch.where(known, (rendered - true).abs() / true.clamp_min(1e-3), torch.inf)
+    median = error.sort().values.gather(0, (count - 1).clamp_min(0)[None] // 2)[0]
+    early = (known & (rendered < true / 2)).sum() / count
+    return {"depth_median": torch.where(count > 0, median, torch.nan), "ended_early": early}
 
 
 class TrainingStep:
@@ -141,20 +180,23 @@ class TrainingStep:
         """One update, the `step`-th from 0. Fine depths are drawn from `seed` alone: a resumed run draws the same."""
         set_learning_rate(self.optimizer, learning_rate(step, self.cfg.lr_cfg), self.cfg.lr_cfg.scale_new)
         draws = self.network.draw(batch.pixels.shape[:2].numel(), torch.Generator(self.device).manual_seed(seed))
-        *losses, psnr = self._differentiate(batch.references, batch.query, batch.pixels, draws).unbind()
+        values = self._differentiate(batch.references, batch.query, batch.pixels, draws).unbind()
         if self.processes is not None:
             self.processes.average(self.gradients)
         norm = self._update()
-        return StepLog(dict(zip(self._names, losses, strict=True)), psnr, norm, f"{batch.scene}, frame {batch.frame}")
+        count = len(self._losses)
+        losses = dict(zip(self._losses, values[:count], strict=True))
+        measures = dict(zip(self._measures, values[count:], strict=True))
+        return StepLog(losses, measures, norm, f"{batch.scene}, frame {batch.frame}")
 
     def _differentiate(self, references: Views, query: Views, pixels: torch.Tensor, draws: torch.Tensor):
-        """Fills `gradients`; returns the losses and the PSNR as one tensor."""
+        """Fills `gradients`; returns the losses and the measures as one tensor."""
         self.gradients.zero_()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            losses, psnr = self.objective(references, query, pixels, draws)
+            losses, measures = self.objective(references, query, pixels, draws)
         sum(losses.values()).backward()
-        self._names = tuple(losses)  # the same ones in every step
-        return torch.stack([*losses.values(), psnr]).detach()
+        self._losses, self._measures = tuple(losses), tuple(measures)  # the same ones in every step
+        return torch.stack([*losses.values(), *measures.values()]).detach()
 
     def _update(self) -> torch.Tensor:
         """Clips the gradients and moves the weights; returns the norm that the gradients had."""

@@ -215,16 +215,19 @@ class Trainer:
             name: torch.stack([entry.losses[name] for entry in self.log if name in entry.losses]).mean().item()
             for name in self.log[-1].losses
         }
-        psnr = torch.stack([entry.psnr for entry in self.log]).mean().item()
+        measures = {
+            name: torch.stack([entry.measures[name] for entry in self.log]).nanmean().item()
+            for name in self.log[-1].measures
+        }
         data = self.cfg.train_dataset_cfg
         rays = len(self.log) * self.processes.size * data.queries_per_step * data.train_ray_num / self.stopwatch.lap()
         progress.set_postfix(
-            loss=f"{sum(means.values()):.4f}", psnr=f"{psnr:.2f}", rays=f"{rays:,.0f}/s", refresh=False
+            loss=f"{sum(means.values()):.4f}", psnr=f"{measures['psnr']:.2f}", rays=f"{rays:,.0f}/s", refresh=False
         )
         for name, value in {
             **{f"loss/{name}": value for name, value in means.items()},
             "loss/total": sum(totals) / len(totals),
-            "train/psnr": psnr,
+            **{f"train/{name}": value for name, value in measures.items() if math.isfinite(value)},
             "train/grad_norm": self.log[-1].grad_norm.item(),
             "train/rays_per_second": rays,
             "train/lr": float(self.train.optimizer.param_groups[0]["lr"]),

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 import triton
 import triton.language as tl
+from torch import nn
 
 from network.cranet import CRANet
-from network.kernels.arithmetic import elu, exp
+from network.kernels.arithmetic import elu, exp, softplus
 from network.kernels.attention import ROWS, Layer, attend, find_rows, product
 from network.rendering import Stage
 
@@ -38,6 +39,7 @@ def _rays_kernel(
     hit_out, several_out, depth_out, scored_out, color_out, geometry_out, hidden_out, total_out,
     rays, length, views, scored_views, scored_samples, eps,
     PADDED: tl.constexpr, M: tl.constexpr, DENSITY_ONLY: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
     RAYS: tl.constexpr = M // PADDED
     group, place, at, _, _, there = find_rows(tl.program_id(0), rays, length, length, True, PADDED, M)
@@ -58,7 +60,7 @@ def _rays_kernel(
     hidden = product(tile, tl.load(head + column[:, None] * 16 + column[None, :]), PRECISION)
     hidden = elu(hidden, tl.load(head + 256 + column)[None, :])
     density = tl.sum(hidden * tl.load(head + 272 + column)[None, :], 1) + tl.load(head + 288)
-    density = tl.where(seeing > 0, density, 0.0)
+    density = tl.where(seeing > 0, softplus(density) if SOFTPLUS else density, 0.0)  # `_hits` has the relu
     hit = _hits(density, there, RAYS, PADDED)
     z = tl.load(depths + at, there, 0.0)
     scores = tl.where((seeing > scored_views) & there, 1, 0)
@@ -124,5 +126,6 @@ def end_rays(
         *[output.hit if out is None else out for out in sums],
         rays, length, len(valid), stage.scored_views, stage.scored_samples, attention.eps,
         PADDED=padded, M=rows, DENSITY_ONLY=color is None, PRECISION=attention.precision, WHOLE=length == rows,
+        SOFTPLUS=isinstance(stage.agg_net.agg_impl.out_geometry_fc[-1], nn.Softplus),
     )  # fmt: skip
     return output
