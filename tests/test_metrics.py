@@ -187,12 +187,22 @@ def test_depth_measures_of_rays_leave_out_those_of_unknown_depth():
 
 def test_schedule_decays_in_steps_and_new_layers_have_their_own_rate(config):
     cfg = config(lr_cfg={"lr_init": 1e-2, "decay_step": 10, "decay_rate": 0.1, "lr_min": 5e-4, "scale_new": 3.0})
-    assert [learning_rate(step, cfg.lr_cfg) for step in (0, 9, 10, 25)] == pytest.approx([1e-2, 1e-2, 1e-3, 5e-4])
+    assert [learning_rate(step, cfg) for step in (0, 9, 10, 25)] == pytest.approx([1e-2, 1e-2, 1e-3, 5e-4])
     network = torch.nn.ModuleDict({"old": torch.nn.Linear(1, 1), "head_new": torch.nn.Linear(2, 2)})
     optimizer = build_optimizer(network, cfg)
     set_learning_rate(optimizer, 0.1, cfg.lr_cfg.scale_new)
     assert [[p.shape for p in group["params"]] for group in optimizer.param_groups] == [[(1, 1), (1,)], [(2, 2), (2,)]]
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.3])
+
+
+def test_cosine_schedule_ends_at_the_last_step_and_warm_up_rises_to_it(config):
+    rates = {"lr_init": 1e-2, "lr_min": 1e-3}
+    cfg = config(lr_type="cosine", total_step=100, lr_cfg=rates)
+    assert [learning_rate(step, cfg) for step in (0, 50, 100, 120)] == pytest.approx([1e-2, 5.5e-3, 1e-3, 1e-3])
+    slow = config(lr_type="cosine", total_step=100, lr_cfg={**rates, "warmup_steps": 4})
+    assert [learning_rate(s, slow) / learning_rate(s, cfg) for s in (0, 1, 3, 4)] == pytest.approx([0.25, 0.5, 1, 1])
+    decay = config(lr_cfg={"lr_init": 1e-2, "warmup_steps": 10})
+    assert [learning_rate(step, decay) for step in (4, 9, 20)] == pytest.approx([5e-3, 1e-2, 1e-2])
 
 
 def test_depth_loss_counts_known_pixels_in_log_depth():

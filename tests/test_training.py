@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.plot_curve import read_scalars
 from network.renderer import Renderer
+from network.view_renderer import ViewRenderer
 from network.weights import load_checkpoint
 from train.checkpoint import checkpoint_content, load_network, save_checkpoint
 from train.run import build_network
@@ -99,6 +100,67 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config):
     assert_same(a.network, b.network)
     for old, new in zip(a.optimizer["state"].values(), b.optimizer["state"].values(), strict=True):
         assert torch.equal(old["exp_avg_sq"], new["exp_avg_sq"]) and old["step"] == new["step"]
+
+
+def test_averaged_weights_are_what_is_kept_and_validated_and_a_resumed_run_keeps_averaging(config, monkeypatch):
+    keys = {"ema_decay": 0.5, "lr_type": "cosine", "lr_cfg": {"lr_init": 1e-2, "warmup_steps": 2}, "val_interval": 6}
+    whole, steps, rendered = Trainer(config(name="whole", **keys)), [], []
+    step = whole._train_step
+
+    def remembering(batch):
+        log = step(batch)
+        steps.append({name: value.clone() for name, value in whole.network.state_dict().items()})
+        return log
+
+    whole._train_step = remembering
+    monkeypatch.setattr(
+        "train.trainer.ViewRenderer", lambda network, *rest: rendered.append(network) or ViewRenderer(network, *rest)
+    )
+    started = {name: value.clone() for name, value in build_network(whole.cfg, "cpu").state_dict().items()}
+    whole.run()
+    expected = started
+    for number, weights_then in enumerate(steps):
+        decay = min(0.5, (1 + number) / (10 + number))
+        expected = {name: decay * expected[name] + (1 - decay) * weights_then[name] for name in expected}
+    kept = load_checkpoint(whole.checkpoints.latest)
+    for name, value in expected.items():
+        torch.testing.assert_close(kept.network[name], value, atol=1e-6, rtol=1e-4)
+    assert_same(kept.trained, steps[-1])
+    assert_same(kept.network, rendered[-1].state_dict())
+    assert_same(load_checkpoint(whole.checkpoints.best).network, kept.network)
+
+    stopped = Trainer(config(name="parts", **keys))
+    step_of_stopped = stopped._train_step
+
+    def stopping(batch):
+        if stopped.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step_of_stopped(batch)
+
+    stopped._train_step = stopping
+    stopped.run()
+    resumed = Trainer(config(name="parts", **keys))
+    resumed.run()
+    again = load_checkpoint(resumed.checkpoints.latest)
+    assert_same(again.network, kept.network)
+    assert_same(again.trained, kept.trained)
+
+
+def test_averaging_may_start_and_end_between_runs(config):
+    Trainer(config(name="run", total_step=2)).run()
+    plain = weights(Trainer(config(name="run")).checkpoints.latest)
+    trainer = Trainer(config(name="run", total_step=2, ema_decay=0.9))
+    trainer._start_or_resume()
+    assert_same(trainer.model.state_dict(), plain)
+    Trainer(config(name="run", total_step=4, ema_decay=0.9)).run()
+    averaged = load_checkpoint(trainer.checkpoints.latest)
+    without = Trainer(config(name="run", total_step=4))
+    without._start_or_resume()
+    assert without.model is without.network
+    assert_same(without.network.state_dict(), averaged.trained)
+    assert not torch.equal(
+        averaged.trained["vis_encoder.out_conv.0.weight"], averaged.network["vis_encoder.out_conv.0.weight"]
+    )
 
 
 def test_worker_processes_give_the_same_run(config):

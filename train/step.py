@@ -14,6 +14,8 @@ from dataset.views import Batch, Views
 from network import plain, rewritten
 from network.renderer import PADDING, Renderer, pad_views
 from network.rendering import Prediction
+from train import averaging
+from train.averaging import AveragedWeights
 from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, termination_loss
 from train.processes import Processes
 from train.schedule import NEW_LAYERS, build_optimizer, learning_rate, set_learning_rate
@@ -36,6 +38,7 @@ DEFAULTS = {
     "termination_loss_scale": Setting(0.0, float, minimum=0),  # rays end at the query's depth, where the scene has it
     "use_ray_mask": True,  # only rays that enough views see have a colour loss
     "max_grad_norm": Setting(None, float, minimum=0),
+    **averaging.DEFAULTS,
     "precision": Setting("auto", str, choices=("auto", "fp32", "bf16")),  # auto: bf16 where the GPU has it
     "compile": Setting(None, bool),  # fuse the step's kernels, and record it; None: on a GPU that can
 }
@@ -154,6 +157,7 @@ class TrainingStep:
         self.optimizer = build_optimizer(network, cfg)
         self.parameters = trained_parameters(network, self.objective.learns_classes, cfg)
         self.gradients = share_gradients(self.parameters)
+        self.averaged = AveragedWeights(network, cfg.ema_decay) if cfg.ema_decay else None
         self.bf16 = choose_precision(cfg.precision, device) == "bf16"
         torch.backends.cudnn.allow_tf32 = self.bf16  # convolutions round to 10 bits, which bfloat16's 7 do not notice
         capable = runs_triton(device)
@@ -178,12 +182,14 @@ class TrainingStep:
 
     def __call__(self, batch: Batch, step: int, seed: int) -> StepLog:
         """One update, the `step`-th from 0. Fine depths are drawn from `seed` alone: a resumed run draws the same."""
-        set_learning_rate(self.optimizer, learning_rate(step, self.cfg.lr_cfg), self.cfg.lr_cfg.scale_new)
+        set_learning_rate(self.optimizer, learning_rate(step, self.cfg), self.cfg.lr_cfg.scale_new)
         draws = self.network.draw(batch.pixels.shape[:2].numel(), torch.Generator(self.device).manual_seed(seed))
         values = self._differentiate(batch.references, batch.query, batch.pixels, draws).unbind()
         if self.processes is not None:
             self.processes.average(self.gradients)
         norm = self._update()
+        if self.averaged is not None:
+            self.averaged.update(step)
         count = len(self._losses)
         losses = dict(zip(self._losses, values[:count], strict=True))
         measures = dict(zip(self._measures, values[count:], strict=True))

@@ -18,6 +18,7 @@ from dataset.loading import load
 from dataset.render_dataset import TrainingSet, held_out_scenes, list_scenes
 from dataset.views import Batch
 from network.init_net import needs
+from network.renderer import Renderer
 from network.view_renderer import ViewRenderer
 from network.weights import Checkpoint, load_checkpoint, load_mvsnet
 from train.checkpoint import Checkpoints, checkpoint_content, load_network, save_checkpoint
@@ -168,11 +169,18 @@ class Trainer:
                 load_optimizer(self.train.optimizer, checkpoint.optimizer)
             except UserError as error:
                 raise UserError(f"{checkpoint.path}: {error}") from None
+        if self.train.averaged is not None:
+            self.train.averaged.restart(checkpoint and checkpoint.averaged, self.network)
+
+    @property
+    def model(self) -> Renderer:
+        """The network to render with and to keep: the one of averaged weights, where they are kept."""
+        return self.network if self.train.averaged is None else self.train.averaged.network
 
     def _load(self, checkpoint: Checkpoint | None) -> None:
         """Weights and counters of the run so far, or what a new one starts from."""
         if checkpoint is not None:
-            load_network(self.network, checkpoint)
+            load_network(self.network, checkpoint.as_trained())
             self.step, self.samples, self.best = checkpoint.step, checkpoint.samples, checkpoint.best
             say(
                 f"goes on from step {self.step} of {checkpoint.path}"
@@ -251,7 +259,7 @@ class Trainer:
 
             panels = any(name.startswith("vis") for name in self.cfg.val_metric)
             evaluation = evaluate(
-                ViewRenderer(self.network, self.cfg.renderer, self.cfg.ray_batch_num),
+                ViewRenderer(self.model, self.cfg.renderer, self.cfg.ray_batch_num),
                 self.test_sets,
                 self.device,
                 self.cfg.worker_num,
@@ -303,7 +311,10 @@ class Trainer:
             self.checkpoints.save(self._content())
 
     def _content(self) -> dict:
-        return checkpoint_content(self.network, self.train.optimizer, self.step, self.samples, self.best, self.cfg)
+        trained = None if self.model is self.network else self.network
+        return checkpoint_content(
+            self.model, self.train.optimizer, self.step, self.samples, self.best, self.cfg, trained=trained
+        )
 
     @contextmanager
     def _listening_to_signals(self) -> Iterator[None]:
