@@ -24,6 +24,7 @@ import torch
 from benchmarks.common import median_milliseconds, provenance
 from benchmarks.plot_curve import draw, read_scalars
 from dataset.synthetic.generate import SIZES, Size, generate
+from network.backend import Backend
 from network.view_renderer import ViewRenderer
 from train.run import choose_device, load_trained, test_sets
 from train.settings import SCHEMA
@@ -175,7 +176,7 @@ def time_frames(cfg, model: Path) -> float:
     """Median milliseconds of encoding the references and rendering one frame."""
     device = choose_device(cfg)
     network, _ = load_trained(cfg, device, str(model))
-    renderer = ViewRenderer(network, cfg.renderer)
+    renderer = ViewRenderer(network, Backend.for_rendering(cfg.renderer, device))
     test = test_sets(cfg)[0]
     batches = [test[i].to(device) for i in range(min(4, len(test)))]
 

@@ -1,8 +1,8 @@
 """How long a frame takes to render: python -m benchmarks.render [--size 240 320] [--model-path model.pth]
 
 A frame is everything from references on the device to colour, classes and depth of all pixels there: encoding the
-references, which change from frame to frame, and both passes. plain: the network as the papers have it; exact: the
-same in kernels, float32; fast: products in float16. Prints the median of some frames, what a reference view and a
+references, which change from frame to frame, and both passes. plain: the modules as they are; exact: the engine,
+float32; fast: products in float16. Prints the median of some frames, what a reference view and a
 sample cost, and with --profile where the time of fast goes. Weights are random unless --model-path names others.
 """
 
@@ -18,6 +18,7 @@ from benchmarks.plot_curve import pyplot
 from dataset.render_dataset import Needs, open_scene, read_references
 from dataset.view_selection import test_references
 from dataset.views import Batch
+from network.backend import Backend
 from network.view_renderer import ViewRenderer
 from network.weights import load_checkpoint
 from train.checkpoint import load_network
@@ -83,7 +84,7 @@ def measure(args, device: torch.device, width: int, mode: str, views: int, sampl
     if args.model_path:
         load_network(network, load_checkpoint(args.model_path))
     batches = [batch.to(device) for batch in make_batches(args.data, width, views)]
-    renderer = ViewRenderer(network, mode)
+    renderer = ViewRenderer(network, Backend.for_rendering(mode, device))
 
     def run(i: int) -> None:
         batch = batches[i % len(batches)]

@@ -3,8 +3,8 @@
 python -m benchmarks.train_step [--rays 1024 4096] [--modes plain exact fast] [key=value …]
 
 The config is that of the synthetic rooms, changed by what is given. A step is everything from a batch on the device to
-updated weights: losses, gradients, clipping, Adam. Batches change from step to step. `plain` is the network as the
-papers have it, in float32, kernel by kernel; `exact` is rewritten, fused (on a GPU), float32; `fast` is the same in
+updated weights: losses, gradients, clipping, Adam. Batches change from step to step. `plain` is the modules in torch
+alone, in float32, kernel by kernel; `exact` has our kernels and is compiled (on a GPU), float32; `fast` is the same in
 bfloat16. First step: with compilation, from an empty cache if TORCHINDUCTOR_CACHE_DIR is empty. Prints a table as
 Markdown; --profile adds where the time of the last one goes.
 """
@@ -15,13 +15,12 @@ import argparse
 import time
 from itertools import product
 from pathlib import Path
-from unittest import mock
 
 import torch
 
 from benchmarks.common import NAME, make_room, median_milliseconds, peak_gib, profile, provenance, synchronize
 from dataset.render_dataset import TrainingSet
-from network import layers, plain
+from network.backend import Backend
 from network.init_net import needs
 from train.run import build_network, choose_device
 from train.settings import SCHEMA
@@ -50,8 +49,7 @@ def main() -> None:
     modes = [mode for mode in args.modes if mode != "fast" or has_bf16(device)]
     lines = ["| rays | mode | ms a step | rays/s | memory, GiB | first step, s |", "|---|---|---|---|---|---|"]
     for rays, mode in product(args.rays, modes):
-        with mock.patch.object(layers, "kernels", None if mode == "plain" else layers.kernels):
-            lines.append(measure(args, device, rays, mode))
+        lines.append(measure(args, device, rays, mode))
         print(lines[-1], flush=True)
     table = f"{provenance(device)}\n\n" + "\n".join(lines) + "\n"
     print("\n" + table)
@@ -75,9 +73,8 @@ def measure(args, device: torch.device, rays: int, mode: str) -> str:
     data = TrainingSet(cfg, 0, needs(cfg))
     batches = [data[i].to(device) for i in range(BATCHES)]
     network = build_network(cfg, device)
-    if mode == "plain":
-        network.render_pass = plain.render_pass
-    step = TrainingStep(network, cfg, device)
+    backend = Backend(device) if mode == "plain" else Backend.for_training(cfg, device)
+    step = TrainingStep(network, cfg, backend)
     peak_gib(device)
     begin = time.perf_counter()
     step(batches[0], 0, 0)

@@ -12,7 +12,7 @@ import torch
 
 
 class Tensors:
-    """Shared by the frozen dataclasses below: move, pin and index every tensor they hold."""
+    """Shared by the frozen dataclasses below: move, pin and index every tensor they hold, in dictionaries too."""
 
     def _map(self, function):
         changes = {}
@@ -20,6 +20,8 @@ class Tensors:
             value = getattr(self, field.name)
             if isinstance(value, torch.Tensor | Tensors):
                 changes[field.name] = function(value)
+            elif isinstance(value, dict):
+                changes[field.name] = {key: function(part) for key, part in value.items()}
         return replace(self, **changes)
 
     def to(self, device):

@@ -5,41 +5,56 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-HEADS, HEAD_WIDTH = 4, 4
+from network.ops import NO_KERNELS, Kernels
+from network.ops.attention import attention, attention_kernel, kernel_takes
 
 
-def sine_encoding(length: int, width: int) -> torch.Tensor:
+def sine_encoding(length: int, width: int, device: torch.device | None = None) -> torch.Tensor:
     """Position encoding (length, width) of "Attention is all you need", section 3.5, positions from 0."""
-    position = torch.arange(length, dtype=torch.float64)[:, None]
-    column = torch.arange(width)
+    position = torch.arange(length, dtype=torch.float64, device=device)[:, None]
+    column = torch.arange(width, device=device)
     angle = position / 10000 ** (2 * (column // 2) / width)
     return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with a residual and a layer norm: (..., L, width) -> (..., L, width)."""
+class Projection(nn.Linear):
+    """A linear layer without bias whose result may lie in memory with its channels outermost."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, out: int):
+        super().__init__(width, out, bias=False)
+
+    def forward(self, x: torch.Tensor, channels_first: bool = False) -> torch.Tensor:
+        if not channels_first:
+            return super().forward(x)
+        return (self.weight @ x.flatten(0, -2).T).T.view(*x.shape[:-1], -1)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with a residual and a layer norm: (A, B, width) -> (A, B, width).
+
+    along: sequences run along the second axis; otherwise along the first.
+    """
+
+    kernels: Kernels = NO_KERNELS
+
+    def __init__(self, width: int, along: bool, heads: int = 4, head_width: int = 4):
         super().__init__()
-        inner = HEADS * HEAD_WIDTH
-        self.w_qs = nn.Linear(width, inner, bias=False)
-        self.w_ks = nn.Linear(width, inner, bias=False)
-        self.w_vs = nn.Linear(width, inner, bias=False)
+        self.along, self.heads = along, heads
+        inner = heads * head_width
+        self.w_qs = Projection(width, inner)
+        self.w_ks = Projection(width, inner)
+        self.w_vs = Projection(width, inner)
         self.fc = nn.Linear(inner, width, bias=False)
         self.layer_norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, x: torch.Tensor, query_mask: torch.Tensor) -> torch.Tensor:
-        """x: (..., L, width); query_mask: (..., L), broadcastable, False where a query attends uniformly to all.
+        """query_mask: (A', B), A a multiple of A', 0 where a query attends uniformly to all.
 
         The published network masks query rows instead of keys; a zero query has the same uniform attention.
         """
-        query = _split_heads(self.w_qs(x) * query_mask[..., None])
-        key, value = _split_heads(self.w_ks(x)), _split_heads(self.w_vs(x))
-        weights = torch.softmax(query @ key.transpose(-1, -2) / HEAD_WIDTH**0.5, -1)
-        attended = (weights @ value).transpose(-2, -3).flatten(-2)
-        return self.layer_norm(self.fc(attended) + x)
-
-
-def _split_heads(x: torch.Tensor) -> torch.Tensor:
-    """(..., L, HEADS * HEAD_WIDTH) -> (..., HEADS, L, HEAD_WIDTH)."""
-    return x.unflatten(-1, (HEADS, HEAD_WIDTH)).transpose(-2, -3)
+        channels_first = not self.along and not x.is_cuda  # in memory, as the torch version wants them on a CPU
+        query, key, value = (layer(x, channels_first) for layer in (self.w_qs, self.w_ks, self.w_vs))
+        in_kernel = self.kernels.attention and kernel_takes(query, self.heads, self.along)
+        attend = attention_kernel if in_kernel else attention
+        attended = attend(query, key, value, query_mask.to(x.dtype), self.heads, self.along)
+        return self.layer_norm(self.fc(attended) + x).to(x.dtype)  # under autocast it would be float32

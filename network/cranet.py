@@ -1,28 +1,70 @@
-"""Aggregates what the views see at each sample: density, colour and, by Cross-Reprojection Attention, classes.
+"""Aggregates what the views see: density, colour and, by Cross-Reprojection Attention, classes.
 
 The geometry and colour part is IBRNet's aggregation with NeuRay's visibility; the semantic part is
 S-Ray's (section 3.3): attention along the ray inside each view, then across the views of each sample.
+
+Tensors of views and samples are rows (V, N, C), N = R * S, the samples of a ray one after the other. What is the same
+for all views is computed once a sample, and what is linear once a ray. Geometry, softmax, sums and products along the
+ray are float32 under autocast too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from network.attention import SelfAttention, sine_encoding
+from network.compositing import composite, hit_probabilities
+from network.linear import MLP, Linear, RayLinear, wide
+from network.rendering import CLASSES
+from network.sight import Sight
 
 INVALID_LOGIT = -1e9
 
 
-class SampleValues(NamedTuple):
-    """Of each sample: density (R, S), colour (R, S, 3), logits (R, S, K+1) or None."""
+class RayValues(NamedTuple):
+    """Of R rays: hit probabilities (R, S) of their samples, colour (R, 3) and what each head shows, (R, …) by name.
 
-    density: torch.Tensor
-    color: torch.Tensor
-    logits: torch.Tensor | None
+    Where only densities were asked for color is None, and there are no heads.
+    """
+
+    hit_probability: torch.Tensor
+    color: torch.Tensor | None
+    heads: dict[str, torch.Tensor]
+
+
+class SampleFeatures(NamedTuple):
+    """What a head can use of R rays of S samples that V views see, N = R * S.
+
+    hit_probability: (R, S). geometry: (R, S, G), after attention along the ray. hidden: (R, S, G), what density is made of.
+    semantic: (V, N, L), each view's latent after Cross-Reprojection Attention. blending: (V, N, 1), weights of the views, as
+    for colour. sight: what the views see of the samples.
+    """
+
+    hit_probability: torch.Tensor
+    geometry: torch.Tensor
+    hidden: torch.Tensor
+    semantic: torch.Tensor
+    blending: torch.Tensor
+    sight: Sight
+
+    def blended(self) -> torch.Tensor:
+        """The views' latents, blended: (R, S, L)."""
+        return (self.blending * self.semantic).sum(0).unflatten(0, self.hit_probability.shape)
+
+
+class HeadWidths(NamedTuple):
+    """Channels of what a head is given: `geometry` and `hidden` of samples, `semantic` latents of views."""
+
+    geometry: int
+    semantic: int
+
+
+# Makes a head: a module from SampleFeatures to what it shows of each ray, (R, …).
+HeadFactory = Callable[[HeadWidths], nn.Module]
 
 
 def weighted_mean_and_variance(x: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,96 +82,133 @@ def _kaiming(*networks: nn.Sequential) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-class CRANet(nn.Module):
-    """samples: how many samples a ray has (the length of the position encodings)."""
+class DensityNet(nn.Sequential):
+    """Geometry (R, S, G) -> density (R, S), and the layer before it (R, S, G), which classes use too."""
 
-    def __init__(self, num_classes: int, samples: int, use_attention: bool, views_first: bool, with_logits: bool):
+    def __init__(self, width: int):
+        super().__init__(nn.Linear(width, width), nn.ELU(), nn.Linear(width, 1), nn.ReLU())
+
+    def forward(self, geometry: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        first, activation, last, positive = self
+        hidden = activation(first(geometry))
+        return positive(wide(last(hidden)))[..., 0], hidden
+
+
+class CRANet(nn.Module):
+    """Rows of views and samples -> RayValues."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        use_attention: bool = True,
+        views_first: bool = False,
+        with_logits: bool = True,
+        image_channels: int = 32,
+        embedding: int = 32,
+        latent: int = 32,
+        geometry: int = 16,
+        heads: dict[str, HeadFactory] | None = None,
+    ):
+        """image_channels, embedding: of what comes in. latent: channels of a view's latent, geometry: of a sample's.
+
+        use_attention, views_first: of Cross-Reprojection Attention. heads: what to render besides colour and classes.
+        """
         super().__init__()
-        self.views_first = views_first
-        self.with_logits = with_logits
-        self.ray_dir_fc = nn.Sequential(nn.Linear(4, 16), nn.ELU(), nn.Linear(16, 35), nn.ELU())
-        self.base_fc = nn.Sequential(nn.Linear(207, 64), nn.ELU(), nn.Linear(64, 32), nn.ELU())
-        self.vis_fc = nn.Sequential(nn.Linear(32, 32), nn.ELU(), nn.Linear(32, 33), nn.ELU())
-        self.vis_fc2 = nn.Sequential(nn.Linear(32, 32), nn.ELU(), nn.Linear(32, 1), nn.Sigmoid())
-        self.geometry_fc = nn.Sequential(nn.Linear(65, 64), nn.ELU(), nn.Linear(64, 16), nn.ELU())
-        self.ray_attention = SelfAttention(16)
-        self.out_geometry_fc = nn.Sequential(nn.Linear(16, 16), nn.ELU(), nn.Linear(16, 1), nn.ReLU())
-        self.rgb_fc = nn.Sequential(nn.Linear(37, 16), nn.ELU(), nn.Linear(16, 8), nn.ELU(), nn.Linear(8, 1))
-        self.neuray_fc = nn.Sequential(nn.Linear(32, 8), nn.ELU(), nn.Linear(8, 1))
+        own, direction = 3 + image_channels, 4
+        self.views_first, self.with_logits = views_first, with_logits
+        self.latent = latent
+        self.ray_dir_fc = nn.Sequential(Linear(direction, out=16), nn.ELU(), Linear(16, out=own), nn.ELU())
+        statistics = [own] * 4  # mean and variance by trust, and with all views alike
+        self.base_fc = MLP(Linear(*statistics, own, embedding, out=64), nn.ELU(), nn.Linear(64, latent), nn.ELU())
+        self.vis_fc = nn.Sequential(nn.Linear(latent, latent), nn.ELU(), Linear(latent, out=latent + 1), nn.ELU())
+        self.vis_fc2 = nn.Sequential(nn.Linear(latent, latent), nn.ELU(), Linear(latent, out=1), nn.Sigmoid())
+        self.geometry_fc = MLP(Linear(latent, latent, 1, out=64), nn.ELU(), nn.Linear(64, geometry), nn.ELU())
+        self.ray_attention = SelfAttention(geometry, along=True)
+        self.out_geometry_fc = DensityNet(geometry)
+        self.rgb_fc = MLP(Linear(latent, 1, direction, out=16), nn.ELU(), nn.Linear(16, 8), nn.ELU(), Linear(8, out=1))
+        self.neuray_fc = nn.Sequential(nn.Linear(embedding, 8), nn.ELU(), Linear(8, out=1))
         _kaiming(self.base_fc, self.vis_fc, self.vis_fc2, self.geometry_fc, self.rgb_fc, self.neuray_fc)
         # Names with `_new` are S-Ray's own layers: absent from a NeuRay checkpoint, trained in a group of their own.
-        self.point_attention_new = SelfAttention(32) if use_attention else None
-        self.sem_rtrans_new = SelfAttention(32) if use_attention else None
-        self.semantic_fc1_new = nn.Linear(16, 16)
-        self.semantic_fc2_new = nn.Linear(64, num_classes + 1)
-        self.register_buffer("geometry_encoding", sine_encoding(samples, 16), persistent=False)
-        self.register_buffer("semantic_encoding", sine_encoding(samples, 32), persistent=False)
+        self.point_attention_new = SelfAttention(latent, along=False) if use_attention else None
+        self.sem_rtrans_new = SelfAttention(latent, along=True) if use_attention else None
+        self.semantic_fc1_new = nn.Linear(geometry, geometry)
+        self.semantic_fc2_new = RayLinear(2 * geometry + latent, num_classes + 1)
+        widths = HeadWidths(geometry, latent)
+        self.heads_new = nn.ModuleDict({name: make(widths) for name, make in (heads or {}).items()})
 
-    def forward(
-        self,
-        color: torch.Tensor,
-        features: torch.Tensor,
-        embedding: torch.Tensor,
-        direction_difference: torch.Tensor,
-        valid: torch.Tensor,
-    ) -> SampleValues:
-        """What V views contribute to R rays of S samples.
+    def forward(self, sight: Sight, embedding: torch.Tensor, density_only: bool = False) -> RayValues:
+        """embedding: (V, N, C) of the ray distributions."""
+        latent = self._fuse_views(sight, embedding)
+        refined, visibility = self._refine_visibility(latent, sight)
+        geometry = self._ray_geometry(refined, visibility, sight)
+        density, hidden = self.out_geometry_fc(geometry)
+        hit_probability = hit_probabilities(density.masked_fill(~sight.seen, 0))
+        if density_only:
+            return RayValues(hit_probability, None, {})
+        blending = self._blending_weights(refined, visibility, sight)
+        color = composite(hit_probability, (blending * sight.color).sum(0).unflatten(0, sight.shape))
+        if not (self.with_logits or self.heads_new):
+            return RayValues(hit_probability, color, {})
+        semantic = self._attend(latent, sight)
+        features = SampleFeatures(hit_probability, geometry, hidden, semantic, blending, sight)
+        heads = {CLASSES: self._classes(features)} if self.with_logits else {}
+        return RayValues(
+            hit_probability, color, heads | {name: head(features) for name, head in self.heads_new.items()}
+        )
 
-        color (V, R, S, 3), features (V, R, S, 32) of the images, embedding (V, R, S, 32) of the ray
-        distributions, direction_difference (V, R, S, 4), valid (V, R, S) bool.
-        """
-        mask = valid[..., None].to(color.dtype)
-        latent = self._fuse_views(torch.cat([color, features], -1), embedding, direction_difference, mask)
-        refined, visibility = self._refine_visibility(latent, mask)
-        geometry = self._ray_geometry(refined, visibility, mask)
-        density = self.out_geometry_fc(geometry)[..., 0].masked_fill(~valid.any(0), 0)
-        blending = self._blending_weights(refined, visibility, direction_difference, valid)
-        logits = self._logits(latent, geometry, blending, valid) if self.with_logits else None
-        return SampleValues(density, (blending * color).sum(0), logits)
+    def _fuse_views(self, sight: Sight, embedding: torch.Tensor) -> torch.Tensor:
+        """Per view, what it sees there next to what all see: (V, N, latent)."""
+        features = sight.image_features
+        x = torch.cat([sight.color.to(features.dtype), features], -1) + self.ray_dir_fc(sight.direction)
+        trusted = torch.sigmoid(self.neuray_fc(embedding)) * sight.uniform
+        statistics = [*weighted_mean_and_variance(x, trusted), *weighted_mean_and_variance(x, sight.uniform)]
+        return self.base_fc(*statistics, x, embedding)
 
-    def _fuse_views(self, x, embedding, direction_difference, mask):
-        """Per view, what it sees there next to what all see: (V, R, S, 32)."""
-        x = x + self.ray_dir_fc(direction_difference)
-        uniform = mask / (mask.sum(0) + 1e-8)
-        trusted = torch.sigmoid(self.neuray_fc(embedding)) * uniform
-        statistics = torch.cat([*weighted_mean_and_variance(x, trusted), *weighted_mean_and_variance(x, uniform)], -1)
-        return self.base_fc(torch.cat([statistics.expand(len(x), *statistics.shape), x, embedding], -1))
-
-    def _refine_visibility(self, latent, mask):
-        """The latent again, with how visible the sample is in each view: (V, R, S, 32) and (V, R, S, 1)."""
-        uniform = mask / (mask.sum(0) + 1e-8)
-        residual, visibility = self.vis_fc(latent * uniform).split([32, 1], -1)
+    def _refine_visibility(self, latent: torch.Tensor, sight: Sight) -> tuple[torch.Tensor, torch.Tensor]:
+        """The latent again, with how visible the sample is in each view: (V, N, latent) and (V, N, 1)."""
+        residual, visibility = self.vis_fc(latent * sight.uniform).split([self.latent, 1], -1)
         refined = latent + residual
-        visibility = torch.sigmoid(visibility) * mask
-        return refined, self.vis_fc2(refined * visibility) * mask
+        visibility = torch.sigmoid(visibility) * sight.mask
+        return refined, self.vis_fc2(refined * visibility) * sight.mask
 
-    def _ray_geometry(self, refined, visibility, mask):
-        """Geometry of each sample after attention along its ray: (R, S, 16)."""
+    def _ray_geometry(self, refined: torch.Tensor, visibility: torch.Tensor, sight: Sight) -> torch.Tensor:
+        """Geometry of each sample after attention along its ray: (R, S, geometry)."""
         weights = visibility / (visibility.sum(0) + 1e-8)
         mean, variance = weighted_mean_and_variance(refined, weights)
-        geometry = self.geometry_fc(torch.cat([mean, variance, weights.mean(0)], -1))
-        return self.ray_attention(geometry + self.geometry_encoding, query_mask=mask.sum(0)[..., 0] > 1)
+        geometry = self.geometry_fc(mean, variance, weights.mean(0)).unflatten(0, sight.shape)
+        return self.ray_attention(_with_positions(geometry), sight.seen_by_several)
 
-    def _blending_weights(self, refined, visibility, direction_difference, valid):
-        """Softmax over the views, zero where a view does not see the sample: (V, R, S, 1)."""
-        scores = self.rgb_fc(torch.cat([refined, visibility, direction_difference], -1))
-        return torch.softmax(scores.masked_fill(~valid[..., None], INVALID_LOGIT), 0)
+    def _blending_weights(self, refined: torch.Tensor, visibility: torch.Tensor, sight: Sight) -> torch.Tensor:
+        """Softmax over the views, zero where a view does not see the sample: (V, N, 1)."""
+        scores = wide(self.rgb_fc(refined, visibility.to(refined.dtype), sight.direction.to(refined.dtype)))
+        return torch.softmax(scores.masked_fill(~sight.valid[..., None], INVALID_LOGIT), 0)
 
-    def _logits(self, latent, geometry, blending, valid):
-        """Class logits of each sample: (R, S, K+1)."""
-        semantic = latent
-        if self.sem_rtrans_new is not None:
-            steps = [self._attend_along_ray, self._attend_across_views]
-            for attend in reversed(steps) if self.views_first else steps:
-                semantic = attend(semantic, valid)
-        per_sample = torch.cat([self.semantic_fc1_new(geometry), F.elu(self.out_geometry_fc[0](geometry))], -1)
-        per_view = torch.cat([per_sample.expand(len(semantic), *per_sample.shape), semantic], -1)
-        return (self.semantic_fc2_new(per_view) * blending).sum(0)
+    def _attend(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
+        """Cross-Reprojection Attention: (V, N, latent) -> the same."""
+        if self.sem_rtrans_new is None:
+            return latent
+        steps = [self._attend_along_rays, self._attend_across_views]
+        for step in reversed(steps) if self.views_first else steps:
+            latent = step(latent, sight)
+        return latent
 
-    def _attend_along_ray(self, semantic, valid):
+    def _attend_along_rays(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
         """Intra-view radial attention over S; a sample that at most one view sees attends uniformly."""
-        return self.sem_rtrans_new(semantic + self.semantic_encoding, query_mask=valid.sum(0) > 1)
+        rows = _with_positions(latent.unflatten(1, sight.shape)).flatten(0, 1)
+        return self.sem_rtrans_new(rows, sight.seen_by_several).view(latent.shape)
 
-    def _attend_across_views(self, semantic, valid):
+    def _attend_across_views(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
         """Cross-view sparse attention over V; a view that does not see the sample attends uniformly."""
-        return self.point_attention_new(semantic.movedim(0, -2), query_mask=valid.movedim(0, -1)).movedim(-2, 0)
+        return self.point_attention_new(latent, sight.mask[..., 0])
+
+    def _classes(self, features: SampleFeatures) -> torch.Tensor:
+        """Class logits of each ray, (R, K+1). The class layer is linear: it is applied behind the sums over views and
+        samples."""
+        hit_probability = features.hit_probability
+        of_sample = torch.cat([self.semantic_fc1_new(features.geometry), features.hidden, features.blended()], -1)
+        return self.semantic_fc2_new(composite(hit_probability, of_sample), hit_probability.sum(-1, keepdim=True))
+
+
+def _with_positions(x: torch.Tensor) -> torch.Tensor:
+    """Samples in the order of their rays (..., S, C), each with the encoding of its place added."""
+    return x + sine_encoding(*x.shape[-2:], x.device).to(x.dtype)

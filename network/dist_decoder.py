@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from network.sampling import interval_halves
+from network.linear import Linear, wide
 
 MIN_VAR = 0.05
+COMPONENTS = 2
 
 
 class RayDistribution(NamedTuple):
@@ -21,45 +22,53 @@ class RayDistribution(NamedTuple):
     weight: torch.Tensor
     visibility: torch.Tensor | None
 
+    def cdf(self, position: torch.Tensor) -> torch.Tensor:
+        """The cumulative distribution (V, N) at positions (V, N), times how much is visible at all."""
+        # 0.5 + 0.5 tanh(x) is sigmoid(2 x)
+        first, second = torch.sigmoid(2 * (position[..., None] - self.means) * self.vars).unbind(-1)
+        mixture = second + self.weight[..., 0] * (first - second)
+        return mixture if self.visibility is None else mixture * self.visibility[..., 0]
 
-def _mlp(out_channels: int, *last: nn.Module) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(32, 32), nn.ELU(), nn.Linear(32, 32), nn.ELU(), nn.Linear(32, out_channels), *last)
+
+class Decoder(nn.Sequential):
+    """Layers one after the other, of which the last, an activation, is computed in float32 at least."""
+
+    def __init__(self, width: int, out: int, activation: nn.Module):
+        layers = nn.Linear(width, width), nn.ELU(), nn.Linear(width, width), nn.ELU(), Linear(width, out=out)
+        super().__init__(*layers, activation)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        *layers, activation = self
+        for layer in layers:
+            x = layer(x)
+        return activation(wide(x))
 
 
 class DistDecoder(nn.Module):
-    """Ray features (V, N, 32) -> RayDistribution."""
+    """Ray features (V, N, width) -> RayDistribution."""
 
-    def __init__(self, use_vis: bool):
+    def __init__(self, use_vis: bool, width: int = 32):
         super().__init__()
-        self.mean_decoder = _mlp(2, nn.Softplus())
-        self.var_decoder = _mlp(2, nn.Softplus())
-        self.aw_decoder = _mlp(1, nn.Sigmoid())
-        self.vis_decoder = _mlp(1, nn.Sigmoid()) if use_vis else None
+        self.mean_decoder = Decoder(width, COMPONENTS, nn.Softplus())
+        self.var_decoder = Decoder(width, COMPONENTS, nn.Softplus())
+        self.aw_decoder = Decoder(width, 1, nn.Sigmoid())
+        self.vis_decoder = Decoder(width, 1, nn.Sigmoid()) if use_vis else None
 
     def forward(self, ray_features: torch.Tensor) -> RayDistribution:
-        visibility = None if self.vis_decoder is None else self.vis_decoder(ray_features)
         return RayDistribution(
             self.mean_decoder(ray_features),
             self.var_decoder(ray_features) + MIN_VAR,
             self.aw_decoder(ray_features),
-            visibility,
+            None if self.vis_decoder is None else self.vis_decoder(ray_features),
         )
 
 
 def visibility_and_hit(
-    distribution: RayDistribution, inverse_depth: torch.Tensor, intervals: torch.Tensor
+    distribution: RayDistribution, near_end: torch.Tensor, far_end: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Probability that each sample is seen by each view, and that the view's ray ends in it: (V, R, S) each.
+    """Probabilities (V, N) that a view's ray reaches a sample, and that it ends in it.
 
-    inverse_depth: (V, R, S), normalised in that view; intervals: (R, S), of the query (see `sampling`).
-    The distribution's fields are (V, R, S, ...).
+    near_end, far_end: (V, N), the sample's ends in that view's normalised inverse depth.
     """
-    before, after = interval_halves(intervals)
-    low_cdf, high_cdf = (_cdf(distribution, x) for x in (inverse_depth - before, inverse_depth + after))
-    weights = torch.cat([distribution.weight, 1 - distribution.weight], -1)
-    return (weights * (1 - low_cdf)).sum(-1), (weights * (high_cdf - low_cdf)).sum(-1)
-
-
-def _cdf(distribution: RayDistribution, x: torch.Tensor) -> torch.Tensor:
-    cdf = 0.5 + 0.5 * torch.tanh((x[..., None] - distribution.means) * distribution.vars)
-    return cdf if distribution.visibility is None else cdf * distribution.visibility
+    reached, passed = distribution.cdf(near_end), distribution.cdf(far_end)
+    return 1 - reached, passed - reached

@@ -15,6 +15,7 @@ from dataset.views import Cameras
 
 MIN_ABS_DEPTH = 1e-4  # a projection closer to the camera plane than this is invalid ...
 REPLACEMENT_DEPTH = 1e-3  # ... and is computed with this depth, so that it stays finite
+LAST_INTERVAL = 1e6  # the interval behind the last sample of a ray, in normalised inverse depth
 
 
 class Projection(NamedTuple):
@@ -119,3 +120,18 @@ def _ends(values: torch.Tensor, depth_range: torch.Tensor) -> tuple[torch.Tensor
     """-1/near and -1/far, shaped to broadcast over `values` (V, ...)."""
     ends = (-1 / depth_range).reshape(len(depth_range), 2, *[1] * (values.dim() - 1))
     return ends[:, 0], ends[:, 1]
+
+
+def inverse_depth_intervals(depths: torch.Tensor, depth_range: torch.Tensor) -> torch.Tensor:
+    """Steps in normalised inverse depth from each sample to the next: (R, S); the last is `LAST_INTERVAL`.
+
+    depths: (R, S), depth_range: (R, 2).
+    """
+    inverse = to_inverse_depth(depths, depth_range)
+    return torch.cat([inverse[:, 1:] - inverse[:, :-1], torch.full_like(inverse[:, :1], LAST_INTERVAL)], -1)
+
+
+def interval_halves(intervals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far each sample reaches back and forth, (R, S) each: half its intervals (R, S); the first as far back as forth."""
+    half = intervals / 2
+    return torch.cat([half[:, :1], half[:, :-1]], -1), half

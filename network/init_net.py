@@ -1,43 +1,33 @@
-"""Front ends: what a network knows of the geometry of its references, chosen by `init_net_type`.
+"""Chooses the front end: what a network knows of the geometry of its references.
 
-Each turns `Views` and their image features into `Geometry`. depth_init_net.py reads depth maps, cost_volume.py
-sweeps planes over neighbouring views with MVSNet, learned_depth.py predicts depth maps from the references.
-One that does not read image features (`reads_image_features`) runs next to the network that makes them.
+front_ends/depth.py reads depth maps, front_ends/cost_volume.py sweeps planes over neighbouring views with MVSNet,
+front_ends/learned_depth.py predicts depth maps from the references.
 """
 
 from __future__ import annotations
 
-from torch import nn
-
 from dataset.render_dataset import Needs
-from network.cost_volume import SOURCES, CostVolumeInitNet
-from network.depth_init_net import DepthInitNet
-from network.learned_depth import LearnedDepthInitNet
+from network.front_ends import FrontEnd
+from network.front_ends.cost_volume import CostVolumeInitNet
+from network.front_ends.depth import DepthInitNet
+from network.front_ends.learned_depth import LearnedDepthInitNet
 from utils.config import Setting
 
-DEFAULTS = {
-    "init_net_type": Setting("depth", str, choices=("depth", "cost_volume", "learned_depth")),
-    "init_net_cfg": {"fill_holes": False},  # depth of 0 is unknown; False: it is near, as in the published code
-    "mvsnet": {  # of cost_volume
-        "frozen": True,
-        "weights": Setting(None, str),  # the published mvsnet_pl.ckpt, or safetensors of it
-    },
-}
+FRONT_ENDS: dict[str, type[FrontEnd]] = {}
+DEFAULTS = {"init_net_type": Setting("depth", str, choices=FRONT_ENDS.keys()), FrontEnd.SECTION: {}}
 
 
-def build_init_net(cfg) -> nn.Module:
-    """The front end that `init_net_type` names."""
-    if cfg.init_net_type == "depth":
-        return DepthInitNet(cfg.init_net_cfg.fill_holes)
-    if cfg.init_net_type == "cost_volume":
-        return CostVolumeInitNet(cfg.mvsnet.frozen)
-    return LearnedDepthInitNet()
+def register(name: str, front_end: type[FrontEnd]) -> None:
+    """Makes a front end one that `init_net_type` can name, with its keys in the config's `init_net_cfg`."""
+    FRONT_ENDS[name] = front_end
+    DEFAULTS.setdefault(front_end.SECTION, {}).update(front_end.DEFAULTS)
+
+
+register("depth", DepthInitNet)
+register("cost_volume", CostVolumeInitNet)
+register("learned_depth", LearnedDepthInitNet)
 
 
 def needs(cfg) -> Needs:
     """What the references of a batch must have for the front end of a config."""
-    if cfg.init_net_type == "depth":
-        return Needs(depth=True)
-    if cfg.init_net_type == "cost_volume":
-        return Needs(sources=SOURCES, supervision=not cfg.mvsnet.frozen)
-    return Needs(supervision=True)
+    return FRONT_ENDS[cfg.init_net_type].needs(cfg)

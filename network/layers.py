@@ -10,33 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from utils.devices import runs_triton
-
-try:
-    from network.kernels import normalization as kernels
-    from network.kernels import volumes
-except ImportError:  # no Triton here
-    kernels = volumes = None
-
-_ACTIVATIONS = {"relu": F.relu, "elu": F.elu, None: lambda x: x}
-
-
-def norm(channels: int) -> nn.InstanceNorm2d:
-    return nn.InstanceNorm2d(channels, affine=True, track_running_stats=False)
-
-
-def add_border(x: torch.Tensor) -> torch.Tensor:
-    """(V, C, H, W) -> (V, C, H+2, W+2)."""
-    return F.pad(x, (1, 1, 1, 1), mode="reflect")
-
-
-def without_border(x: torch.Tensor, stride: int = 1) -> torch.Tensor:
-    """Every `stride`-th pixel within the border of (V, C, H+2, W+2)."""
-    return x[..., 1:-1:stride, 1:-1:stride]
+from network.ops import NO_KERNELS, Kernels, volumes
+from network.ops.normalize import normalize, normalize_kernel, without_border
 
 
 class Conv2d(nn.Conv2d):
     """A convolution padded by reflection: (V, in, H, W) -> (V, out, H/stride, W/stride)."""
+
+    kernels: Kernels = NO_KERNELS
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int | None = None, bias=False
@@ -50,12 +31,15 @@ class Conv2d(nn.Conv2d):
         below, right = self.padding
         if below or right:
             x = F.pad(x, (right, right, below, below), mode="reflect")
-        if in_kernels(x):
+        if self.kernels.maps:
             x = x.contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, self.weight, self.bias, self.stride)
 
-    def within_border(self, x: torch.Tensor) -> torch.Tensor:
-        """The same of maps that have their border, (V, in, H+2, W+2), for 3x3 and 1x1."""
+
+class BorderedConv2d(Conv2d):
+    """A convolution of 3x3 or 1x1 of maps that have their border: (V, in, H+2, W+2) -> (V, out, H/stride, W/stride)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.kernel_size == (1, 1):
             return F.conv2d(without_border(x, self.stride[0]), self.weight, self.bias)
         return F.conv2d(x, self.weight, self.bias, self.stride)
@@ -64,46 +48,43 @@ class Conv2d(nn.Conv2d):
 class Conv3d(nn.Conv3d):
     """A convolution of volumes, 3x3x3, padded by zeros: (V, in, D, H, W) -> (V, out, D, H, W)."""
 
+    kernels: Kernels = NO_KERNELS
+
     def __init__(self, in_channels: int, out_channels: int, dilation: int = 1):
         super().__init__(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if in_kernels(x):
-            return volumes.convolve(x, self.weight, self.bias, self.dilation[0])
-        return super().forward(x)
+        in_kernel = self.kernels.volumes and all(map(volumes.kernel_takes, self.weight.shape[:2]))
+        convolve = volumes.convolve_kernel if in_kernel else volumes.convolve
+        return convolve(x, self.weight, self.bias, self.dilation[0], self.kernels.tf32)
 
 
-def normalize(
-    layer: nn.InstanceNorm2d | nn.InstanceNorm3d,
-    x: torch.Tensor,
-    activation: str | None = None,
-    plus: torch.Tensor | None = None,
-    border: bool = True,
-) -> torch.Tensor:
-    """activation(layer(x) + plus), with its border. x: (V, C, H, W) without one; plus: maps with one, if the result has.
+class Norm2d(nn.InstanceNorm2d):
+    """Instance norm, then an activation ("relu", "elu" or None): (V, C, H, W) -> the same with its border, or without."""
 
-    Volumes (V, C, D, H, W) have no border.
-    """
-    if in_kernels(x):
-        return kernels.normalize(x, layer.weight, layer.bias, layer.eps, activation, int(border), plus)
-    x = layer(x)
-    if plus is not None:
-        x = x + (without_border(plus) if border else plus)
-    x = _ACTIVATIONS[activation](x)
-    return add_border(x) if border else x
+    kernels: Kernels = NO_KERNELS
+
+    def __init__(self, channels: int, activation: str | None = None, border: bool = True):
+        super().__init__(channels, affine=True, track_running_stats=False)
+        self.activation, self.border = activation, border
+
+    def forward(self, x: torch.Tensor, plus: torch.Tensor | None = None) -> torch.Tensor:
+        """plus: maps of the result's size that are added before the activation."""
+        apply = normalize_kernel if self.kernels.maps else normalize
+        return apply(x, self.weight, self.bias, self.eps, self.activation, self.border, plus)
 
 
-def in_kernels(x: torch.Tensor) -> bool:
-    """Whether our kernels take such maps or volumes; if so, they have their channels last in memory.
+class Norm3d(nn.InstanceNorm3d):
+    """Instance norm of volumes (V, C, D, H, W), then ReLU."""
 
-    Maps only where convolutions may round to TensorFloat-32: without it cuDNN's are slower with channels last.
-    """
-    return has_kernels(x) and (x.dim() == 5 or torch.backends.cudnn.allow_tf32)
+    kernels: Kernels = NO_KERNELS
 
+    def __init__(self, channels: int):
+        super().__init__(channels, affine=True)
 
-def has_kernels(x: torch.Tensor) -> bool:
-    """Whether there are kernels of ours for such a tensor at all."""
-    return kernels is not None and x.is_cuda and x.dtype != torch.float64 and runs_triton(x.device)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        apply = normalize_kernel if self.kernels.volumes else normalize
+        return apply(x, self.weight, self.bias, self.eps, "relu", False, None)
 
 
 class BasicBlock(nn.Module):
@@ -111,20 +92,18 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
-        self.conv1 = Conv2d(in_channels, out_channels, 3, stride)
-        self.bn1 = norm(out_channels)
-        self.conv2 = Conv2d(out_channels, out_channels, 3)
-        self.bn2 = norm(out_channels)
+        self.conv1 = BorderedConv2d(in_channels, out_channels, 3, stride)
+        self.bn1 = Norm2d(out_channels, "relu")
+        self.conv2 = BorderedConv2d(out_channels, out_channels, 3)
+        self.bn2 = Norm2d(out_channels, "relu")
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(Conv2d(in_channels, out_channels, 1, stride), norm(out_channels))
+            self.downsample = nn.Sequential(BorderedConv2d(in_channels, out_channels, 1, stride), Norm2d(out_channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        shortcut = x
-        if self.downsample is not None:
-            shortcut = normalize(self.downsample[1], self.downsample[0].within_border(x))
-        x = normalize(self.bn1, self.conv1.within_border(x), "relu")
-        return normalize(self.bn2, self.conv2.within_border(x), "relu", plus=shortcut)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.bn1(self.conv1(x))
+        return self.bn2(self.conv2(x), plus=shortcut)
 
 
 class PreActivationBlock(nn.Module):
@@ -132,32 +111,30 @@ class PreActivationBlock(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
+        # The norms bring their ReLU; in its place nothing keeps the numbers that the published weights have.
         self.conv = nn.Sequential(
-            norm(channels),
-            nn.ReLU(),
-            Conv2d(channels, channels, 3),
-            norm(channels),
-            nn.ReLU(),
-            Conv2d(channels, channels, 3),
+            Norm2d(channels, "relu"),
+            nn.Identity(),
+            BorderedConv2d(channels, channels, 3),
+            Norm2d(channels, "relu"),
+            nn.Identity(),
+            BorderedConv2d(channels, channels, 3),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        first_norm, _, first, second_norm, _, second = self.conv
-        inner = first.within_border(normalize(first_norm, x, "relu"))
-        return x + second.within_border(normalize(second_norm, inner, "relu"))
+        return x + self.conv(x)
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, instance norm, ELU. Maps have their border."""
+    """3x3 convolution, instance norm, ELU, of maps with their border. border: whether the result has one."""
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(self, in_channels: int, out_channels: int, border: bool = True):
         super().__init__()
-        self.conv = Conv2d(in_channels, out_channels, 3, bias=True)
-        self.bn = norm(out_channels)
+        self.conv = BorderedConv2d(in_channels, out_channels, 3, bias=True)
+        self.bn = Norm2d(out_channels, "elu", border)
 
-    def forward(self, x: torch.Tensor, border: bool = True) -> torch.Tensor:
-        """border: whether the result has one."""
-        return normalize(self.bn, self.conv.within_border(x), "elu", border=border)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bn(self.conv(x))
 
 
 class UpsampleBlock(nn.Module):
@@ -194,23 +171,33 @@ def _upsampling(length: int, like: torch.Tensor) -> torch.Tensor:
 class ResUNet(nn.Module):
     """A small ResNet encoder with a decoder back to a quarter of the input size.
 
-    (V, in_channels, h, w) -> (V, 32, h/4, w/4), h and w multiples of 16.
-    stages: basic blocks in each of the three stages, to 32, 64 and 128 channels, stride 2 each.
-    stem: the first convolution, of stride 2, to `stem.out_channels`.
+    (V, in_channels, h, w) -> (V, channels, h/4, w/4), h and w multiples of `multiple`.
     """
 
-    def __init__(self, stem: nn.Conv2d, stages: tuple[int, int, int]):
+    stride, multiple = 4, 16
+
+    def __init__(
+        self,
+        stem: nn.Conv2d,
+        stages: tuple[int, int, int],
+        widths: tuple[int, int, int] = (32, 64, 128),
+        channels: int = 32,
+    ):
+        """stem: the first convolution, of stride 2. stages: basic blocks in each of three stages of stride 2, and their
+        widths."""
         super().__init__()
+        self.channels = channels
+        quarter, eighth, sixteenth = widths
         self.conv1 = stem
-        self.bn1 = norm(stem.out_channels)
-        self.layer1 = self._stage(stem.out_channels, 32, stages[0])
-        self.layer2 = self._stage(32, 64, stages[1])
-        self.layer3 = self._stage(64, 128, stages[2])
-        self.upconv3 = UpsampleBlock(128, 64)
-        self.iconv3 = ConvBlock(128, 64)
-        self.upconv2 = UpsampleBlock(64, 32)
-        self.iconv2 = ConvBlock(64, 32)
-        self.out_conv = nn.Conv2d(32, 32, 1)
+        self.bn1 = Norm2d(stem.out_channels, "relu")
+        self.layer1 = self._stage(stem.out_channels, quarter, stages[0])
+        self.layer2 = self._stage(quarter, eighth, stages[1])
+        self.layer3 = self._stage(eighth, sixteenth, stages[2])
+        self.upconv3 = UpsampleBlock(sixteenth, eighth)
+        self.iconv3 = ConvBlock(2 * eighth, eighth)
+        self.upconv2 = UpsampleBlock(eighth, quarter)
+        self.iconv2 = ConvBlock(2 * quarter, quarter, border=False)
+        self.out_conv = nn.Conv2d(quarter, channels, 1)
 
     @staticmethod
     def _stage(in_channels: int, out_channels: int, blocks: int) -> nn.Sequential:
@@ -218,10 +205,10 @@ class ResUNet(nn.Module):
         return nn.Sequential(first, *[BasicBlock(out_channels, out_channels, stride=1) for _ in range(blocks - 1)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = normalize(self.bn1, self.conv1(x), "relu")
+        x = self.bn1(self.conv1(x))
         quarter = self.layer1(x)
         eighth = self.layer2(quarter)
         x = self.layer3(eighth)
         x = self.iconv3(torch.cat([self.upconv3(x), eighth], 1))
-        x = self.iconv2(torch.cat([self.upconv2(x), quarter], 1), border=False)
+        x = self.iconv2(torch.cat([self.upconv2(x), quarter], 1))
         return self.out_conv(x)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from dataset.views import Cameras, Views
-from network import init_net, rewritten
+from network import init_net
 from network.aggregate_net import AggregateNet
-from network.depth_init_net import Geometry
+from network.cranet import HeadFactory
 from network.dist_decoder import DistDecoder
+from network.front_ends import GeometryFeatures
 from network.image_encoder import image_encoder
-from network.rendering import Encoding, Prediction, Rays, Rendering, Stage, camera_rays
-from network.sampling import SPACINGS, importance_depths, uniform_depths
+from network.init_net import FRONT_ENDS
+from network.rendering import Encoding, Prediction, Rays, Rendering, camera_rays
+from network.samplers import SPACINGS, CoarseToFine, Sampler
+from network.stage import Stage
 from network.vis_encoder import VisEncoder
 from utils.capture import concurrently
 from utils.config import Setting, no_effect
@@ -52,15 +55,11 @@ DEFAULTS = {
     "agg_net_cfg": _AGGREGATION,
     "fine_agg_net_cfg": _AGGREGATION,
 }
-PADDING = 16  # the encoders halve the size four times
+RAY_CHANNELS = 32  # of what a reference knows of its own rays
 
 
-class Passes(NamedTuple):
-    """A way to render: `render(stage, encoding, rays, depths, density_only)`, and the stages that it takes."""
-
-    render: Callable[..., Rendering]
-    coarse: Any
-    fine: Any
+# One pass: `stage(encoding, rays, depths, density_only)`, a `Stage` or what does the same faster.
+RunStage = Callable[[Encoding, Rays, torch.Tensor, bool], Rendering]
 
 
 class Renderer(nn.Module):
@@ -69,49 +68,71 @@ class Renderer(nn.Module):
     The order in which modules are made is that of the published code: it orders the optimiser's state.
     """
 
-    def __init__(self, cfg):
+    def __init__(
+        self,
+        cfg,
+        sampler: Sampler | None = None,
+        heads: dict[str, HeadFactory] | None = None,
+        encoder: nn.Module | None = None,
+    ):
+        """sampler: None for the config's coarse and fine samples. heads: what each pass shows of a ray besides colour and
+        classes. encoder: None for the published image encoder; see `network.image_encoder` for what one must have."""
         super().__init__()
-        self.depth_samples, self.sample_spacing = cfg.depth_sample_num, cfg.sample_spacing
-        self.fine_samples = cfg.fine_depth_sample_num
-        self.keep_coarse_samples = cfg.fine_depth_use_all
-        self.render_pass = rewritten.render_pass
-        fine_length = self.fine_samples + self.depth_samples * self.keep_coarse_samples
+        self.sampler = sampler or CoarseToFine(
+            cfg.depth_sample_num,
+            cfg.fine_depth_sample_num if cfg.use_hierarchical_sampling else 0,
+            cfg.fine_depth_use_all,
+            cfg.sample_spacing,
+        )
+        self.scoring = cfg.ray_mask_view_num, cfg.ray_mask_point_num
+        front_end = FRONT_ENDS[cfg.init_net_type]
+        image_channels = 32 if encoder is None else encoder.channels
+        aggregation = {"image_channels": image_channels, "ray_channels": RAY_CHANNELS, "heads": heads}
 
-        self.vis_encoder = VisEncoder()
-        self.dist_decoder = DistDecoder(cfg.dist_decoder_cfg.use_vis)
-        self.image_encoder = image_encoder()
-        self.agg_net = _aggregate_net(cfg, "agg_net_cfg", self.depth_samples)
+        self.vis_encoder = VisEncoder(image_channels, front_end.channels, RAY_CHANNELS)
+        self.dist_decoder = DistDecoder(cfg.dist_decoder_cfg.use_vis, RAY_CHANNELS)
+        self.image_encoder = image_encoder() if encoder is None else encoder
+        self.agg_net = _aggregate_net(cfg, "agg_net_cfg", **aggregation)
         self.fine_dist_decoder = self.fine_agg_net = None
-        if cfg.use_hierarchical_sampling:
-            self.fine_dist_decoder = DistDecoder(cfg.fine_dist_decoder_cfg.use_vis)
-            self.fine_agg_net = _aggregate_net(cfg, "fine_agg_net_cfg", fine_length)
-        self.init_net = init_net.build_init_net(cfg)
-        scoring = cfg.ray_mask_view_num, cfg.ray_mask_point_num
-        self.coarse_stage = Stage(self.dist_decoder, self.agg_net, *scoring)
-        self.fine_stage = Stage(self.fine_dist_decoder, self.fine_agg_net, *scoring) if self.fine_agg_net else None
+        if self.sampler.stages > 1:
+            self.fine_dist_decoder = DistDecoder(cfg.fine_dist_decoder_cfg.use_vis, RAY_CHANNELS)
+            self.fine_agg_net = _aggregate_net(cfg, "fine_agg_net_cfg", **aggregation)
+        self.init_net = front_end.of(cfg, image_channels)
+        self.multiple = math.lcm(self.image_encoder.multiple, self.init_net.multiple)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The networks of each pass: the first has its own, all later ones share the fine ones."""
+        first = Stage(self.dist_decoder, self.agg_net, *self.scoring)
+        return first, *[Stage(self.fine_dist_decoder, self.fine_agg_net, *self.scoring)] * (self.sampler.stages - 1)
 
     def forward(
-        self, references: Views, query: Cameras, pixels: torch.Tensor, draws: torch.Tensor | None = None
+        self,
+        references: Views,
+        query: Cameras,
+        pixels: torch.Tensor,
+        draws: torch.Tensor | None = None,
+        stages: Sequence[RunStage] | None = None,
     ) -> Prediction:
-        """Renders pixels (Q, N, 2) of Q query cameras: R = Q * N rays. draws: see `render_rays`."""
+        """Renders pixels (Q, N, 2) of Q query cameras: R = Q * N rays. draws, stages: see `render_rays`."""
         encoding = self.encode(references)
-        prediction = self.render_rays(encoding, camera_rays(query, pixels), draws)
+        prediction = self.render_rays(encoding, camera_rays(query, pixels), draws, stages)
         return replace(prediction, reference_depth=encoding.depth)
 
-    def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor:
-        """Random draws (rays, fine samples) for `render_rays`."""
-        return torch.rand(rays, self.fine_samples, generator=generator, device=generator.device)
+    def pad(self, views: Views) -> Views:
+        """Views of a size that the encoders take."""
+        return pad_views(views, self.multiple)
 
     def encode_images(self, references: Views) -> torch.Tensor:
-        """What each image is by itself, whatever it stands next to: (V, 32, h/4, w/4)."""
-        return self.image_encoder(pad_views(references, PADDING).images)
+        """What each image is by itself, whatever it stands next to: (V, channels, h/4, w/4)."""
+        return self.image_encoder(self.pad(references).images)
 
     def encode(self, references: Views, image_features: torch.Tensor | None = None) -> Encoding:
         """Everything that depends on the references alone. image_features: what `encode_images` made of them.
 
         In float32 under autocast too, but for its result: bfloat16 would put features off by 5%.
         """
-        references = pad_views(references, PADDING)
+        references = self.pad(references)
         device = references.images.device.type
         with torch.autocast(device, enabled=False):
             image_features, geometry = self._read(references, image_features)
@@ -119,42 +140,49 @@ class Renderer(nn.Module):
             features = torch.cat([image_features, ray_features], 1).permute(0, 2, 3, 1).contiguous()
         if torch.is_autocast_enabled(device):
             features = features.to(torch.get_autocast_dtype(device))
-        return Encoding(references.cameras, references.images, features, references.mask, geometry.depth)
+        channels = image_features.shape[1]
+        return Encoding(references.cameras, references.images, features, channels, references.mask, geometry.depth)
 
-    def _read(self, references: Views, image_features: torch.Tensor | None) -> tuple[torch.Tensor, Geometry]:
-        """Image features (V, 32, h/4, w/4), made unless they are given, and what the front end finds."""
-        images = references.images
+    def _read(self, references: Views, image_features: torch.Tensor | None) -> tuple[torch.Tensor, GeometryFeatures]:
+        """Image features, made unless they are given, and what the front end finds."""
+        images, expected = references.images, (self.image_encoder.channels, self.init_net.channels)
         if image_features is None and not self.init_net.reads_image_features:
-            return concurrently(images.device, lambda: self.image_encoder(images), lambda: self.init_net(references))
-        image_features = self.image_encoder(images) if image_features is None else image_features
-        return image_features, self.init_net(references, image_features)
+            image_features, geometry = concurrently(
+                images.device, lambda: self.image_encoder(images), lambda: self.init_net(references)
+            )
+        else:
+            image_features = self.image_encoder(images) if image_features is None else image_features
+            geometry = self.init_net(references, image_features)
+        if (image_features.shape[1], geometry.features.shape[1]) != expected:
+            raise UserError(
+                f"image encoder and front end say that they make {expected[0]} and {expected[1]} channels, "
+                f"but made {image_features.shape[1]} and {geometry.features.shape[1]}"
+            )
+        return image_features, geometry
 
     def render_rays(
         self,
         encoding: Encoding,
         rays: Rays,
         draws: torch.Tensor | None = None,
-        passes: Passes | None = None,
+        stages: Sequence[RunStage] | None = None,
         final_only: bool = False,
     ) -> Prediction:
-        """The coarse and the fine pass. draws: (R, fine samples) in [0, 1) make the fine depths random (training).
+        """Pass after pass, at the depths that the sampler chooses. draws: random numbers for it (training).
 
-        passes: how to render, None for what training uses. final_only: of a coarse pass that a fine one follows, only
-        what the fine one needs.
+        stages: how to run the passes, None for the modules as they are. final_only: of all passes but the last only what
+        the sampler needs.
         """
-        passes = passes or Passes(self.render_pass, self.coarse_stage, self.fine_stage)
-        depths = uniform_depths(rays.depth_range, self.depth_samples, self.sample_spacing)
-        density_only = final_only and passes.fine is not None
-        coarse = passes.render(passes.coarse, encoding, rays, depths, density_only)
-        if passes.fine is None:
-            return Prediction(coarse, None)
-        fine_depths = importance_depths(depths, coarse.hit_probability, rays.depth_range, self.fine_samples, draws)
-        if self.keep_coarse_samples:
-            fine_depths = torch.cat([depths, fine_depths], -1).sort(-1).values
-        return Prediction(coarse, passes.render(passes.fine, encoding, rays, fine_depths))
+        passes: tuple[Rendering, ...] = ()
+        stages = self.stages if stages is None else stages
+        for stage in stages:
+            depths = self.sampler.depths(encoding, rays, passes, draws)
+            density_only = final_only and len(passes) + 1 < len(stages)
+            passes += (stage(encoding, rays, depths, density_only),)
+        return Prediction(passes)
 
 
-def _aggregate_net(cfg, key: str, samples: int) -> AggregateNet:
+def _aggregate_net(cfg, key: str, **widths_and_heads) -> AggregateNet:
     """Raises UserError where the section's own number of classes contradicts the top level's."""
     section = cfg[key]
     if section.num_classes not in (None, cfg.num_classes):
@@ -164,10 +192,10 @@ def _aggregate_net(cfg, key: str, samples: int) -> AggregateNet:
         )
     network = AggregateNet(
         num_classes=cfg.num_classes,
-        samples=samples,
         use_attention=section.use_ptrans,
         views_first=section.ptrans_first,
         with_logits=cfg.render_label and bool(section.label_hidden),
+        **widths_and_heads,
     )
     density = network.agg_impl.out_geometry_fc
     density[-1] = DENSITY_ACTIVATIONS[cfg.density_activation]()

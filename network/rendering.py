@@ -1,4 +1,4 @@
-"""What goes into a rendering pass and what comes out of one."""
+"""What goes into a pass over rays and what comes out of one."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from dataclasses import dataclass, fields
 import torch
 
 from dataset.views import Cameras, Tensors
-from network.aggregate_net import AggregateNet
-from network.dist_decoder import DistDecoder
 from network.geometry import Projection, pixel_rays, read_map
 
-FEATURES = 32  # channels of image features and of ray features
+CLASSES = "classes"  # the head that networks with classes have
 
 
 @dataclass(frozen=True)
 class Encoding(Tensors):
     """What is kept of V references.
 
-    images: padded, (V, 3, h, w). features: (V, h/4, w/4, 64), 32 image features and 32 ray features.
+    images: padded, (V, 3, h, w). features: (V, h/4, w/4, C), of which the first `image_channels` are image features, and the
+    others ray features; they may have another size than h/4, w/4.
     mask: (V, 1, h, w) of 0 and 1, where the images count; None for everywhere.
     depth: (V, 1, h/4, w/4) metres, if the front end predicts it.
     """
@@ -26,11 +25,12 @@ class Encoding(Tensors):
     cameras: Cameras
     images: torch.Tensor
     features: torch.Tensor
+    image_channels: int
     mask: torch.Tensor | None = None
     depth: torch.Tensor | None = None
 
     def seen(self, projection: Projection) -> torch.Tensor:
-        """Which of N projections count, (V, N) bool: what a mask hides is not seen."""
+        """Which of N projections count, (V, N) bool: those inside the images, where no mask hides them."""
         if self.mask is None:
             return projection.valid
         shown = read_map(self.mask, projection.pixels, self.cameras.size, align_corners=True)[..., 0]
@@ -70,34 +70,25 @@ def camera_rays(cameras: Cameras, pixels: torch.Tensor) -> Rays:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """The networks of one pass, coarse or fine, and what makes a ray count: more than `scored_samples` of its samples
-    are seen by more than `scored_views` views."""
-
-    dist_decoder: DistDecoder
-    agg_net: AggregateNet
-    scored_views: int
-    scored_samples: int
-
-    def scores(self, seeing: torch.Tensor) -> torch.Tensor:
-        """By how many views each sample is seen, (R, S) -> which rays count, (R,) bool."""
-        return ((seeing > self.scored_views).sum(-1)) > self.scored_samples
-
-
-@dataclass(frozen=True)
 class Rendering(Tensors):
     """Of R rays: depth (R,) metres, the hit probability (R, S) of each sample at depths (R, S), and `scored` (R,)
     bool: enough samples were seen by enough views.
 
-    color (R, 3) and logits (R, K+1) are None where only densities were asked for, logits also without classes.
+    color (R, 3) is None where only densities were asked for. heads: what else the network shows of each ray, (R, …) by the
+    name of its head.
     """
 
     color: torch.Tensor | None
-    logits: torch.Tensor | None
+    heads: dict[str, torch.Tensor]
     depth: torch.Tensor
     hit_probability: torch.Tensor
     depths: torch.Tensor
     scored: torch.Tensor
+
+    @property
+    def logits(self) -> torch.Tensor | None:
+        """Of classes (R, K+1); None without them."""
+        return self.heads.get(CLASSES)
 
     @property
     def deviation(self) -> torch.Tensor:
@@ -109,31 +100,40 @@ class Rendering(Tensors):
 
 @dataclass(frozen=True)
 class RenderedView(ByRay):
-    """A whole view, R = height * width rays row by row: color (R, 3), logits (R, K+1) or None, depth (R,) and how sure it
-    is (its deviation), metres, and `scored` (R,) bool: enough references show it."""
+    """A whole view, R = height * width rays row by row: color (R, 3), heads (R, …) by name, depth (R,) and how sure it is (its
+    deviation), metres, and `scored` (R,) bool: enough references show it."""
 
     color: torch.Tensor
-    logits: torch.Tensor | None
+    heads: dict[str, torch.Tensor]
     depth: torch.Tensor
     deviation: torch.Tensor
     scored: torch.Tensor
 
+    @property
+    def logits(self) -> torch.Tensor | None:
+        """Of classes (R, K+1); None without them."""
+        return self.heads.get(CLASSES)
+
     @classmethod
     def join(cls, parts: list[RenderedView]) -> RenderedView:
         """The rays of all parts, one after the other."""
-        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
-        return cls(**{name: None if xs[0] is None else torch.cat(xs) for name, xs in columns.items()})
+
+        def joined(values: list):
+            if isinstance(values[0], dict):
+                return {name: torch.cat([value[name] for value in values]) for name in values[0]}
+            return torch.cat(values)
+
+        return cls(*[joined([getattr(part, field.name) for part in parts]) for field in fields(cls)])
 
 
 @dataclass(frozen=True)
-class Prediction(Tensors):
-    """The two passes of one renderer; `fine` is None without hierarchical sampling. reference_depth: metres
-    (V, 1, h/4, w/4), if the front end predicts it."""
+class Prediction:
+    """What each pass over the same rays saw, the last one best. reference_depth: metres (V, 1, h/4, w/4), if the front end
+    predicts it."""
 
-    coarse: Rendering
-    fine: Rendering | None
+    passes: tuple[Rendering, ...]
     reference_depth: torch.Tensor | None = None
 
     @property
     def final(self) -> Rendering:
-        return self.coarse if self.fine is None else self.fine
+        return self.passes[-1]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
 from utils.errors import UserError
+from utils.files import find_file
 
 SAFETENSORS = ".safetensors"
 LIGHTNING_PREFIX = "model."  # of MVSNet's published weights
@@ -78,7 +78,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def read_mvsnet(path: Path) -> dict[str, torch.Tensor]:
-    """MVSNet's weights by their names in `network.mvsnet`, from the published Lightning checkpoint or safetensors."""
+    """MVSNet's weights by their names in `network.front_ends.mvsnet`, from the published Lightning checkpoint or safetensors."""
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path)[0]
     content = read_pickle(path)
@@ -92,13 +92,12 @@ def read_mvsnet(path: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def load_mvsnet(mvsnet: nn.Module, path: Path) -> None:
-    """Loads MVSNet's weights, all of them. Raises UserError if they are of another network."""
-    weights, own = read_mvsnet(path), mvsnet.state_dict()
-    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in own.items()}:
-        different = sorted(set(weights) ^ set(own)) or [name for name in own if weights[name].shape != own[name].shape]
-        raise UserError(f"{path}: not weights of this MVSNet ({different[0]} differs)")
-    mvsnet.load_state_dict(weights, strict=False)  # not strict: batch norms would ask for a counter
+def find_weights(key: str, name: str, without: str) -> Path:
+    """The file that a config key names. Raises UserError if there is none; without: what happens if the key is null."""
+    try:
+        return find_file(name)
+    except UserError:
+        raise UserError(f"`{key}`: there is no file {name}; {key}=null {without}") from None
 
 
 def read_pickle(path: Path) -> Any:

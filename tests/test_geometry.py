@@ -8,7 +8,7 @@ import torch
 
 from dataset.scene import scale_intrinsics, view_size
 from dataset.views import Cameras, Views
-from network.depth_init_net import fill_unknown, view_differences
+from network.front_ends.depth import DepthInitNet, fill_unknown, view_differences
 from network.geometry import (
     directions_to_cameras,
     from_inverse_depth,
@@ -18,7 +18,6 @@ from network.geometry import (
     read_map,
     to_inverse_depth,
 )
-from network.init_net import build_init_net
 from network.renderer import Renderer, pad_views
 
 
@@ -240,8 +239,8 @@ def test_pixels_of_unknown_depth_are_compared_with_nothing():
     assert torch.allclose(whole[..., elsewhere], holed[..., elsewhere])
 
 
-def test_holes_never_reach_the_network_as_a_depth(config):
-    network = build_init_net(config(init_net_cfg={"fill_holes": True}))
+def test_holes_never_reach_the_network_as_a_depth():
+    network = DepthInitNet(fill_holes=True)
     cameras = random_cameras(2, size=(32, 32))
     cameras = Cameras(cameras.poses.float(), cameras.Ks.float(), cameras.depth_range.float(), (32, 32))
     depth = torch.full((2, 1, 32, 32), 2.0)
@@ -250,7 +249,7 @@ def test_holes_never_reach_the_network_as_a_depth(config):
     network.res_net.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0][:, 3]))
     network(Views(cameras, torch.rand(2, 3, 32, 32), depth), None)
     assert torch.allclose(seen[0], seen[0][:, :1, :1].expand_as(seen[0]), atol=1e-6)
-    published = build_init_net(config())
+    published = DepthInitNet(fill_holes=False)
     published.res_net.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0][:, 3]))
     published(Views(cameras, torch.rand(2, 3, 32, 32), depth), None)
     assert (seen[1][:, 12, 12] == 0).all()  # near, as in the published code
@@ -271,7 +270,7 @@ def test_what_a_mask_hides_is_not_seen(config):
     mask[..., :8] = 0
     with torch.no_grad():
         plain, whole, holed = (
-            network(Views(cameras, images, depth, mask=m), query, pixels[None]).coarse
+            network(Views(cameras, images, depth, mask=m), query, pixels[None]).passes[0]
             for m in (None, torch.ones_like(mask), mask)
         )
     assert torch.equal(plain.color, whole.color)

@@ -1,4 +1,4 @@
-"""What of the kernels can be tested without a GPU, beside their results (test_passes.py): that they compile for one."""
+"""What of the kernels can be tested without a GPU, beside their results (test_ops.py, test_passes.py): that they compile for one."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from network import kernels
+from network import triton_setup
 
 triton = pytest.importorskip("triton", reason="needs Triton")
 
@@ -16,7 +16,8 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from network.kernels import attention, normalization, rays, sight, sweep, views, volumes
+from network.engine import attention as layer, projection, rays, views
+from network.ops import attention, normalize, sweep, volumes
 
 BYTES = {"valid", "several_out", "scored_out", "mask", "need"}
 NUMBERS = {
@@ -26,7 +27,7 @@ NUMBERS = {
     "voxels", "depth", "dilation", "planes", "neighbours",
 }
 
-def compile_for_gpu(kernel, halves, constants):
+def compile_for_gpu(kernel, halves, constants, registers=128):
     names = kernel.arg_names
     def kind(name):
         if name in constants:
@@ -45,12 +46,12 @@ def compile_for_gpu(kernel, halves, constants):
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")},
     )
-    options = {"num_warps": 4, "maxnreg": 128}
+    options = {"num_warps": 4, "maxnreg": registers}
     assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
 
 for count in (1, 2, 4, 8, 16):
-    sizes = {"N": sight.ENTRIES // count, "VIEWS": count, "HAS_MASK": count == 4}
-    compile_for_gpu(sight._sight_kernel, {"sights"}, sizes)
+    sizes = {"N": projection.ENTRIES // count, "VIEWS": count, "HAS_MASK": count == 4}
+    compile_for_gpu(projection._sight_kernel, {"sights"}, sizes)
 for count in (2, 16):
     sizes = {"M": 64 // count, "VIEWS": count, "USE_VIS": count == 2, "DENSITY_ONLY": False}
     halves = {"sights", "maps", "matrices", "vectors", "latent_out"}
@@ -58,11 +59,13 @@ for count in (2, 16):
 for padded in (32, 64, 128):
     rows = {"PADDED": padded, "M": max(64, padded), "PRECISION": "half", "WHOLE": padded > 32}
     compile_for_gpu(rays._rays_kernel, set(), {**rows, "DENSITY_ONLY": padded == 32})
-    layer = {"C": 32, "ENCODED": True, "POOLED": padded == 32, "ALONG": padded > 32}
-    compile_for_gpu(attention._layer_kernel, {"x"}, {**rows, **layer})
-sizes = {"P": normalization.TILE, "C": normalization.TILE_CHANNELS}
+    attended = {"C": 32, "ENCODED": True, "POOLED": padded == 32, "ALONG": padded > 32}
+    compile_for_gpu(layer._layer_kernel, {"x"}, {**rows, **attended})
+    for kernel in (attention._forward_kernel, attention._backward_kernel):
+        compile_for_gpu(kernel, set(), {**rows, "ALONG": padded > 32, "PRECISION": "tf32x3"}, None)
+sizes = {"P": normalize.TILE, "C": normalize.TILE_CHANNELS}
 for name in ("moments", "activate", "sum_gradients", "gradient"):
-    compile_for_gpu(getattr(normalization, f"_{name}_kernel"), set(), sizes)
+    compile_for_gpu(getattr(normalize, f"_{name}_kernel"), set(), sizes)
 for c_in, c_out, precision in ((16, 16, "tf32"), (4, 16, "tf32x3"), (16, 1, "tf32x3"), (1, 16, "tf32")):
     sizes = {"C_IN": c_in, "C_OUT": c_out, "K": 16, "N": 16, "PRECISION": precision}
     compile_for_gpu(volumes._convolve_kernel, set(), {**sizes, "M": volumes.TILE})
@@ -92,9 +95,12 @@ def test_kernels_compile_for_a_gpu(tmp_path):
 HASH = """
 import sys
 from triton.runtime.jit import JITFunction
-from network.kernels import attention, normalization, rays, sweep, views, volumes
+from network import triton_setup
+from network.engine import attention as layer, projection, rays, views
+from network.ops import attention, normalize, sweep, volumes
 
-modules = (attention, normalization, rays, sweep, views, volumes)
+triton_setup.prepare()
+modules = (attention, normalize, rays, sweep, views, volumes, layer, projection)
 kernels = [x for module in modules for x in vars(module).values() if isinstance(x, JITFunction)]
 keys = {(x.fn.__module__, x.fn.__name__): x.cache_key for x in kernels[:: int(sys.argv[1])]}
 assert len(keys) > 20
@@ -120,7 +126,7 @@ def test_the_assembler_that_spoils_addresses_is_avoided(tmp_path, monkeypatch, r
     monkeypatch.setenv("TRITON_PTXAS_PATH", chosen or "")  # so that it is as before afterwards
     if not chosen:
         monkeypatch.delenv("TRITON_PTXAS_PATH")
-    kernels.avoid_broken_assembler()
+    triton_setup.avoid_broken_assembler()
     expected = str(tools / "ptxas-blackwell") if release == "12.8" and newer else None
     assert os.environ.get("TRITON_PTXAS_PATH") == (chosen or expected)
 
@@ -135,7 +141,7 @@ def test_the_assembler_that_spoils_addresses_is_avoided(tmp_path, monkeypatch, r
     ],
 )
 def test_training_and_rendering_keep_compiled_kernels_in_one_folder(tmp_path, environment, expected):
-    say = "import os, train.step; print(os.environ['TRITON_CACHE_DIR'])"
+    say = "import os; from network import triton_setup; triton_setup.prepare(); print(os.environ['TRITON_CACHE_DIR'])"
     changed = {name: value.format(tmp_path) for name, value in environment.items()}
     done = run_python("-c", say, without="TRITON_CACHE_DIR", **changed)
     assert done.stdout.strip() == expected.format(tmp_path), done.stderr

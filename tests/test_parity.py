@@ -4,6 +4,7 @@ Runs every case (NAME.json + NAME.npz) in the folder that SRAY_PARITY_DIR names,
 What to build is decided by each case's own config.
 """
 
+import functools
 import json
 import os
 import zlib
@@ -16,8 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from dataset.views import Batch, Cameras, Sources, Views
-from network import plain, rewritten
 from network.renderer import Renderer
+from tests.reference import plain
 from train.settings import SCHEMA
 from utils.config import check_config
 
@@ -78,13 +79,12 @@ def test_state_dict_names_and_shapes(case):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("pass_", [plain, rewritten], ids=["plain", "rewritten"])
+@pytest.mark.parametrize("by", ["reference", "modules"])
 @pytest.mark.parametrize("case", CASES)
-def test_outputs_and_gradients(case, pass_, device):
+def test_outputs_and_gradients(case, by, device):
     description, arrays, batch = load(case)
     network, batch = build(description["config"]).to(device), batch.to(device)
     tolerance = 1e-3
-    network.render_pass = pass_.render_pass
     fine_logits_tolerance = 5e-3 if description["config"]["init_net_type"] == "cost_volume" else tolerance
 
     def check(actual: torch.Tensor, key: str, atol: float = tolerance):
@@ -99,13 +99,12 @@ def test_outputs_and_gradients(case, pass_, device):
     check(image_features, "stage.image_encoder")
     check(network.vis_encoder(image_features, geometry), "stage.vis_encoder")
 
-    prediction = network(batch.references, batch.query.cameras, batch.pixels)
+    stages = [functools.partial(plain.render, stage) for stage in network.stages] if by == "reference" else None
+    prediction = network(batch.references, batch.query.cameras, batch.pixels, stages=stages)
     target_color = torch.from_numpy(arrays["target.rgb"][0]).to(device)
     target_label = torch.from_numpy(arrays["target.label"]).to(device)
     loss = 0
-    for rendering, suffix in ((prediction.coarse, ""), (prediction.fine, "_fine")):
-        if rendering is None:
-            continue
+    for rendering, suffix in zip(prediction.passes, ("", "_fine"), strict=False):
         check(rendering.color, f"out.pixel_colors_nr{suffix}")
         check(rendering.hit_probability, f"out.hit_prob_nr{suffix}")
         assert (rendering.scored.cpu().numpy() == arrays[f"out.ray_mask{suffix}"][0]).all()

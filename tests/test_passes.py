@@ -1,4 +1,4 @@
-"""The fast passes against the plain one: rewritten algebra in float64, float32 and under autocast, and kernels.
+"""The network's own forward against the plain one of the papers, in float64, float32 and under autocast; the engine too.
 
 Without a GPU the kernels run in Triton's interpreter (conftest.py), where Triton is installed.
 """
@@ -10,13 +10,17 @@ import pytest
 import torch
 
 from dataset.views import Cameras, Tensors, Views
-from network import plain, rewritten
+from network.backend import Backend
+from network.engine.requirements import reason_against
+from network.engine.stage import EngineStage
 from network.renderer import Renderer
 from network.rendering import camera_rays
-from network.sampling import importance_depths, uniform_depths
+from network.samplers import importance_depths, uniform_depths
+from network.sight import look
+from network.stage import Stage
+from tests.reference import plain
 
-kernels = pytest.importorskip("network.kernels.rendering", reason="needs Triton")
-attention = pytest.importorskip("network.kernels.attention", reason="needs Triton")
+pytest.importorskip("triton", reason="the engine needs Triton")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZE = (32, 48)
@@ -77,11 +81,11 @@ def results(rendering):
     return {name: value for name, value in values.items() if value is not None}
 
 
-def differentiate(network, render_pass, encoding, rays, seed=3):
-    """Outputs of the coarse pass, and gradients of a random combination of them, by name and of the features."""
+def differentiate(network, render, encoding, rays, seed=3):
+    """Outputs of the first pass by `render(stage, …)`, and gradients of a random combination of them, by name and of the features."""
     features = encoding.features.detach().clone().requires_grad_()
-    depths = uniform_depths(rays.depth_range, network.depth_samples)
-    values = results(render_pass(network.coarse_stage, replace(encoding, features=features), rays, depths))
+    depths = uniform_depths(rays.depth_range, network.sampler.coarse)
+    values = results(render(network.stages[0], replace(encoding, features=features), rays, depths))
     generator = torch.Generator().manual_seed(seed)
     total = sum((v * torch.randn(v.shape, generator=generator).to(v.dtype)).sum() for v in values.values())
     network.zero_grad()
@@ -95,18 +99,18 @@ def relative(actual, expected) -> float:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_rewritten_pass_is_the_plain_one(config, case):
+def test_the_networks_own_pass_is_the_plain_one(config, case):
     network, references, rays = scene(config, case)
     oracle = copy.deepcopy(network).double()
     with torch.no_grad():
         encoding = network.encode(references)
     exact = double(encoding), double(rays)
-    expected, expected_gradients = differentiate(oracle, plain.render_pass, *exact)
-    values, gradients = differentiate(oracle, rewritten.render_pass, *exact)
+    expected, expected_gradients = differentiate(oracle, plain.render, *exact)
+    values, gradients = differentiate(oracle, Stage.__call__, *exact)
     assert values.keys() == expected.keys() and gradients.keys() == expected_gradients.keys()
     for name, value in values.items():
         torch.testing.assert_close(value, expected[name], atol=1e-10, rtol=1e-9)
-    values, single = differentiate(network, rewritten.render_pass, encoding, rays)
+    values, single = differentiate(network, Stage.__call__, encoding, rays)
     for name, value in values.items():
         torch.testing.assert_close(value.double(), expected[name], atol=1e-4, rtol=1e-4)
     largest = max(gradient.norm() for gradient in expected_gradients.values())
@@ -122,8 +126,8 @@ def test_rays_that_no_view_sees(config):
     depths = uniform_depths(away.depth_range, 16)
     with torch.no_grad():
         encoding = network.encode(references)
-        for render_pass in (plain.render_pass, rewritten.render_pass):
-            rendering = render_pass(network.coarse_stage, encoding, away, depths)
+        for render in (plain.render, Stage.__call__):
+            rendering = render(network.stages[0], encoding, away, depths)
             assert (rendering.color == 0).all() and (rendering.hit_probability == 0).all()
             assert not rendering.scored.any() and rendering.logits.isfinite().all()
 
@@ -133,9 +137,9 @@ def test_only_densities_are_rendered_where_nothing_else_is_asked_for(config):
     depths = uniform_depths(rays.depth_range, 16)
     with torch.no_grad():
         encoding = network.encode(references)
-        for render_pass in (plain.render_pass, rewritten.render_pass):
-            whole = render_pass(network.coarse_stage, encoding, rays, depths)
-            part = render_pass(network.coarse_stage, encoding, rays, depths, density_only=True)
+        for render in (plain.render, Stage.__call__):
+            whole = render(network.stages[0], encoding, rays, depths)
+            part = render(network.stages[0], encoding, rays, depths, density_only=True)
             assert part.color is None and part.logits is None
             assert torch.equal(part.hit_probability, whole.hit_probability)
 
@@ -147,59 +151,35 @@ def test_autocast_leaves_positions_alone(config):
         expected = network.encode(references)
         with torch.autocast("cpu", torch.bfloat16):
             encoding = network.encode(references)
-            sight = rewritten.look(expected, rays, uniform_depths(rays.depth_range, 16))
-        plain_sight = rewritten.look(expected, rays, uniform_depths(rays.depth_range, 16))
+            sight = look(expected, rays, uniform_depths(rays.depth_range, 16))
+        plain_sight = look(expected, rays, uniform_depths(rays.depth_range, 16))
     assert encoding.features.dtype == torch.bfloat16
-    assert torch.equal(sight.depth, plain_sight.depth) and torch.equal(sight.color, plain_sight.color)
+    assert torch.equal(sight.near_end, plain_sight.near_end) and torch.equal(sight.color, plain_sight.color)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_kernels_equal_the_plain_pass(config, case):
+def test_the_engine_equals_the_plain_pass(config, case):
     network, references, rays = scene(config, case)
     oracle = copy.deepcopy(network).double()
     with torch.no_grad():
         encoding = network.encode(references)
-        coarse = uniform_depths(rays.depth_range, network.depth_samples)
-        hits = plain.render_pass(network.coarse_stage, encoding, rays, coarse).hit_probability
-        depths = importance_depths(coarse, hits, rays.depth_range, network.fine_samples)
-        expected = plain.render_pass(oracle.fine_stage, double(encoding), double(rays), depths.double())
+        coarse = uniform_depths(rays.depth_range, network.sampler.coarse)
+        hits = plain.render(network.stages[0], encoding, rays, coarse).hit_probability
+        depths = importance_depths(coarse, hits, rays.depth_range, network.sampler.fine)
+        expected = plain.render(oracle.stages[-1], double(encoding), double(rays), depths.double())
         network.to(DEVICE)
         encoding, rays, depths = (x.to(DEVICE) for x in (encoding, rays, depths))
         for dtype, tolerance in ((torch.float32, 1e-4), (torch.float16, 0.02)):
-            packed = kernels.PackedStage.of(network.fine_stage, dtype)
+            stage = EngineStage.of(network.stages[-1], dtype)
             typed = replace(encoding, features=encoding.features.to(dtype))
-            rendering = kernels.render_pass(packed, typed, rays, depths)
+            rendering = stage(typed, rays, depths)
             assert torch.equal(rendering.scored.cpu(), expected.scored)
             for name, value in results(expected).items():
                 assert (getattr(rendering, name).cpu() - value).abs().max() < tolerance * max(1, value.abs().max()), (
                     name
                 )
-            density = kernels.render_pass(packed, typed, rays, depths, density_only=True)
+            density = stage(typed, rays, depths, density_only=True)
             assert density.color is None and torch.equal(density.hit_probability, rendering.hit_probability)
-
-
-@pytest.mark.parametrize("along", [True, False])
-@pytest.mark.parametrize("shape", [(6, 64), (5, 37), (8, 33), (2, 128), (16, 9)])
-def test_the_attention_kernel_and_its_gradient(shape, along):
-    generator = torch.Generator().manual_seed(0)
-    qkv = torch.randn(*shape, 48, generator=generator, dtype=torch.float64, requires_grad=True)
-    periods = shape[0] // 2 if along and shape[0] % 2 == 0 else shape[0]
-    mask = (torch.rand(periods, shape[1], generator=generator) > 0.3).double()
-    expected = rewritten.short_attention(qkv, mask, along)
-    weights = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
-    expected.backward(weights)
-    types = [(torch.float32, 1e-5)] + [(torch.bfloat16, 0.02)] * (DEVICE == "cuda")
-    for dtype, tolerance in types:
-        inputs = [x.detach().to(DEVICE, dtype) for x in (qkv, mask, weights)]
-        assert relative(attention.forward(*inputs[:2], along).cpu(), expected) < tolerance
-        assert relative(attention.backward(*inputs, along).cpu(), qkv.grad) < tolerance
-
-
-@pytest.mark.gpu
-def test_attention_is_an_operation_with_a_gradient():
-    qkv = torch.randn(8, 64, 48, device="cuda", requires_grad=True)
-    mask = torch.ones(8, 64, device="cuda")
-    torch.library.opcheck(attention.attention, (qkv, mask, True))
 
 
 @pytest.mark.gpu
@@ -210,11 +190,18 @@ def test_rays_along_a_border_in_the_fused_pass(config):
     border[0, :, 0] = -0.5
     border[1, :, 1] = SIZE[0] - 0.5
     network, references, border = network.cuda(), references.to("cuda"), border.cuda()
+    backend = Backend(torch.device("cuda"), compile_from=0)
     rays = camera_rays(references.cameras, border)
     with torch.no_grad():
         encoding = network.encode(references)
         depths = uniform_depths(rays.depth_range, 64)
-        plainly = rewritten.render_pass(network.coarse_stage, encoding, rays, depths)
-        fused = rewritten.fused_pass()(network.coarse_stage, encoding, rays, depths)
+        plainly = network.stages[0](encoding, rays, depths)
+        fused = backend.stages(network)[0](encoding, rays, depths)
     for name, value in results(fused).items():
         assert value.isfinite().all() and value.abs().max() < 10 * results(plainly)[name].abs().max(), name
+
+
+def test_the_engine_takes_densities_of_a_softplus(config):
+    network, references, _ = scene(config, CASES[6])
+    assert isinstance(network.agg_net.agg_impl.out_geometry_fc[-1], torch.nn.Softplus)
+    assert reason_against(network, network.encode(references)) is None

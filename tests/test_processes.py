@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from network.backend import Backend
 from network.view_renderer import ViewRenderer
 from network.weights import load_checkpoint
 from train.evaluator import Evaluation, evaluate
@@ -50,17 +51,17 @@ def test_two_processes_equal_one_that_averages_their_gradients(config, tmp_path,
     assert result.stdout.count("trained 3 steps") == 1  # one of them speaks
     trainer = Trainer(config(name="one"))
     network = build_network(cfg, torch.device("cpu")).train()
-    step = TrainingStep(network, cfg, torch.device("cpu"))
+    step = TrainingStep(network, cfg, Backend.for_training(cfg, torch.device("cpu")))
     for number in range(3):
         gradients = []
         for sample in (2 * number, 2 * number + 1):
             batch = trainer.training_set[sample].to("cpu")
             generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + sample)
-            draws = network.draw(batch.pixels.shape[:2].numel(), generator)
-            step._differentiate(batch.references, batch.query, batch.pixels, draws)
+            draws = network.sampler.draw(batch.pixels.shape[:2].numel(), generator)
+            step.differentiate(batch.references, batch.query, batch.pixels, draws)
             gradients.append(step.gradients.clone())
         step.gradients.copy_(sum(gradients) / 2)
-        step._update()
+        step.update()
     two = load_checkpoint(tmp_path / "model" / "two" / "model.pth")
     assert (two.step, two.samples) == (3, 6)
     start = build_network(cfg, torch.device("cpu")).state_dict()
@@ -75,7 +76,7 @@ def test_two_processes_equal_one_that_averages_their_gradients(config, tmp_path,
 
 def test_shares_of_an_evaluation_merge_into_the_whole(config, rooms):
     trainer = Trainer(config(val_set_list=["scannet/val_000/black_64", "scannet/test_000/black_64"]))
-    renderer = ViewRenderer(trainer.network, "exact")
+    renderer = ViewRenderer(trainer.network, Backend.for_rendering("exact", torch.device("cpu")))
     whole = evaluate(renderer, trainer.test_sets, "cpu", 0)
     parts = [evaluate(renderer, trainer.test_sets, "cpu", 0, share=(i, 2)) for i in range(2)]
     merged = Evaluation.merge(parts)

@@ -10,9 +10,9 @@ from network.attention import SelfAttention, sine_encoding
 from network.compositing import composite, hit_probabilities
 from network.cranet import weighted_mean_and_variance
 from network.dist_decoder import RayDistribution, visibility_and_hit
-from network.renderer import Passes
+from network.geometry import LAST_INTERVAL, interval_halves, inverse_depth_intervals
 from network.rendering import Rays, Rendering
-from network.sampling import LAST_INTERVAL, importance_depths, inverse_depth_intervals, uniform_depths
+from network.samplers import importance_depths, uniform_depths
 from train.run import build_network
 
 RANGE = torch.tensor([0.5, 8.0], dtype=torch.float64)
@@ -37,13 +37,13 @@ def test_the_renderer_spaces_its_coarse_samples_as_the_config_says(config):
     network = build_network(config(sample_spacing="log", depth_sample_num=5), "cpu")
     seen = []
 
-    def render(_stage, _encoding, _rays, depths, *_):
+    def stage(_encoding, _rays, depths, *_):
         seen.append(depths)
         hits = torch.ones_like(depths) / depths.shape[1]
-        return Rendering(None, None, depths.mean(1), hits, depths, torch.ones(len(depths), dtype=torch.bool))
+        return Rendering(None, {}, depths.mean(1), hits, depths, torch.ones(len(depths), dtype=torch.bool))
 
     rays = Rays(torch.zeros(2, 3), torch.ones(2, 3), torch.tensor([[1.0, 16.0], [2.0, 32.0]]))
-    network.render_rays(None, rays, passes=Passes(render, None, None))
+    network.render_rays(None, rays, stages=[stage])
     assert torch.allclose(seen[0], torch.tensor([[1.0, 2, 4, 8, 16], [2, 4, 8, 16, 32]]))
 
 
@@ -118,7 +118,10 @@ def test_visibility_and_hit_equal_a_loop(with_visibility):
     )
     inverse = torch.rand(views, rays, samples, dtype=torch.float64)
     intervals = torch.rand(rays, samples, dtype=torch.float64)
-    visibility, hit = visibility_and_hit(distribution, inverse, intervals)
+    before, after = interval_halves(intervals)
+    ends = [x.flatten(1) for x in (inverse - before, inverse + after)]
+    rows = [None if x is None else x.flatten(1, 2) for x in distribution]
+    visibility, hit = (x.unflatten(1, (rays, samples)) for x in visibility_and_hit(RayDistribution(*rows), *ends))
     for v in range(views):
         for r in range(rays):
             for s in range(samples):
@@ -142,7 +145,7 @@ def test_visibility_and_hit_equal_a_loop(with_visibility):
 
 def test_attention_equals_a_loop():
     torch.manual_seed(0)
-    attention = SelfAttention(16).double()
+    attention = SelfAttention(16, along=True).double()
     x = torch.randn(2, 5, 16, dtype=torch.float64)
     mask = torch.tensor([[True, True, False, True, False], [True] * 5])
     result = attention(x, mask)

@@ -364,15 +364,15 @@ def test_several_query_views_share_their_references(config):
     assert len(batch.query) == 3 and len(batch.references) == 3 and batch.pixels.shape == (3, 16, 2)
     poses = torch.cat([batch.query.cameras.poses, batch.references.cameras.poses]).flatten(1)
     assert len(poses.unique(dim=0)) == 6  # no query is its own reference
-    draws = trainer.network.draw(48, torch.Generator().manual_seed(0))
-    together = trainer.network(batch.references, batch.query.cameras, batch.pixels, draws).fine.color
+    draws = trainer.network.sampler.draw(48, torch.Generator().manual_seed(0))
+    together = trainer.network(batch.references, batch.query.cameras, batch.pixels, draws).final.color
     for i in range(3):
         camera = batch.query.cameras
         alone = replace(
             camera, poses=camera.poses[i : i + 1], Ks=camera.Ks[i : i + 1], depth_range=camera.depth_range[i : i + 1]
         )
         part = slice(16 * i, 16 * (i + 1))
-        color = trainer.network(batch.references, alone, batch.pixels[i : i + 1], draws[part]).fine.color
+        color = trainer.network(batch.references, alone, batch.pixels[i : i + 1], draws[part]).final.color
         torch.testing.assert_close(together[part], color, atol=1e-4, rtol=1e-3)
 
 

@@ -1,14 +1,16 @@
 """Whole views: in batches of rays whatever their number, within the memory there is, and from features kept."""
 
+import functools
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dataset.render_dataset import Needs, open_scene, read_references
 from dataset.scene import scale_intrinsics
-from network import rewritten, view_renderer
+from network import backend, view_renderer
+from network.backend import Backend
 from network.view_renderer import FEWEST_RAYS, ViewRenderer
 from train.run import build_network
 from utils import logging
@@ -28,10 +30,14 @@ def references(scene, frames=("0", "6", "11")):
     return read_references(scene, list(frames), scene.frame_ids, Needs(depth=True)).to(CPU)
 
 
+def renderer_of(network, name, rays_at_once=None) -> ViewRenderer:
+    return ViewRenderer(network, Backend.for_rendering(name, next(network.parameters()).device), rays_at_once)
+
+
 def assert_same(view, other, tolerance=1e-4):
-    for field in fields(view):
-        ours, theirs = (getattr(x, field.name).cpu() for x in (view, other))
-        if field.name == "deviation":  # a root, which makes small differences large
+    for name in ("color", "logits", "depth", "deviation", "scored"):
+        ours, theirs = (getattr(x, name).cpu() for x in (view, other))
+        if name == "deviation":  # a root, which makes small differences large
             ours, theirs = ours.square(), theirs.square()
         torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
 
@@ -41,7 +47,7 @@ def counting_renderer(config) -> tuple[ViewRenderer, list[int]]:
     network = build_network(config(), CPU)
     counted, encode = [], network.encode_images
     network.encode_images = lambda views: counted.append(len(views.images)) or encode(views)
-    return ViewRenderer(network, "exact"), counted
+    return renderer_of(network, "exact"), counted
 
 
 def test_what_is_known_of_an_image_is_kept(config, scene):
@@ -72,16 +78,16 @@ def test_what_was_read_last_is_kept_too():
 
 
 def test_batches_are_halved_where_memory_ends(config, scene, monkeypatch):
-    renderer = ViewRenderer(build_network(config(), CPU), "exact", rays_at_once=2048)
+    renderer = renderer_of(build_network(config(), CPU), "exact", rays_at_once=2048)
     encoding, camera = renderer.encode(references(scene)), scene.cameras(scene.frame_ids[3:4])
     expected = renderer.render(encoding, camera)
     sizes, render_rays = [], view_renderer.render_rays
 
-    def with_little_memory(network, passes, halves, encoding, rays):
+    def with_little_memory(network, backend, stages, encoding, rays):
         sizes.append(len(rays))
         if len(rays) > 300:
             raise torch.OutOfMemoryError("made up")
-        return render_rays(network, passes, halves, encoding, rays)
+        return render_rays(network, backend, stages, encoding, rays)
 
     monkeypatch.setattr(view_renderer, "render_rays", with_little_memory)
     assert_same(renderer.render(encoding, camera), expected)
@@ -98,7 +104,7 @@ def test_batches_are_halved_where_memory_ends(config, scene, monkeypatch):
 @pytest.mark.skipif(not compiles_for_cpu(), reason="no C++ compiler")
 def test_a_cpu_compiles_its_fast_pass_for_one_size_of_batch(config, scene):
     network = build_network(config(depth_sample_num=8, fine_depth_sample_num=8), CPU)
-    renderers = [ViewRenderer(network, "exact"), ViewRenderer(network, "fast", rays_at_once=700)]
+    renderers = [renderer_of(network, "exact"), renderer_of(network, "fast", rays_at_once=700)]
     torch._dynamo.utils.counters.clear()
     camera = scene.cameras(scene.frame_ids[3:4])
     exact, fast = [renderer.render(renderer.encode(references(scene)), camera) for renderer in renderers]
@@ -109,9 +115,10 @@ def test_a_cpu_compiles_its_fast_pass_for_one_size_of_batch(config, scene):
 @pytest.mark.skipif(not compiles_for_cpu(), reason="no C++ compiler")
 def test_a_broken_compiler_is_no_reason_to_stop(config, scene, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/bin/false"))
+    monkeypatch.setattr(backend, "_compiled", functools.cache(backend._Compiled))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     network = build_network(config(depth_sample_num=9, fine_depth_sample_num=9), CPU)
-    renderers = [ViewRenderer(network, "exact"), ViewRenderer(network, "fast", rays_at_once=1024)]
+    renderers = [renderer_of(network, "exact"), renderer_of(network, "fast", rays_at_once=1024)]
     camera = scene.cameras(scene.frame_ids[3:4])
     exact, fast = [renderer.render(renderer.encode(references(scene)), camera) for renderer in renderers]
     assert_same(fast, exact)
@@ -122,18 +129,18 @@ def test_a_broken_compiler_is_no_reason_to_stop(config, scene, monkeypatch, caps
 @pytest.mark.parametrize(("size", "compiled"), [((24, 32), False), ((2000, 2000), True)])
 def test_a_cpu_compiles_by_default_where_it_pays(config, scene, size, compiled):
     renderer = ViewRenderer(build_network(config(depth_sample_num=8, fine_depth_sample_num=8), CPU))
-    passes = renderer._passes(renderer.encode(references(scene)), math.prod(size))
-    assert (passes.render is not rewritten.render_pass) == (compiled and compiles_for_cpu())
+    work = math.prod(size) * renderer._samples() * len(references(scene))
+    assert renderer.backend.compiles(work) == (compiled and compiles_for_cpu())
 
 
 @pytest.mark.skipif(not compiles_for_cpu(), reason="no C++ compiler")
-def test_that_something_is_compiled_is_said_once(config, scene, capsys):
+def test_that_something_is_compiled_is_said_once(config, capsys):
     """Validation makes a new renderer each time."""
     logging._said.clear()
     network = build_network(config(), CPU)
     for _ in range(2):
-        renderer = ViewRenderer(network, "fast")
-        renderer._passes(renderer.encode(references(scene)), 64)
+        renderer = renderer_of(network, "fast")
+        renderer.backend.stages(network)
     assert capsys.readouterr().out.count("compiling") == 1
 
 
@@ -142,7 +149,7 @@ def test_that_something_is_compiled_is_said_once(config, scene, capsys):
 def test_renderers_of_a_gpu_agree_with_the_plain_one(config, scene, name):
     network = build_network(config(depth_sample_num=32, fine_depth_sample_num=32), torch.device("cuda"))
     views, camera = references(scene).to("cuda"), scene.cameras(scene.frame_ids[3:4]).to("cuda")
-    renderers = [ViewRenderer(network, kind) for kind in ("plain", name)]
+    renderers = [renderer_of(network, kind) for kind in ("plain", name)]
     for _ in range(6):  # the first calls run kernel by kernel, then as recorded
         plain, other = [renderer.render(renderer.encode(views), camera) for renderer in renderers]
         error = (plain.color - other.color).square().mean()
@@ -168,7 +175,7 @@ def test_a_4k_frame_with_2_gib(config, scene):
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2 * 2**30) / total)
     try:
-        renderer = ViewRenderer(network, "fast")
+        renderer = renderer_of(network, "fast")
         view = renderer.render(renderer.encode(views), query)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

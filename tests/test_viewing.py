@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dataset.render_dataset import Needs, open_scene
-from network.rendering import RenderedView
+from network.rendering import CLASSES, RenderedView
 from network.view_renderer import ViewRenderer
 from train.run import build_network
 from utils.colors import distinct_colors
@@ -137,7 +137,9 @@ def test_the_choice_of_references_passes_smoothly(config, scene):
 def test_views_are_blended_by_probability():
     def view(color, logits):
         ones = torch.ones(1)
-        return RenderedView(torch.full((1, 3), color), torch.tensor([logits]), ones, ones, torch.tensor([color > 0.5]))
+        return RenderedView(
+            torch.full((1, 3), color), {CLASSES: torch.tensor([logits])}, ones, ones, torch.tensor([color > 0.5])
+        )
 
     mixed = blend([(0.25, view(0.0, [0.0, 0.0])), (0.75, view(1.0, [100.0, 0.0]))])
     torch.testing.assert_close(mixed.color, torch.full((1, 3), 0.75))
@@ -326,7 +328,7 @@ def as_the_room_is(session, camera, mix):
     views = scene.views([frame], depth=True, labels=True).to(CPU)
     logits = torch.nn.functional.one_hot(views.labels.flatten(), 21).float() * 20
     depth = views.depth.flatten()
-    return RenderedView(views.images[0].flatten(1).T, logits, depth, depth * 0.01, depth > 0)
+    return RenderedView(views.images[0].flatten(1).T, {CLASSES: logits}, depth, depth * 0.01, depth > 0)
 
 
 @pytest.mark.parametrize("mode", ["pointcloud", "mesh"])

@@ -16,10 +16,12 @@ from dataset.render_dataset import Needs, TestSet, open_scene, read_references
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from network.convert import inspect, main
-from network.learned_depth import GROUPS, agreement, log_planes, nearest_views
-from network.mvsnet import MVSNet, plane_depths, warp_to_planes
+from network.front_ends.cost_volume import load_mvsnet
+from network.front_ends.learned_depth import GROUPS, log_planes, nearest_views
+from network.front_ends.mvsnet import MVSNet, plane_depths, warp_to_planes
+from network.ops.sweep import agreement
 from network.renderer import Renderer
-from network.weights import infer_config, load_checkpoint, load_mvsnet, read_mvsnet
+from network.weights import infer_config, load_checkpoint, read_mvsnet
 from train.checkpoint import checkpoint_content, load_network, save_checkpoint
 from train.run import build_network
 from train.schedule import build_optimizer

@@ -6,6 +6,7 @@ import argparse
 
 import torch
 
+from network.backend import Backend
 from network.view_renderer import ViewRenderer
 from train.evaluator import evaluate, labels_of
 from train.pictures import PanelWriter
@@ -47,7 +48,7 @@ def evaluate_model(cfg, model_path: str) -> None:
         raise UserError("`val_set_list` names no scenes to evaluate on")
     colors = class_colors(cfg, [test.scene for test in sets])
     with PanelWriter(folder / "panels", colors, labels_of(sets)) as write_panel:
-        renderer = ViewRenderer(network, cfg.renderer, cfg.ray_batch_num)
+        renderer = ViewRenderer(network, Backend.for_rendering(cfg.renderer, device), cfg.ray_batch_num)
         result = evaluate(renderer, sets, device, cfg.worker_num, cfg.baselines, write_panel)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     content = report(result, {"name": cfg.name, "model": str(model_path), "step": checkpoint.step, "device": name})

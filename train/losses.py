@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from dataset.views import Cameras, Views
+from network.front_ends.learned_depth import nearest_views, scaled_cameras
 from network.geometry import pixel_grid, pixel_rays, project, read_map
-from network.learned_depth import nearest_views, scaled_cameras
 
 
 def color_loss(color: torch.Tensor, target: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:

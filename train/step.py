@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch._functorch.config
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from dataset.views import Batch, Views
-from network import plain, rewritten
-from network.renderer import PADDING, Renderer, pad_views
+from network.backend import PRECISIONS, Backend
+from network.renderer import Renderer, RunStage
 from network.rendering import Prediction
 from train import averaging
 from train.averaging import AveragedWeights
 from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, termination_loss
 from train.processes import Processes
 from train.schedule import NEW_LAYERS, build_optimizer, learning_rate, set_learning_rate
-from utils.capture import Captured
 from utils.config import Setting
-from utils.devices import has_bf16, runs_triton
 from utils.errors import UserError
-from utils.logging import say
 
 LOSSES = ("render", "semantic")
-MANY_RAYS = 2048  # of a step: from here on ...
-MEMORY_BUDGET = 0.95  # ... compiled passes keep no more than this part of what they would for their backward pass
-MOST_SHAPES = 64  # image sizes and numbers of references that a step is compiled for, one by one
+MOST_SHAPES = 64  # image sizes and numbers of references that a step is recorded for, one by one
 DEFAULTS = {
     "loss": ["render", "semantic"],
     "render_loss_scale": Setting(0.75, float, minimum=0),
@@ -39,7 +34,7 @@ DEFAULTS = {
     "use_ray_mask": True,  # only rays that enough views see have a colour loss
     "max_grad_norm": Setting(None, float, minimum=0),
     **averaging.DEFAULTS,
-    "precision": Setting("auto", str, choices=("auto", "fp32", "bf16")),  # auto: bf16 where the GPU has it
+    "precision": Setting("auto", str, choices=PRECISIONS),  # auto: bf16 where the GPU has it
     "compile": Setting(None, bool),  # fuse the step's kernels, and record it; None: on a GPU that can
 }
 
@@ -65,10 +60,18 @@ class Objective(nn.Module):
         self.learns_classes = learns_classes and cfg.render_label and "semantic" in cfg.loss
 
     def forward(
-        self, references: Views, query: Views, pixels: torch.Tensor, draws: torch.Tensor
+        self,
+        references: Views,
+        query: Views,
+        pixels: torch.Tensor,
+        draws: torch.Tensor | None,
+        stages: Sequence[RunStage] | None = None,
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """The losses and, of the final pass, the measures by name. pixels: (Q, N, 2) of the Q query views."""
-        prediction = self.network(references, query.cameras, pixels, draws)
+        """The losses and, of the final pass, the measures by name. pixels: (Q, N, 2) of the Q query views.
+
+        draws, stages: see `Renderer.render_rays`.
+        """
+        prediction = self.network(references, query.cameras, pixels, draws, stages)
         x, y = pixels.long().unbind(-1)
         view = torch.arange(len(query), device=x.device)[:, None]
         color = query.images[view, :, y, x].flatten(0, 1)
@@ -87,10 +90,9 @@ class Objective(nn.Module):
     def _pass_losses(self, prediction: Prediction, color, labels) -> dict[str, torch.Tensor]:
         cfg, losses = self.cfg, {}
         scored = self._scored(prediction)
-        for name, rendering in (("coarse", prediction.coarse), ("fine", prediction.fine)):
-            if rendering is None:
-                continue
-            if "render" in cfg.loss and (name == "coarse" or cfg.use_nr_fine_loss):
+        for name, rendering in zip(self.network.sampler.names, prediction.passes, strict=True):
+            first = rendering is prediction.passes[0]
+            if "render" in cfg.loss and (first or cfg.use_nr_fine_loss):
                 losses[f"color_{name}"] = cfg.render_loss_scale * color_loss(rendering.color, color, scored)
             if self.learns_classes and rendering.logits is not None:
                 # a scene without labels among others with: a gradient of zero, so that every step has the same form
@@ -101,16 +103,15 @@ class Objective(nn.Module):
 
     def _scored(self, prediction: Prediction) -> torch.Tensor:
         """Which rays have losses of colour and depth: (R,) bool."""
-        scored = prediction.coarse.scored
+        scored = prediction.passes[0].scored
         return scored if self.cfg.use_ray_mask else torch.ones_like(scored)
 
     def _termination_losses(self, prediction: Prediction, depth: torch.Tensor) -> dict[str, torch.Tensor]:
         scale, scored = self.cfg.termination_loss_scale, self._scored(prediction)
-        passes = {"coarse": prediction.coarse, "fine": prediction.fine}
+        passes = zip(self.network.sampler.names, prediction.passes, strict=True) if scale > 0 else ()
         return {
             f"termination_{name}": scale * termination_loss(x.hit_probability, x.depths, depth, scored)
-            for name, x in passes.items()
-            if x is not None and scale > 0
+            for name, x in passes
         }
 
     def _depth_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
@@ -118,7 +119,7 @@ class Objective(nn.Module):
         predicted = prediction.reference_depth
         if predicted is None or not predicted.requires_grad:
             return {}
-        padded = pad_views(references, PADDING)
+        padded = self.network.pad(references)
         loss = reprojection_loss(predicted, padded) if padded.depth is None else depth_loss(predicted, padded.depth)
         return {"depth": self.cfg.depth_loss_scale * loss}
 
@@ -146,44 +147,26 @@ class TrainingStep:
     """
 
     def __init__(
-        self, network: Renderer, cfg, device: torch.device, processes: Processes | None = None, labels: bool = True
+        self, network: Renderer, cfg, backend: Backend, processes: Processes | None = None, labels: bool = True
     ):
         """processes: average the gradients over them. labels: some of the data have labels."""
         unknown = [name for name in cfg.loss if name not in LOSSES]
         if unknown or not cfg.loss:
             raise UserError(f"`loss` should list some of {', '.join(LOSSES)}, but is {list(cfg.loss)}")
-        self.network, self.cfg, self.device, self.processes = network, cfg, device, processes
+        self.network, self.cfg, self.backend, self.processes = network, cfg, backend, processes
         self.objective = Objective(network, cfg, labels)
         self.optimizer = build_optimizer(network, cfg)
         self.parameters = trained_parameters(network, self.objective.learns_classes, cfg)
         self.gradients = share_gradients(self.parameters)
         self.averaged = AveragedWeights(network, cfg.ema_decay) if cfg.ema_decay else None
-        self.bf16 = choose_precision(cfg.precision, device) == "bf16"
-        torch.backends.cudnn.allow_tf32 = self.bf16  # convolutions round to 10 bits, which bfloat16's 7 do not notice
-        capable = runs_triton(device)
-        if device.type == "cuda" and not capable:
-            network.render_pass = plain.render_pass  # the rewritten one needs kernels there
-        elif capable if cfg.compile is None else cfg.compile:
-            self._fuse()
-
-    def _fuse(self) -> None:
-        """Fewer and larger kernels, on a GPU replayed as one recording."""
-        say("compiling the training step, which takes a minute the first time")
-        torch._dynamo.config.cache_size_limit = MOST_SHAPES
-        # What costs no product is computed again instead of being kept: a fifth of the memory for 3% of the time.
-        data = self.cfg.train_dataset_cfg
-        many = data.queries_per_step * data.train_ray_num >= MANY_RAYS
-        torch._functorch.config.activation_memory_budget = MEMORY_BUDGET if many else 1.0
-        # The passes alone: they take most of a step, and the encoders would double the time to compile.
-        self.network.render_pass = rewritten.fused_pass()
-        if self.device.type == "cuda":
-            self._differentiate = Captured(self._differentiate, MOST_SHAPES)
-            self._update = Captured(self._update, MOST_SHAPES)
+        self._differentiate = backend.recorded(self.differentiate, network, MOST_SHAPES)
+        self._update = backend.recorded(self.update, network, MOST_SHAPES)
 
     def __call__(self, batch: Batch, step: int, seed: int) -> StepLog:
         """One update, the `step`-th from 0. Fine depths are drawn from `seed` alone: a resumed run draws the same."""
         set_learning_rate(self.optimizer, learning_rate(step, self.cfg), self.cfg.lr_cfg.scale_new)
-        draws = self.network.draw(batch.pixels.shape[:2].numel(), torch.Generator(self.device).manual_seed(seed))
+        generator = torch.Generator(self.backend.device).manual_seed(seed)
+        draws = self.network.sampler.draw(batch.pixels.shape[:2].numel(), generator)
         values = self._differentiate(batch.references, batch.query, batch.pixels, draws).unbind()
         if self.processes is not None:
             self.processes.average(self.gradients)
@@ -195,16 +178,17 @@ class TrainingStep:
         measures = dict(zip(self._measures, values[count:], strict=True))
         return StepLog(losses, measures, norm, f"{batch.scene}, frame {batch.frame}")
 
-    def _differentiate(self, references: Views, query: Views, pixels: torch.Tensor, draws: torch.Tensor):
+    def differentiate(self, references: Views, query: Views, pixels: torch.Tensor, draws: torch.Tensor | None):
         """Fills `gradients`; returns the losses and the measures as one tensor."""
         self.gradients.zero_()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            losses, measures = self.objective(references, query, pixels, draws)
-        sum(losses.values()).backward()
+        with self.backend.at_work(self.network):
+            with self.backend.autocast():
+                losses, measures = self.objective(references, query, pixels, draws, self.backend.stages(self.network))
+            sum(losses.values()).backward()
         self._losses, self._measures = tuple(losses), tuple(measures)  # the same ones in every step
         return torch.stack([*losses.values(), *measures.values()]).detach()
 
-    def _update(self) -> torch.Tensor:
+    def update(self) -> torch.Tensor:
         """Clips the gradients and moves the weights; returns the norm that the gradients had."""
         norm = clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or math.inf)
         self.optimizer.step()
@@ -217,7 +201,7 @@ def trained_parameters(network: Renderer, learns_classes: bool, cfg) -> list[nn.
         for name, parameter in network.named_parameters():
             if NEW_LAYERS in name and "agg_net" in name:
                 parameter.requires_grad_(False)
-    if not (learns_classes or ("render" in cfg.loss and cfg.use_nr_fine_loss)) and network.fine_stage is not None:
+    if not (learns_classes or ("render" in cfg.loss and cfg.use_nr_fine_loss)) and network.fine_agg_net is not None:
         network.fine_agg_net.requires_grad_(False)
         network.fine_dist_decoder.requires_grad_(False)
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -230,14 +214,3 @@ def share_gradients(parameters: list[nn.Parameter]) -> torch.Tensor:
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)
     return gradients
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """fp32 or bf16. Raises UserError for bf16 where the device has none."""
-    if name == "bf16" and not has_bf16(device):
-        raise UserError(
-            "`precision`: bf16 needs a GPU that computes with it (NVIDIA's from 2020 on); fp32 always works"
-        )
-    if name == "auto":
-        return "bf16" if has_bf16(device) else "fp32"
-    return name

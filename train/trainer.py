@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -17,10 +16,11 @@ from tqdm import tqdm
 from dataset.loading import load
 from dataset.render_dataset import TrainingSet, held_out_scenes, list_scenes
 from dataset.views import Batch
+from network.backend import Backend
 from network.init_net import needs
 from network.renderer import Renderer
 from network.view_renderer import ViewRenderer
-from network.weights import Checkpoint, load_checkpoint, load_mvsnet
+from network.weights import Checkpoint, find_weights, load_checkpoint
 from train.checkpoint import Checkpoints, checkpoint_content, load_network, save_checkpoint
 from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
 from train.pictures import Frame, PanelWriter, make_panel
@@ -31,7 +31,6 @@ from train.scores import IMAGE_METRICS, summarise
 from train.step import StepLog, TrainingStep
 from utils.config import Setting
 from utils.errors import UserError
-from utils.files import find_file
 from utils.logging import say, warn
 
 DEFAULTS = {
@@ -132,7 +131,7 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> StepLog:
         sample = self.samples + self.processes.rank
-        return self.train(batch, self.step, self.cfg.seed * 1_000_003 + sample)
+        return self.updates(batch, self.step, self.cfg.seed * 1_000_003 + sample)
 
     def _count_unreadable(self, batch: Batch) -> None:
         self.unreadable += len(batch.problems)
@@ -163,19 +162,20 @@ class Trainer:
         self._load(checkpoint)
         labels = any(scene.labels is not None for scene in self.training_set.scenes)
         processes = self.processes if self.processes.several else None
-        self.train = TrainingStep(self.network, self.cfg, self.device, processes, labels)
+        backend = Backend.for_training(self.cfg, self.device)
+        self.updates = TrainingStep(self.network, self.cfg, backend, processes, labels)
         if checkpoint is not None:
             try:
-                load_optimizer(self.train.optimizer, checkpoint.optimizer)
+                load_optimizer(self.updates.optimizer, checkpoint.optimizer)
             except UserError as error:
                 raise UserError(f"{checkpoint.path}: {error}") from None
-        if self.train.averaged is not None:
-            self.train.averaged.restart(checkpoint and checkpoint.averaged, self.network)
+        if self.updates.averaged is not None:
+            self.updates.averaged.restart(checkpoint and checkpoint.averaged, self.network)
 
     @property
     def model(self) -> Renderer:
         """The network to render with and to keep: the one of averaged weights, where they are kept."""
-        return self.network if self.train.averaged is None else self.train.averaged.network
+        return self.network if self.updates.averaged is None else self.updates.averaged.network
 
     def _load(self, checkpoint: Checkpoint | None) -> None:
         """Weights and counters of the run so far, or what a new one starts from."""
@@ -187,31 +187,11 @@ class Trainer:
                 + (f" (best {self.cfg.key_metric_name} so far: {self.best:.4f})" if math.isfinite(self.best) else "")
             )
             return
-        if self.cfg.init_net_type == "cost_volume":
-            self._load_mvsnet()
+        self.network.init_net.load_weights(self.cfg)
         if self.cfg.load_pretrain is not None:
-            path = self._find_weights("load_pretrain", self.cfg.load_pretrain, "starts from random weights")
+            path = find_weights("load_pretrain", self.cfg.load_pretrain, "starts from random weights")
             report = load_network(self.network, load_checkpoint(path), allow_new_layers=True)
             say(f"starts from {path}: {report}")
-
-    def _load_mvsnet(self) -> None:
-        """MVSNet's published weights; a frozen one is of no use without."""
-        weights, frozen = self.cfg.mvsnet.weights, self.cfg.mvsnet.frozen
-        if weights is not None:
-            load_mvsnet(
-                self.network.init_net.mvsnet, self._find_weights("mvsnet.weights", weights, "trains it from scratch")
-            )
-        elif frozen and self.cfg.load_pretrain is None:
-            raise UserError(
-                "`mvsnet.frozen` is true, but there are no mvsnet.weights; name them, or set mvsnet.frozen=false"
-            )
-
-    @staticmethod
-    def _find_weights(key: str, name: str, without: str) -> Path:
-        try:
-            return find_file(name)
-        except UserError:
-            raise UserError(f"`{key}`: there is no file {name}; {key}=null {without}") from None
 
     def _report(self, progress: tqdm) -> None:
         """Fetches the latest steps from the device, checks them, shows and logs their means."""
@@ -238,7 +218,7 @@ class Trainer:
             **{f"train/{name}": value for name, value in measures.items() if math.isfinite(value)},
             "train/grad_norm": self.log[-1].grad_norm.item(),
             "train/rays_per_second": rays,
-            "train/lr": float(self.train.optimizer.param_groups[0]["lr"]),
+            "train/lr": float(self.updates.optimizer.param_groups[0]["lr"]),
         }.items():
             self.writer.add_scalar(name, value, self.step)
         self.log.clear()
@@ -259,7 +239,7 @@ class Trainer:
 
             panels = any(name.startswith("vis") for name in self.cfg.val_metric)
             evaluation = evaluate(
-                ViewRenderer(self.model, self.cfg.renderer, self.cfg.ray_batch_num),
+                ViewRenderer(self.model, Backend.for_rendering(self.cfg.renderer, self.device), self.cfg.ray_batch_num),
                 self.test_sets,
                 self.device,
                 self.cfg.worker_num,
@@ -313,7 +293,7 @@ class Trainer:
     def _content(self) -> dict:
         trained = None if self.model is self.network else self.network
         return checkpoint_content(
-            self.model, self.train.optimizer, self.step, self.samples, self.best, self.cfg, trained=trained
+            self.model, self.updates.optimizer, self.step, self.samples, self.best, self.cfg, trained=trained
         )
 
     @contextmanager

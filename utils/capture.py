@@ -90,7 +90,7 @@ def _second_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _tensors(value) -> list[torch.Tensor]:
-    """All tensors in nested tuples and dataclasses, in order."""
+    """All tensors in nested tuples, dictionaries and dataclasses, in order."""
     if isinstance(value, torch.Tensor):
         return [value]
     return [tensor for part in _parts(value) or () for tensor in _tensors(part)]
@@ -105,9 +105,11 @@ def _signature(value):
 
 
 def _parts(value) -> tuple | None:
-    """What a tuple or dataclass holds; None of anything else."""
+    """What a tuple, dictionary or dataclass holds; None of anything else."""
     if is_dataclass(value):
         return tuple(getattr(value, field.name) for field in fields(value))
+    if isinstance(value, dict):
+        return tuple(part for item in value.items() for part in item)
     return value if isinstance(value, tuple) else None
 
 
@@ -117,4 +119,6 @@ def _copies(value):
         return value.clone()
     if is_dataclass(value):
         return replace(value, **{field.name: _copies(getattr(value, field.name)) for field in fields(value)})
+    if isinstance(value, dict):
+        return {key: _copies(part) for key, part in value.items()}
     return tuple(_copies(part) for part in value) if isinstance(value, tuple) else value

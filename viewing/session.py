@@ -14,8 +14,9 @@ from dataset.render_dataset import Needs, configured_scene, read_references
 from dataset.scene import Scene
 from dataset.view_selection import require_frames
 from dataset.views import Cameras
+from network.backend import Backend
 from network.init_net import needs
-from network.rendering import Encoding, RenderedView
+from network.rendering import CLASSES, Encoding, RenderedView
 from network.view_renderer import ViewRenderer
 from train.run import choose_device, class_colors, load_trained, require_classes
 from utils.config import plain
@@ -87,11 +88,11 @@ def blend(parts: list[tuple[float, RenderedView]]) -> RenderedView:
     def mean(name: str) -> torch.Tensor:
         return sum(weight * getattr(view, name) for weight, view in parts)
 
-    logits = None
-    if parts[0][1].logits is not None:
-        logits = sum(weight * view.logits.softmax(-1) for weight, view in parts).clamp_min(1e-30).log()
+    heads = {name: sum(weight * view.heads[name] for weight, view in parts) for name in parts[0][1].heads}
+    if CLASSES in heads:
+        heads[CLASSES] = sum(weight * view.logits.softmax(-1) for weight, view in parts).clamp_min(1e-30).log()
     scored = torch.stack([view.scored for _, view in parts]).any(0)
-    return RenderedView(mean("color"), logits, mean("depth"), mean("deviation"), scored)
+    return RenderedView(mean("color"), heads, mean("depth"), mean("deviation"), scored)
 
 
 def open_session(cfg, model_path: str, scene_name: str) -> Session:
@@ -105,7 +106,7 @@ def open_session(cfg, model_path: str, scene_name: str) -> Session:
             f"{scene.name}: has no depth, which init_net_type: depth reads; "
             "use a model trained with learned_depth or cost_volume"
         )
-    renderer = ViewRenderer(network, cfg.renderer, cfg.ray_batch_num)
+    renderer = ViewRenderer(network, Backend.for_rendering(cfg.renderer, device), cfg.ray_batch_num)
     has_classes = network.agg_net.agg_impl.with_logits
     classes = _classes(cfg, scene) if has_classes else None
     model = Path(model_path)

@@ -73,7 +73,7 @@ def _settings(session: Session, cameras: Cameras) -> dict:
         "scene": session.scene.name,
         "path": sha256(numbers.tobytes()).hexdigest(),
         "size": list(cameras.size),
-        "renderer": session.renderer.name,
+        "half": session.renderer.backend.half,
     }
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 
-import triton
-import triton.language as tl
+from network.ops.language import tl, triton
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 LOG2_E, LN_2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-import triton.language as tl
 
 from network.cranet import CRANet
 from network.dist_decoder import DistDecoder
-from network.rendering import Stage
-from network.rewritten import OWN, STATISTICS, folded_embedding
+from network.ops.language import tl
+from network.stage import Stage
+
+OWN = 3 + 32  # of what a view shows: colour and image features
+STATISTICS = 4 * OWN  # mean and variance over the views by trust, then with all views alike
+TRUST = 8  # channels of neuray_fc
 
 SLOT, WIDE = tl.constexpr(64 * 64), tl.constexpr(64)  # of one layer: its matrix (inputs, outputs), its vector
 
@@ -29,7 +32,7 @@ MATRICES = tl.constexpr(42)
 # Vectors that are no bias of a matrix but weights of single inputs.
 EMBED_HIT, EMBED_VISIBLE, GEOMETRY_SHARE, RGB_VISIBILITY = (tl.constexpr(42 + i) for i in range(4))
 VECTORS = 46
-COLOR = tl.constexpr(4)  # the first of the three columns that are colour, among what a view sees (`sight.py`)
+COLOR = tl.constexpr(4)  # the first of the three columns that are colour, among what a view sees (`projection.py`)
 
 
 @dataclass(frozen=True)
@@ -106,31 +109,39 @@ def _pack_embedding(table: _Table, stage: Stage) -> None:
     table.layer(EMBED, embed[0].weight[:, :32], embed[0].bias)
     table.vector(EMBED_HIT, embed[0].weight[:, 32])
     table.vector(EMBED_VISIBLE, embed[0].weight[:, 33])
-    weight, bias = folded_embedding(impl, embed[2])
-    table.layer(TRUST_FIRST, weight[:8], bias[:8], 16)
+    weight, bias = _folded_embedding(impl, embed[2])
+    table.layer(TRUST_FIRST, weight[:TRUST], bias[:TRUST], 16)
     table.layer(TRUST_LAST, impl.neuray_fc[2].weight, impl.neuray_fc[2].bias, 16)
-    table.layer(BASE_EMBED, weight[8:], bias[8:])
+    table.layer(BASE_EMBED, weight[TRUST:], bias[TRUST:])
+
+
+def _folded_embedding(impl: CRANet, last: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
+    """`prob_embed`'s last layer and those that read it, neuray_fc's and base_fc's first, as one layer: all are linear."""
+    readers = torch.cat([impl.neuray_fc[0].weight, impl.base_fc[0].weight[:, STATISTICS + OWN :]])
+    biases = torch.cat([impl.neuray_fc[0].bias, impl.base_fc[0].bias])
+    with torch.autocast(readers.device.type, enabled=False):
+        return readers @ last.weight, readers @ last.bias + biases
 
 
 def _pack_views(table: _Table, impl: CRANet) -> None:
     """What is computed for each view."""
-    first, _, last, _ = impl.ray_dir_fc
+    first, last = _linear_layers(impl.ray_dir_fc)
     table.layer(DIRECTION, first.weight, first.bias)
     at_color = COLOR.value, 16 - 3 - COLOR.value
     table.layer(DIRECTION_COLOR, F.pad(last.weight[:3], (0, 0, *at_color)), F.pad(last.bias[:3], at_color))
     table.layer(DIRECTION_FEATURES, last.weight[3:], last.bias[3:])
-    first, _, last, _ = impl.base_fc
+    first, last = _linear_layers(impl.base_fc)
     table.layer(BASE_COLOR, F.pad(first.weight[:, STATISTICS : STATISTICS + 3], (COLOR.value, 0)))
     table.layer(BASE_FEATURES, first.weight[:, STATISTICS + 3 : STATISTICS + OWN])
     table.layer(BASE_LAST, last.weight, last.bias)
-    first, _, last, _ = impl.vis_fc
+    first, last = _linear_layers(impl.vis_fc)
     table.layer(VIS_FIRST, first.weight, first.bias)
     table.layer(VIS_RESIDUAL, last.weight[:32], last.bias[:32])
     table.layer(VIS_NUMBER, last.weight[32:], last.bias[32:], 16)
-    first, _, last, _ = impl.vis_fc2
+    first, last = _linear_layers(impl.vis_fc2)
     table.layer(VIS2_FIRST, first.weight, first.bias)
     table.layer(VIS2_LAST, last.weight, last.bias, 16)
-    first, _, second, _, last = impl.rgb_fc
+    first, second, last = _linear_layers(impl.rgb_fc)
     table.layer(RGB_FIRST, first.weight[:, :32], first.bias)
     table.vector(RGB_VISIBILITY, first.weight[:, 32])
     table.layer(RGB_DIRECTION, first.weight[:, 33:])
@@ -146,8 +157,13 @@ def _pack_samples(table: _Table, impl: CRANet) -> None:
         color, features = numbers[index // 2]
         table.layer(tl.constexpr(color.value + index % 2), F.pad(part[:, :3], (COLOR.value, 0)))
         table.layer(tl.constexpr(features.value + index % 2), part[:, 3:])
-    first, _, last, _ = impl.geometry_fc
+    first, last = _linear_layers(impl.geometry_fc)
     table.layer(GEOMETRY_MEAN, first.weight[:, :32], first.bias)
     table.layer(GEOMETRY_VARIANCE, first.weight[:, 32:64])
     table.vector(GEOMETRY_SHARE, first.weight[:, 64])
     table.layer(GEOMETRY_LAST, last.weight, last.bias)
+
+
+def _linear_layers(network: torch.nn.Sequential) -> list[torch.nn.Linear]:
+    """Those between the activations, in order."""
+    return [layer for layer in network if isinstance(layer, torch.nn.Linear)]

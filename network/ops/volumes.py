@@ -1,6 +1,6 @@
-"""Convolutions of volumes with few channels, forward and backward, which cuDNN has no fast kernels for.
+"""Convolutions of volumes with few channels, which cuDNN has no fast kernels for.
 
-Volumes lie in memory as (V, D, H, W, C). A convolution of 3x3x3 is the product of what lies around each voxel, 27 C numbers
+In the kernels volumes lie in memory as (V, D, H, W, C). A convolution of 3x3x3 is the product of what lies around each voxel, 27 C numbers
 that are read where they lie, with a matrix of weights. The gradient of a volume is such a convolution too; that of the
 weights is summed over parts of the voxels, and the parts' sums by torch.
 """
@@ -8,13 +8,29 @@ weights is summed over parts of the voxels, and the parts' sums by torch.
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
+import torch.nn.functional as F
+
+from network.ops.language import tl, triton
 
 TILE = 128  # voxels
 SMALL_TILE, PARTS = 32, 320  # for the weights' gradient: voxels, and parts that all of them are cut into, at most
 TAPS = tl.constexpr(27)
 SIZES = ["voxels", "depth", "height", "width", "dilation", "tiles"]  # one kernel serves all of them
+
+
+def convolve(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, dilation: int, tf32: bool = False
+) -> torch.Tensor:
+    """x (V, C, D, H, W), weight (C', C, 3, 3, 3), bias (C'): (V, C', D, H, W), padded by zeros.
+
+    tf32: whether products of the kernel may round to TensorFloat-32; torch's follow cuDNN's setting.
+    """
+    return F.conv3d(x, weight, bias, padding=dilation, dilation=dilation)
+
+
+def kernel_takes(channels: int) -> bool:
+    """Whether `convolve_kernel` was written for so many channels."""
+    return channels <= 16 or channels & (channels - 1) == 0
 
 
 @triton.jit
@@ -155,9 +171,8 @@ def _channels_last(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
-def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, dilation: int) -> torch.Tensor:
-    """x (V, C, D, H, W), C at most 16 or a power of two, weight (C', C, 3, 3, 3), bias (C'): (V, C', D, H, W), padded by zeros.
-
-    float32, rounded to TensorFloat-32 where cuDNN may do so. Its twin is `torch.nn.functional.conv3d`.
-    """
-    return _Convolve.apply(x, weight, bias, dilation, "tf32" if torch.backends.cudnn.allow_tf32 else "tf32x3")
+def convolve_kernel(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, dilation: int, tf32: bool = False
+) -> torch.Tensor:
+    """`convolve` as kernels, of float32 volumes whose channels `kernel_takes`."""
+    return _Convolve.apply(x, weight, bias, dilation, "tf32" if tf32 else "tf32x3")

@@ -1,22 +1,54 @@
-"""How well a view's features agree with its neighbours' on each of many planes, forward and backward, as one operation.
+"""How well a view's features agree with its neighbours' on each of many planes.
 
-What is read of the neighbours, 32 channels for each voxel and neighbour, is never written to memory. A tile is some pixels of a
-view times their channels.
+In the kernels what is read of the neighbours, all channels for each voxel and neighbour, is never written to memory. A
+tile is some pixels of a view times their channels.
 """
 
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
 
 from dataset.views import Cameras
-from network.geometry import MIN_ABS_DEPTH, REPLACEMENT_DEPTH, inverse
+from network.geometry import MIN_ABS_DEPTH, REPLACEMENT_DEPTH, inverse, pixel_grid, pixel_rays, project, read_map
+from network.ops.language import tl, triton
 
 TILE = 32  # pixels
 PLANES_AT_ONCE = 16  # in the backward pass
 NEAR, INSTEAD = tl.constexpr(MIN_ABS_DEPTH), tl.constexpr(REPLACEMENT_DEPTH)
 SIZES = ["planes", "neighbours", "height", "width"]  # one kernel serves all of them
+
+
+def agreement(
+    features: torch.Tensor, groups: int, cameras: Cameras, depths: torch.Tensor, neighbours: torch.Tensor
+) -> torch.Tensor:
+    """How well each view agrees with its neighbours if its pixels lay on each plane: products of features, summed over
+    groups of channels, mean over the neighbours that see it.
+
+    Features (V, C, H, W), cameras of that size, plane depths (V, D), neighbours (V, n) -> (V, groups, D, H, W).
+    """
+    volumes = [_agreement(features, groups, cameras, depths[v], v, neighbours[v]) for v in range(len(features))]
+    return torch.stack(volumes)
+
+
+def _agreement(features, groups, cameras, depths, view, neighbours) -> torch.Tensor:
+    """Of one view with depths (D): (groups, D, H, W)."""
+    count, size = len(neighbours), cameras.size
+    pixels = pixel_grid(*size, device=features.device).to(features.dtype)
+    centre, directions = pixel_rays(pixels[None], cameras.poses[view : view + 1], cameras.Ks[view : view + 1])
+    points = centre[0] + depths[:, None, None] * directions[0]
+    others = Cameras(cameras.poses[neighbours], cameras.Ks[neighbours], cameras.depth_range[neighbours], size)
+    landed = project(points.reshape(-1, 3), others)
+    seen = (landed.valid & (landed.depth > 0)).to(features.dtype).reshape(count, 1, len(depths), size[0] * size[1])
+    read = read_map(features[neighbours], landed.pixels, size, align_corners=True)
+    read = read.transpose(1, 2).reshape(count, groups, features.shape[1] // groups, *seen.shape[2:])
+    own = features[view].flatten(1).unflatten(0, (groups, -1))
+    products = (read * own[:, :, None]).sum(2)  # (n, groups, D, H W)
+    return ((products * seen).sum(0) / seen.sum(0).clamp_min(1)).unflatten(-1, size)
+
+
+def kernel_takes(channels: int, groups: int) -> bool:
+    """Whether `agreement_kernel` was written for so many channels in so many groups."""
+    return all(count & (count - 1) == 0 for count in (channels, groups))
 
 
 @triton.jit
@@ -142,13 +174,10 @@ class _Agree(torch.autograd.Function):
         return out, None, None, None, None
 
 
-def agreement(
+def agreement_kernel(
     features: torch.Tensor, groups: int, cameras: Cameras, depths: torch.Tensor, neighbours: torch.Tensor
 ) -> torch.Tensor:
-    """Features (V, C, H, W), cameras of that size, plane depths (V, D), neighbours (V, n) -> (V, groups, D, H, W).
-
-    float32; C a power of two. Its twin is `network.learned_depth.agreement`.
-    """
+    """`agreement` as kernels, of float32 features whose channels and groups the `kernel_takes`."""
     moves, neighbours = _movements(cameras, neighbours), neighbours.contiguous()
     return _Agree.apply(features, groups, moves, neighbours, depths.contiguous())
 

@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dataset.render_dataset import Needs
 from dataset.views import Views
+from network.front_ends import FrontEnd, GeometryFeatures
 from network.geometry import from_inverse_depth, pixel_grid, pixel_rays, project, read_map, to_inverse_depth
 from network.layers import Conv2d, ResUNet
 from utils.errors import UserError
 
 MAX_DEPTH_DIFFERENCE = 1.5  # in units of the view's inverse depth range
+IMAGE_AND_DEPTH, DIFFERENCES = 4, 8  # channels
 
 
-class Geometry(NamedTuple):
-    """What a front end finds: features (V, 32, h/4, w/4), and depth (V, 1, h/4, w/4) in metres if it predicts it."""
+class DepthFrontEnd(FrontEnd):
+    """Images and depth of V views, and how well they agree between the views -> features (V, channels, h/4, w/4)."""
 
-    features: torch.Tensor
-    depth: torch.Tensor | None
-
-
-class DepthInitNet(nn.Module):
-    """Reads the geometry off depth maps, and how well they agree between the views."""
-
-    reads_image_features = False
-
-    def __init__(self, fill_holes: bool):
+    def __init__(self, fill_holes: bool, channels: int = 32):
         super().__init__()
-        self.fill_holes = fill_holes
-        stem = Conv2d(12, 32, 8, stride=2, padding=2)
+        self.fill_holes, self.channels = fill_holes, channels
+        stem = Conv2d(IMAGE_AND_DEPTH + DIFFERENCES, 32, 8, stride=2, padding=2)
         self.res_net = ResUNet(stem, stages=(2, 2, 2))
-        self.depth_skip = nn.Sequential(nn.Conv2d(1, 8, 2, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 2, stride=2))
-        self.conv_out = nn.Conv2d(48, 32, 1)
-
-    def forward(self, views: Views, image_features: torch.Tensor | None = None) -> Geometry:
-        """views: images (V, 3, h, w) and depth (V, 1, h, w); `image_features` are not used."""
-        if views.depth is None:
-            raise UserError("init_net_type: depth needs depth maps of the reference views, and this scene has none")
-        return Geometry(self.features(views), None)
+        skip = 16
+        self.depth_skip = nn.Sequential(nn.Conv2d(1, 8, 2, stride=2), nn.ReLU(), nn.Conv2d(8, skip, 2, stride=2))
+        self.conv_out = nn.Conv2d(skip + self.res_net.channels, channels, 1)
 
     def features(self, views: Views) -> torch.Tensor:
-        """(V, 32, h/4, w/4) from the views' images and depth."""
+        """(V, channels, h/4, w/4) from the views' images and depth."""
         inverse = to_inverse_depth(views.depth, views.cameras.depth_range).clamp(0, 1)
         known = None
         if self.fill_holes:
@@ -54,6 +43,26 @@ class DepthInitNet(nn.Module):
         differences = view_differences(decoded, known)
         features = self.res_net(torch.cat([views.images, inverse, differences], 1))
         return self.conv_out(torch.cat([self.depth_skip(inverse), features], 1))
+
+
+class DepthInitNet(DepthFrontEnd):
+    """The front end of measured depth maps."""
+
+    # depth of 0 is unknown; False: it is near, as in the published code
+    DEFAULTS: ClassVar[dict] = {"fill_holes": False}
+
+    @classmethod
+    def of(cls, cfg, image_channels: int) -> DepthInitNet:
+        return cls(cfg.init_net_cfg.fill_holes)
+
+    @staticmethod
+    def needs(cfg) -> Needs:
+        return Needs(depth=True)
+
+    def forward(self, views: Views, image_features: torch.Tensor | None = None) -> GeometryFeatures:
+        if views.depth is None:
+            raise UserError("init_net_type: depth needs depth maps of the reference views, and this scene has none")
+        return GeometryFeatures(self.features(views), None)
 
 
 @torch.no_grad()

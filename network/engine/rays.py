@@ -1,6 +1,6 @@
 """What a ray makes of its samples: attention along it, density, where it ends, and what it sees there.
 
-Twin: `network.rewritten.shade`, from the attention in `_ray_geometry` to the sums over the samples.
+Twin: `network.cranet.CRANet`, from the attention in `_ray_geometry` to the sums over the samples.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import triton
-import triton.language as tl
 from torch import nn
 
+from network.attention import sine_encoding
 from network.cranet import CRANet
-from network.kernels.arithmetic import elu, exp, softplus
-from network.kernels.attention import ROWS, Layer, attend, find_rows, product
-from network.rendering import Stage
+from network.engine.attention import Layer, attend
+from network.ops.arithmetic import elu, exp, softplus
+from network.ops.attention import ROWS, find_rows, product
+from network.ops.language import tl, triton
+from network.stage import Stage
 
 
 @triton.jit
@@ -98,7 +99,7 @@ class RaysOutput:
 
 def pack_head(impl: CRANet) -> torch.Tensor:
     """`out_geometry_fc` as the kernel reads it: 256 weights, 16 biases, 16 weights, a bias."""
-    first, _, last, _ = impl.out_geometry_fc
+    first, _, last, _ = impl.out_geometry_fc  # with activations between
     parts = first.weight.T, first.bias, last.weight, last.bias
     return torch.cat([part.detach().float().reshape(-1) for part in parts])
 
@@ -120,7 +121,7 @@ def end_rays(
         new(rays, length), new(rays, length, dtype=torch.int8), new(rays), new(rays, dtype=torch.bool), *sums
     )
     _rays_kernel[(triton.cdiv(rays, rows // padded),)](
-        geometry, stage.agg_net.agg_impl.geometry_encoding, valid, depths.contiguous(),
+        geometry, sine_encoding(length, 16, depths.device), valid, depths.contiguous(),
         geometry if color is None else color, attention.matrices, attention.norm, head,
         output.hit, output.several, output.depth, output.scored.view(torch.int8),
         *[output.hit if out is None else out for out in sums],

@@ -1,6 +1,6 @@
 """What V views make of each sample, in one kernel: read the maps, all networks of a view, statistics, blending.
 
-Twin: `network.rewritten`, from `shade` to `_blending_weights`. A program takes M samples with all their views as
+Twin: `network.stage.Stage.shade` up to `CRANet._blending_weights`. A program takes M samples with all their views as
 M * VIEWS rows (VIEWS is V rounded up to a power of 2); only what attention needs leaves it. Sums over the views of a
 sample are products with a matrix of 0 and 1, since shuffling numbers between threads would take a third of the time.
 """
@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import triton
-import triton.language as tl
 
-from network.kernels import packing as layers
-from network.kernels.arithmetic import choose, dot, elu, exp, reciprocal, sigmoid, softplus
+from network.engine import packing as layers
+from network.ops.arithmetic import choose, dot, elu, exp, reciprocal, sigmoid, softplus
+from network.ops.language import tl, triton
 
 
 @triton.jit
@@ -106,7 +105,7 @@ def _decode(x, decoder, vectors, DECODER: tl.constexpr):
 
 @triton.jit
 def _hit_and_visibility(ray_features, near, far, matrices, vectors, mask, USE_VIS: tl.constexpr):
-    """How likely a view's ray ends in the sample, and gets so far; from -1 to 1 each: `rewritten._embed`.
+    """How likely a view's ray ends in the sample, and gets so far; from -1 to 1 each: `AggregateNet.forward`.
 
     near, far: the sample's ends, as that view's normalised inverse depths. The four columns that count: the first and the
     second component at the near end, then at the far one.

@@ -1,4 +1,4 @@
-"""A rendering pass made of kernels, for evaluation: no gradients. Its twin is `rewritten.render_pass`."""
+"""A pass over rays made of kernels. Its twin is `network.stage.Stage`."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-import triton
 
-from network.kernels.attention import LONGEST, Layer
-from network.kernels.packing import Weights, pack
-from network.kernels.rays import RaysOutput, end_rays, pack_head
-from network.kernels.sight import Sights, see
-from network.kernels.views import ViewsOutput, _views_kernel
-from network.rendering import Encoding, Rays, Rendering, Stage
+from network.attention import sine_encoding
+from network.engine.attention import Layer
+from network.engine.packing import Weights, pack
+from network.engine.projection import Sights, see
+from network.engine.rays import RaysOutput, end_rays, pack_head
+from network.engine.views import ViewsOutput, _views_kernel
+from network.ops.language import triton
+from network.rendering import CLASSES, Encoding, Rays, Rendering
+from network.stage import Stage
 
 # By the type of the products: rows of samples and views in a program, its warps, and registers of a thread at most.
 LAUNCH = {torch.float16: (64, 4, 128), torch.float32: (64, 4, 168)}
-MOST_VIEWS = 16
 NEGLIGIBLE = 1e-6  # a sample that is hit less often than this needs no classes
 
 
 @dataclass(frozen=True)
-class PackedStage:
-    """A stage with its weights as kernels read them."""
+class EngineStage:
+    """A stage with its weights as kernels read them, as they were when this was made."""
 
     stage: Stage
     weights: Weights
@@ -33,7 +34,7 @@ class PackedStage:
     across: Layer | None
 
     @classmethod
-    def of(cls, stage: Stage, dtype: torch.dtype) -> PackedStage:
+    def of(cls, stage: Stage, dtype: torch.dtype) -> EngineStage:
         """dtype: of products, float32 or float16."""
         impl = stage.agg_net.agg_impl
         semantic = [
@@ -42,29 +43,17 @@ class PackedStage:
         ]
         return cls(stage, pack(stage, dtype), Layer(impl.ray_attention, dtype), pack_head(impl), *semantic)
 
-
-def supports(encoding: Encoding, samples: int) -> bool:
-    """Whether the kernels can render samples of so many a ray from these references."""
-    return len(encoding.cameras) <= MOST_VIEWS and samples <= LONGEST
-
-
-@torch.no_grad()
-def render_pass(
-    packed: PackedStage, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool = False
-) -> Rendering:
-    """Like `rewritten.render_pass`, which it equals up to the precision of products."""
-    with torch.autocast(depths.device.type, enabled=False):  # what is not in kernels is little: float32
-        return _render_pass(packed, encoding, rays, depths, density_only)
-
-
-def _render_pass(packed: PackedStage, encoding: Encoding, rays: Rays, depths, density_only) -> Rendering:
-    seen = see(encoding, rays, depths)
-    fused = fuse_views(packed.weights, encoding, seen, density_only)
-    ends = end_rays(packed.stage, packed.geometry, packed.head, fused.geometry, seen.valid, depths, fused.color)
-    logits = None
-    if not density_only and packed.stage.agg_net.agg_impl.with_logits:
-        logits = _logits(packed, fused, seen.valid, ends)
-    return Rendering(ends.color, logits, ends.depth, ends.hit, depths, ends.scored)
+    @torch.no_grad()
+    def __call__(self, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool = False) -> Rendering:
+        """As the stage's, up to the precision of products; the encoding's features are of their type."""
+        with torch.autocast(depths.device.type, enabled=False):  # what is not in kernels is little: float32
+            seen = see(encoding, rays, depths)
+            fused = fuse_views(self.weights, encoding, seen, density_only)
+            ends = end_rays(self.stage, self.geometry, self.head, fused.geometry, seen.valid, depths, fused.color)
+            heads = {}
+            if not density_only and self.stage.agg_net.agg_impl.with_logits:
+                heads[CLASSES] = _logits(self, fused, seen.valid, ends)
+            return Rendering(ends.color, heads, ends.depth, ends.hit, depths, ends.scored)
 
 
 def fuse_views(weights: Weights, encoding: Encoding, seen: Sights, density_only: bool) -> ViewsOutput:
@@ -96,11 +85,11 @@ def fuse_views(weights: Weights, encoding: Encoding, seen: Sights, density_only:
     return output
 
 
-def _logits(packed: PackedStage, fused: ViewsOutput, valid: torch.Tensor, ends: RaysOutput) -> torch.Tensor:
+def _logits(own: EngineStage, fused: ViewsOutput, valid: torch.Tensor, ends: RaysOutput) -> torch.Tensor:
     """Class logits of each ray: (R, K+1)."""
-    impl, hit = packed.stage.agg_net.agg_impl, ends.hit
+    impl, hit = own.stage.agg_net.agg_impl, ends.hit
     need = (hit.flatten() > NEGLIGIBLE).to(torch.int8)
-    attended = _attend(packed, fused, valid, ends.several, need)
+    attended = _attend(own, fused, valid, ends.several, need)
     attended = torch.bmm(hit[:, None], attended.view(*hit.shape, -1))[:, 0]
     first, head = impl.semantic_fc1_new, impl.semantic_fc2_new
     # Both layers are linear: once for the ray instead of for each sample, with the biases as often as the ray ends.
@@ -110,18 +99,19 @@ def _logits(packed: PackedStage, fused: ViewsOutput, valid: torch.Tensor, ends: 
 
 
 def _attend(
-    packed: PackedStage, fused: ViewsOutput, valid: torch.Tensor, several: torch.Tensor, need: torch.Tensor
+    own: EngineStage, fused: ViewsOutput, valid: torch.Tensor, several: torch.Tensor, need: torch.Tensor
 ) -> torch.Tensor:
     """Cross-Reprojection Attention, and the sum over the views: (N, 32)."""
-    latent, impl = fused.latent, packed.stage.agg_net.agg_impl
+    latent, impl = fused.latent, own.stage.agg_net.agg_impl
+    positions = sine_encoding(several.shape[1], latent.shape[-1], latent.device)
 
     def along_rays(x: torch.Tensor) -> torch.Tensor:
         rows = x.view(-1, several.shape[1], x.shape[-1])
-        return packed.along(rows, several, along=True, encoding=impl.semantic_encoding).view(x.shape)
+        return own.along(rows, several, along=True, encoding=positions).view(x.shape)
 
-    if packed.along is None:
+    if own.along is None:
         return (fused.blending[..., None] * latent).sum(0)
     if impl.views_first:
-        latent = along_rays(packed.across(latent, valid, along=False))
+        latent = along_rays(own.across(latent, valid, along=False))
         return (fused.blending[..., None] * latent).sum(0)
-    return packed.across(along_rays(latent), valid, along=False, blending=fused.blending, need=need)
+    return own.across(along_rays(latent), valid, along=False, blending=fused.blending, need=need)

@@ -1,13 +1,12 @@
-"""Fast twins, written in Triton, of steps whose plain form stands elsewhere in `network`; each names its twin.
+"""Sets Triton up before it compiles anything, for torch.compile too. `network.backend` calls `prepare`.
 
-Everything runs without them: they are used on CUDA devices alone. TRITON_INTERPRET=1 runs them on the CPU, for tests.
-
-Importing this sets Triton up, before it compiles anything, for torch.compile too: what has been compiled is found by its
-key, its assembler and in its folder, and would be compiled again for whoever came with another one.
+What has been compiled is found by its key, its assembler and in its folder, and would be compiled again for whoever
+came with another one.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import subprocess
@@ -15,6 +14,14 @@ import tempfile
 from pathlib import Path
 
 BROKEN_ASSEMBLER = "release 12.8"
+
+
+@functools.cache
+def prepare() -> None:
+    """All of what follows, once."""
+    avoid_broken_assembler()
+    share_compiled_kernels()
+    hash_callees_first()
 
 
 def avoid_broken_assembler() -> None:
@@ -63,8 +70,3 @@ def hash_callees_first() -> None:
 
     if add is not None:
         DependenciesFinder._update_hash = know_and_add
-
-
-avoid_broken_assembler()
-share_compiled_kernels()
-hash_callees_first()

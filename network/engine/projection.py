@@ -1,6 +1,6 @@
 """Where samples fall in the views, and the colour there: once for each sample and view, before the networks.
 
-Twin: `network.rewritten.look`, without the feature maps, which the next kernel reads. Apart from it, since there
+Twin: `network.sight.look`, without the feature maps, which the next kernel reads. Apart from it, since there
 several threads share a row, and each would find all of this again.
 """
 
@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import triton
-import triton.language as tl
 
-from network.kernels.arithmetic import reciprocal
+from network.geometry import interval_halves, inverse_depth_intervals
+from network.ops.arithmetic import reciprocal
+from network.ops.language import tl, triton
 from network.rendering import Encoding, Rays
-from network.sampling import interval_halves, inverse_depth_intervals
 
 ENTRIES = 256  # samples times views of a program (with more, Triton 3.6 fails to compile it for 16 views)
 
@@ -55,7 +54,7 @@ def _direction_difference(px, py, pz, dx, dy, dz, centre, inside):
 
 @triton.jit
 def _within(x, size, image_size, SPREAD: tl.constexpr):
-    """Where a pixel falls in a map of this size, the border repeated: `rewritten.bilinear_corners`."""
+    """Where a pixel falls in a map of this size, the border repeated: `reading.bilinear_corners`."""
     x = x * ((size - 1 + SPREAD) / (image_size - 1.0)) - SPREAD * 0.5
     return tl.where(x == x, tl.minimum(tl.maximum(x, 0.0), size - 1.0), 0.0)
 

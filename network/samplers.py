@@ -1,14 +1,74 @@
-"""Depths along rays: evenly spaced for the coarse pass, by importance for the fine one."""
+"""Where along a ray to look: a sampler chooses the depths of each pass, knowing what the passes before it saw."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 
 from network.geometry import from_inverse_depth, to_inverse_depth
+from network.rendering import Encoding, Rays, Rendering
 
-# What coarse samples are evenly spaced in. From 0.5 to 10 m, half of them are nearer than 0.95, 2.2 and 5.3 m.
+# What evenly spaced samples are even in. From 0.5 to 10 m, half of them are nearer than 0.95, 2.2 and 5.3 m.
 SPACINGS = ("inverse", "log", "linear")
-LAST_INTERVAL = 1e6  # the interval behind the last sample, in normalised inverse depth
+
+
+class Sampler(ABC):
+    """Chooses depths. `names`: of its passes, one each."""
+
+    names: tuple[str, ...]
+
+    @property
+    def stages(self) -> int:
+        """How many passes there are."""
+        return len(self.names)
+
+    @property
+    @abstractmethod
+    def most_samples(self) -> int:
+        """Of a ray in one pass."""
+
+    @abstractmethod
+    def depths(
+        self, encoding: Encoding, rays: Rays, passes: tuple[Rendering, ...], draws: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Depths (R, S) in metres, sorted, of the pass that follows `passes`. draws: of `draw`; None without chance."""
+
+    def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor | None:
+        """Random numbers for all passes over so many rays (training); None if it needs none."""
+        return None
+
+
+@dataclass(frozen=True)
+class CoarseToFine(Sampler):
+    """`coarse` depths, evenly spaced, and unless `fine` is 0 in a second pass `fine` depths where the first one found hits to
+    be likely. keep_coarse: the second pass has the first one's depths too. spacing: one of `SPACINGS`."""
+
+    coarse: int
+    fine: int
+    keep_coarse: bool = False
+    spacing: str = "inverse"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("coarse", "fine") if self.fine else ("coarse",)
+
+    @property
+    def most_samples(self) -> int:
+        return max(self.coarse, self.fine + self.coarse * self.keep_coarse)
+
+    def depths(
+        self, encoding: Encoding, rays: Rays, passes: tuple[Rendering, ...], draws: torch.Tensor | None
+    ) -> torch.Tensor:
+        if not passes:
+            return uniform_depths(rays.depth_range, self.coarse, self.spacing)
+        (coarse,) = passes
+        fine = importance_depths(coarse.depths, coarse.hit_probability, rays.depth_range, self.fine, draws)
+        return torch.cat([coarse.depths, fine], -1).sort(-1).values if self.keep_coarse else fine
+
+    def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor:
+        return torch.rand(rays, self.fine, generator=generator, device=generator.device)
 
 
 def uniform_depths(depth_range: torch.Tensor, count: int, spacing: str = "inverse") -> torch.Tensor:
@@ -21,21 +81,6 @@ def uniform_depths(depth_range: torch.Tensor, count: int, spacing: str = "invers
         return from_inverse_depth(steps.expand(len(depth_range), -1), depth_range)
     near, far = depth_range[:, :1], depth_range[:, 1:]
     return near * (far / near) ** steps if spacing == "log" else near + (far - near) * steps
-
-
-def inverse_depth_intervals(depths: torch.Tensor, depth_range: torch.Tensor) -> torch.Tensor:
-    """Steps in normalised inverse depth from each sample to the next: (R, S); the last is `LAST_INTERVAL`.
-
-    depths: (R, S), depth_range: (R, 2).
-    """
-    inverse = to_inverse_depth(depths, depth_range)
-    return torch.cat([inverse[:, 1:] - inverse[:, :-1], torch.full_like(inverse[:, :1], LAST_INTERVAL)], -1)
-
-
-def interval_halves(intervals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far each sample reaches back and forth, (R, S) each: half its intervals (R, S); the first as far back as forth."""
-    half = intervals / 2
-    return torch.cat([half[:, :1], half[:, :-1]], -1), half
 
 
 def importance_depths(

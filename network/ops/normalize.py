@@ -1,20 +1,51 @@
-"""Instance norm, what is added to it, activation, and a reflected border as one operation, forward and backward.
+"""Instance norm, what is added to it, activation, and a reflected border as one operation.
 
 The convolution that follows then needs no padding of its own, and no other layout than that which the maps have:
-channels last, as matrix units want them. A tile is some pixels times some channels. A map is cut into
+channels last, as matrix units want them. In the kernels a tile is some pixels times some channels. A map is cut into
 parts, of which sums are made separately and joined by who needs them.
 """
 
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
+import torch.nn.functional as F
+
+from network.ops.language import tl, triton
 
 PARTS = tl.constexpr(32)  # at most
-ACTIVATIONS = {None: 0, "relu": 1, "elu": 2}
+ACTIVATIONS = {None: 0, "relu": 1, "elu": 2}  # by their numbers in the kernels
 TILE, TILE_CHANNELS = 64, 32
 SIZES = ["views", "parts", "height", "width", "tiles", "border", "activation", "added"]  # one kernel serves all of them
+
+
+def normalize(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+    activation: str | None,
+    border: bool,
+    plus: torch.Tensor | None,
+) -> torch.Tensor:
+    """activation(norm(x) + plus), with a border of one reflected pixel or without: (V, C, H, W) -> (V, C, H [+ 2], W [+ 2]).
+
+    weight, bias: (C,). activation: one of ACTIVATIONS. plus: maps of the result's size. Volumes (V, C, D, H, W) have no border.
+    """
+    x = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
+    if plus is not None:
+        x = x + (without_border(plus) if border else plus)
+    x = F.relu(x) if activation == "relu" else F.elu(x) if activation == "elu" else x
+    return add_border(x) if border else x
+
+
+def add_border(x: torch.Tensor) -> torch.Tensor:
+    """(V, C, H, W) -> (V, C, H+2, W+2)."""
+    return F.pad(x, (1, 1, 1, 1), mode="reflect")
+
+
+def without_border(x: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    """Every `stride`-th pixel within the border of (V, C, H+2, W+2)."""
+    return x[..., 1:-1:stride, 1:-1:stride]
 
 
 @triton.jit
@@ -263,20 +294,17 @@ def _parts(pixels: int) -> tuple[int, int]:
     return triton.cdiv(pixels, TILE * tiles), tiles
 
 
-def normalize(
+def normalize_kernel(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor,
     eps: float,
     activation: str | None,
-    border: int,
+    border: bool,
     plus: torch.Tensor | None,
 ) -> torch.Tensor:
-    """x (V, C, H, W) -> (V, C, H + 2 border, W + 2 border), channels last. Its twin is `network.layers.normalize`.
-
-    weight and bias (C,), float32; border 0 or 1; plus: maps of the result's size. Volumes (V, C, D, H, W) without a border.
-    """
+    """`normalize` as kernels. weight and bias are float32; the result has its channels last in memory."""
     if x.dim() == 5:  # planes below each other
         flat = x.contiguous(memory_format=torch.channels_last_3d).flatten(2, 3)
-        return normalize(flat, weight, bias, eps, activation, border, plus).unflatten(2, x.shape[2:4])
-    return _Normalize.apply(x, weight, bias, plus, ACTIVATIONS[activation], border, eps)
+        return normalize_kernel(flat, weight, bias, eps, activation, border, plus).unflatten(2, x.shape[2:4])
+    return _Normalize.apply(x, weight, bias, plus, ACTIVATIONS[activation], int(border), eps)

@@ -1,0 +1,186 @@
+"""How a network is computed. Here and nowhere else it is chosen: device, precision, compilation, recording, kernels.
+
+A `Backend` is one frozen value, made from the config for training or for rendering, and handed down: it says how to run
+a network's passes (`stages`), what to record (`recorded`), and sets a network's modules while it is `at_work`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch._functorch.config
+from torch import nn
+
+from network import triton_setup
+from network.ops import NO_KERNELS, Kernels
+from network.renderer import Renderer, RunStage
+from network.rendering import Encoding, Rays, Rendering
+from network.sight import look
+from network.stage import Stage
+from utils.capture import Captured
+from utils.devices import compiles_for_cpu, has_bf16, runs_triton
+from utils.errors import UserError
+from utils.logging import say_once, warn
+
+RENDERERS = ("auto", "plain", "exact", "fast")
+PRECISIONS = ("auto", "fp32", "bf16")
+MANY_RAYS = 2048  # of a step: from here on ...
+MEMORY_BUDGET = 0.95  # ... compiled passes keep no more than this part of what they would for their backward pass
+COMPILED_SHAPES = 64  # image sizes and numbers of references that passes are compiled for, one by one
+WORTH_COMPILING = 2**25  # samples times views of a whole view: half a minute's compiling is saved within the view
+
+
+@dataclass(frozen=True)
+class Backend:
+    """device: of all tensors. half: matrix products in half precision: bfloat16 under autocast, float16 in the engine.
+    kernels: of ours, that the modules run, and if float32 may round to TensorFloat-32. engine: whole passes in kernels, where
+    they can (rendering). compile_from: samples times views of a whole image from which on passes are compiled; None: never.
+    record: work is recorded once and replayed (a GPU's). memory_budget: of compiled passes, for their backward pass.
+    """
+
+    device: torch.device
+    half: bool = False
+    kernels: Kernels = NO_KERNELS
+    engine: bool = False
+    compile_from: int | None = None
+    record: bool = False
+    memory_budget: float = 1.0
+
+    @classmethod
+    def for_training(cls, cfg, device: torch.device) -> Backend:
+        """As `precision` and `compile` say. Raises UserError for bf16 where the device has none."""
+        if cfg.precision == "bf16" and not has_bf16(device):
+            raise UserError(
+                "`precision`: bf16 needs a GPU that computes with it (NVIDIA's from 2020 on); fp32 always works"
+            )
+        half = has_bf16(device) if cfg.precision == "auto" else cfg.precision == "bf16"
+        capable, on_gpu = runs_triton(device), device.type == "cuda"
+        compiles = (capable if cfg.compile is None else cfg.compile) and (capable or not on_gpu)
+        data = cfg.train_dataset_cfg
+        many = data.queries_per_step * data.train_ray_num >= MANY_RAYS
+        if capable or compiles:
+            triton_setup.prepare()
+        return cls(
+            device,
+            half,
+            # Maps only where convolutions may round to ten bits, which bfloat16's seven do not notice: without it
+            # cuDNN's are slower with channels last, which our kernels need.
+            Kernels(maps=capable and half, volumes=capable, attention=capable, tf32=half),
+            compile_from=0 if compiles else None,
+            record=compiles and on_gpu,
+            # What costs no product is computed again instead of being kept: a fifth of the memory for 3% of the time.
+            memory_budget=MEMORY_BUDGET if many else 1.0,
+        )
+
+    @classmethod
+    def for_rendering(cls, renderer: str, device: torch.device) -> Backend:
+        """As the config's `renderer` says.
+
+        Convolutions never round to ten bits, as cuDNN's do by default: features would be off by a percent, which costs
+        a rendering more than all products of float16.
+        """
+        capable, on_gpu, plain = runs_triton(device), device.type == "cuda", renderer == "plain"
+        fast = renderer == "fast" or (renderer == "auto" and on_gpu)
+        compile_from = None
+        if not on_gpu and not plain and renderer != "exact" and compiles_for_cpu():
+            compile_from = 0 if fast else WORTH_COMPILING
+        if capable or compile_from is not None:
+            triton_setup.prepare()
+        return cls(
+            device,
+            half=fast and capable,
+            kernels=Kernels(volumes=capable, attention=capable and not plain),
+            engine=capable and not plain,
+            compile_from=compile_from,
+            record=on_gpu and not plain,
+        )
+
+    def autocast(self) -> torch.autocast:
+        """Products in bfloat16, if `half`."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+    @contextlib.contextmanager
+    def at_work(self, network: nn.Module) -> Iterator[None]:
+        """In here the modules of `network` run this backend's kernels, and convolutions round as it says."""
+        modules = [module for module in network.modules() if isinstance(getattr(module, "kernels", None), Kernels)]
+        before, tf32 = [module.kernels for module in modules], torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = self.kernels.tf32
+        for module in modules:
+            module.kernels = self.kernels
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = tf32
+            for module, kernels in zip(modules, before, strict=True):
+                module.kernels = kernels
+
+    def compiles(self, work: int = 0) -> bool:
+        """Whether passes over so many samples times views are compiled."""
+        return self.compile_from is not None and work >= self.compile_from
+
+    def stages(self, network: Renderer, work: int = 0) -> tuple[RunStage, ...]:
+        """How to run a network's passes over so many samples times views: compiled, or the modules as they are."""
+        if not self.compiles(work):
+            return network.stages
+        say_once("compiling for this device, which takes up to a minute the first time")
+        torch._functorch.config.activation_memory_budget = self.memory_budget
+        return tuple(functools.partial(_compiled(), stage) for stage in network.stages)
+
+    def recorded(self, function: Callable, network: nn.Module, most: int) -> Callable:
+        """`function` of tensors, which runs `network`, as a recording if this backend records. most: recordings kept.
+
+        While hooks are registered on the network it runs as it is: a recording could not call them.
+        """
+        if not self.record:
+            return function
+        captured = Captured(function, most)
+
+        def run(*inputs):
+            if not has_hooks(network):
+                return captured(*inputs)
+            say_once("hooks are registered on the network: it runs without recording")
+            return function(*inputs)
+
+        return run
+
+
+def has_hooks(network: nn.Module) -> bool:
+    """Whether anybody wants to know of what modules do, or changes it, by hooks."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for module in network.modules() for kind in kinds)
+
+
+@functools.cache
+def _compiled() -> _Compiled:
+    torch._dynamo.config.cache_size_limit = COMPILED_SHAPES
+    torch._dynamo.config.skip_nnmodule_hook_guards = False  # who registers a hook later wants it to be called
+    return _Compiled()
+
+
+class _Compiled:
+    """Runs a stage with its kernels fused, or as it is once that turned out to be impossible.
+
+    In two parts: one compiler's kernel would not keep which views see a sample but find it again, with other rounding,
+    for their number as for themselves. At the border of an image the two differ once in thirty million times, and what
+    one view sees is then divided by no view.
+    """
+
+    def __init__(self):
+        self.look = torch.compile(look, dynamic=False)
+        self.shade = torch.compile(Stage.shade, dynamic=False)
+        self.broken = False
+
+    def __call__(
+        self, stage: Stage, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool = False
+    ) -> Rendering:
+        if not self.broken:
+            try:
+                return self.shade(stage, self.look(encoding, rays, depths), depths, density_only)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                warn(f"it cannot be compiled, and runs as it is ({str(error).splitlines()[0]})")
+                self.broken = True
+        return stage(encoding, rays, depths, density_only)

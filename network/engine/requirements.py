@@ -1,0 +1,89 @@
+"""The networks that the engine was built for."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import fields
+
+import torch
+from torch import nn
+
+from network.aggregate_net import AggregateNet
+from network.dist_decoder import DistDecoder
+from network.ops.attention import LONGEST
+from network.renderer import Renderer
+from network.rendering import Encoding
+from network.stage import Stage
+
+MOST_VIEWS = 16
+IMAGE_CHANNELS, CHANNELS = 32, 64  # of an encoding: image features, and ray features after them
+KNOWN = {"cameras", "images", "features", "image_channels", "mask", "depth"}  # fields of an encoding
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
+def reason_against(network: Renderer, encoding: Encoding) -> str | None:
+    """None if the engine renders what the network's own modules would; otherwise what stands against it.
+
+    It was built for passes of at most LONGEST samples a ray and MOST_VIEWS views with 32 image and 32 ray features, of
+    exactly the modules that `DistDecoder` and `AggregateNet` are made of: of these classes and widths, without further
+    heads, and as their classes have them: no hooks, no parametrizations, no forward of their own.
+    """
+    views, channels = len(encoding.cameras), (encoding.image_channels, encoding.features.shape[-1])
+    if views > MOST_VIEWS:
+        return f"there are {views} views, more than {MOST_VIEWS}"
+    if network.sampler.most_samples > LONGEST:
+        return f"a ray has {network.sampler.most_samples} samples, more than {LONGEST}"
+    if channels != (IMAGE_CHANNELS, CHANNELS):
+        return (
+            f"the encoding has {channels[0]} of {channels[1]} channels for images, not {IMAGE_CHANNELS} of {CHANNELS}"
+        )
+    for field in fields(encoding):
+        if field.name not in KNOWN and getattr(encoding, field.name) is not None:
+            return f"the encoding has {field.name}"
+    for stage in network.stages:
+        for of_what, module, expected in zip(
+            ("dist_decoder", "agg_net"), _networks(stage), _built_for(stage), strict=True
+        ):
+            reason = _difference(of_what, module, expected)
+            if reason is not None:
+                return reason
+    return None
+
+
+def _networks(stage: Stage) -> tuple[nn.Module, nn.Module]:
+    return stage.dist_decoder, stage.agg_net
+
+
+def _built_for(stage: Stage) -> tuple[nn.Module, nn.Module]:
+    """The networks that the engine expects where these are, which may differ in their settings."""
+    use_vis = getattr(stage.dist_decoder, "vis_decoder", None) is not None
+    impl = getattr(stage.agg_net, "agg_impl", None)
+    classes = getattr(getattr(impl, "semantic_fc2_new", None), "out_features", 1) - 1
+    softplus = isinstance(getattr(impl, "out_geometry_fc", [None])[-1], nn.Softplus)
+    return _expected(use_vis, classes, getattr(impl, "sem_rtrans_new", None) is not None, softplus)
+
+
+@functools.lru_cache(maxsize=8)
+def _expected(use_vis: bool, classes: int, use_attention: bool, softplus: bool) -> tuple[nn.Module, nn.Module]:
+    with torch.device("meta"):
+        decoder, aggregation = DistDecoder(use_vis), AggregateNet(num_classes=classes, use_attention=use_attention)
+    if softplus:
+        aggregation.agg_impl.out_geometry_fc[-1] = nn.Softplus()
+    return decoder, aggregation
+
+
+def _difference(name: str, module: nn.Module, expected: nn.Module) -> str | None:
+    """How a module differs from the expected one, in words."""
+    if type(module) is not type(expected):
+        return f"{name} is a {type(module).__name__}, not a {type(expected).__name__}"
+    if "forward" in vars(module) or any(getattr(module, kind) for kind in HOOKS):
+        return f"{name} has hooks, or a forward of its own"
+    own, theirs = (dict(x.named_parameters(recurse=False)) for x in (module, expected))
+    if {key: value.shape for key, value in own.items()} != {key: value.shape for key, value in theirs.items()}:
+        return f"{name} has other parameters than it was built for"
+    own, theirs = (dict(x.named_children()) for x in (module, expected))
+    if own.keys() != theirs.keys():
+        return f"{name} has other parts than it was built for"
+    return next(
+        (reason for key in own if (reason := _difference(f"{name}.{key}", own[key], theirs[key])) is not None), None
+    )

@@ -1,0 +1,69 @@
+"""Linear layers of rows: their inputs come in parts, and their products have the widths that a GPU is fast with."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Linear(nn.Linear):
+    """A linear layer of several inputs: `forward(*parts)` is that of the parts side by side, (..., C_i) -> (..., out).
+
+    Parts that lack the first axis, the views, are the same for all of them: they are multiplied once, and the product
+    is added for every view.
+    """
+
+    def __init__(self, *widths: int, out: int):
+        """widths: of the parts."""
+        super().__init__(sum(widths), out)
+        self.widths = widths
+
+    def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+        axes = max(part.dim() for part in parts)
+        own = [part.dim() == axes for part in parts]
+        if all(own):
+            return _product(parts, self.weight, self.bias)
+        columns = self.weight.split(self.widths, 1)
+
+        def product(wanted: bool, bias: torch.Tensor | None) -> torch.Tensor:
+            chosen = [i for i, is_own in enumerate(own) if is_own == wanted]
+            return _product([parts[i] for i in chosen], torch.cat([columns[i] for i in chosen], 1), bias)
+
+        return product(True, self.bias) + product(False, None)
+
+
+class RayLinear(nn.Linear):
+    """A linear layer of sums over the samples of rays, moved behind the sum: its bias counts as often as the weights do."""
+
+    def forward(self, x: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+        """x: (R, C), sums with weights of which `total` (R, 1) is the sum -> (R, out), at least float32."""
+        return wide(F.linear(x, self.weight)) + total * self.bias
+
+
+class MLP(nn.Sequential):
+    """Layers one after the other, of which the first takes several parts."""
+
+    def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+        first, *others = self
+        x = first(*parts)
+        for layer in others:
+            x = layer(x)
+        return x
+
+
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """At least float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _product(parts, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """A linear layer of parts side by side. On a GPU zeros make all widths multiples of 8: matrix units are slow on others."""
+    x, out = parts[0] if len(parts) == 1 else torch.cat(parts, -1), len(weight)
+    columns, rows = (-x.shape[-1] % 8, -out % 8) if x.is_cuda else (0, 0)
+    if columns:
+        x = F.pad(x, (0, columns))
+    if columns or rows:
+        weight = F.pad(weight, (0, columns, 0, rows))
+        bias = None if bias is None else F.pad(bias, (0, rows))
+    return F.linear(x, weight, bias)[..., :out]

@@ -1,0 +1,81 @@
+"""From samples on rays to what the views see there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from network.geometry import directions_to_cameras, interval_halves, inverse_depth_intervals, project, to_inverse_depth
+from network.ops.reading import read_rows
+from network.rendering import Encoding, Rays
+
+
+class Sight(NamedTuple):
+    """What V views see of N = R * S samples, the samples of a ray one after the other.
+
+    valid: (V, N) bool, whether a view sees a sample. color: (V, N, 3). features: (V, N, C), image features, then ray features,
+    the first `image_channels` and the rest. near_end, far_end: (V, N), the sample's extent in the view's normalised
+    inverse depth. direction: (V, N, 4), how the directions to the view and to the query differ. shape: (R, S).
+    """
+
+    valid: torch.Tensor
+    color: torch.Tensor
+    features: torch.Tensor
+    image_channels: int
+    near_end: torch.Tensor
+    far_end: torch.Tensor
+    direction: torch.Tensor
+    shape: torch.Size
+
+    @property
+    def image_features(self) -> torch.Tensor:
+        return self.features[..., : self.image_channels]
+
+    @property
+    def ray_features(self) -> torch.Tensor:
+        return self.features[..., self.image_channels :]
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """`valid` as 0 and 1, (V, N, 1)."""
+        return self.valid[..., None].to(self.color.dtype)
+
+    @property
+    def uniform(self) -> torch.Tensor:
+        """The same weight for all views that see a sample, (V, N, 1)."""
+        mask = self.mask
+        return mask / (mask.sum(0) + 1e-8)
+
+    @property
+    def seen(self) -> torch.Tensor:
+        """Which samples any view sees, (R, S) bool."""
+        return self.valid.any(0).view(self.shape)
+
+    @property
+    def seen_by_several(self) -> torch.Tensor:
+        """Which samples more than one view sees, (R, S) bool."""
+        return (self.mask.sum(0) > 1).view(self.shape)
+
+
+def look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sight:
+    """What the views of an encoding see of samples at depths (R, S).
+
+    Positions are computed in float32 at least, under autocast too: a pixel's needs more than eight bits.
+    """
+    cameras, size = encoding.cameras, encoding.cameras.size
+    with torch.autocast(depths.device.type, enabled=False):
+        points = rays.points(depths)
+        projection = project(points, cameras)
+        valid = encoding.seen(projection)
+        mask = valid[..., None].to(points.dtype)
+        to_view = directions_to_cameras(points, cameras)
+        to_query = -rays.directions / rays.directions.norm(dim=-1, keepdim=True)
+        to_query = to_query[:, None].expand(*depths.shape, 3).reshape(-1, 3)
+        direction = torch.cat([to_view - to_query, (to_view * to_query).sum(-1, keepdim=True)], -1)
+        color = read_rows(encoding.images.permute(0, 2, 3, 1), projection.pixels, mask, size, align_corners=True)
+        features = read_rows(encoding.features, projection.pixels, mask, size, align_corners=False)
+        inverse_depth = to_inverse_depth(projection.depth, cameras.depth_range)
+        before, after = interval_halves(inverse_depth_intervals(depths, rays.depth_range))
+        ends = inverse_depth - before.flatten(), inverse_depth + after.flatten()
+    return Sight(valid, color, features, encoding.image_channels, *ends, direction, depths.shape)
