@@ -12,7 +12,13 @@ import numpy as np
 
 from utils.cli import run_command
 
-PANELS = {"loss": ("loss/total",), "PSNR in dB": ("train/psnr", "val/psnr"), "mIoU": ("val/miou",)}
+PANELS = {
+    "loss": ("loss/total",),
+    "PSNR in dB": ("train/psnr", "val/psnr"),
+    "mIoU": ("val/miou",),
+    "median depth error": ("train/depth_median", "val/depth_median"),
+    "rays ending before half their depth": ("train/ended_early",),
+}
 SMOOTHED = 0.05  # of a curve's points are averaged to draw one
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from dataset.frames import Frames
 from utils.cli import run_command
+from utils.files import write_text
 from utils.logging import say, warn
 
 DEFAULT_ROOT = "data/cache"
@@ -128,6 +129,18 @@ class Entry:
             _write_at(self.path / f"{kind}.there", row, b"\1")
         except OSError as error:
             warn(f"{self.cache.root}: the cache cannot grow ({error.strerror}); frames are decoded each time")
+
+    def recall(self, name: str) -> dict:
+        """What was remembered under a name; {} if nothing was."""
+        try:
+            return json.loads((self.path / f"{name}.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def remember(self, name: str, values: dict) -> None:
+        """Keep what was found out about the frames; where it cannot be written it is found out again."""
+        with contextlib.suppress(OSError):
+            write_text(self.path / f"{name}.json", json.dumps(values))
 
     def release(self) -> None:
         """Gives mapped pages back to the system's file cache, so that they do not count as this process's memory."""

@@ -22,6 +22,7 @@ from utils.errors import UserError
 from utils.files import find_file
 
 SPLITS = Path("configs/splits")
+AUTO = "auto"  # as a `depth_range`
 MOST_ATTEMPTS = 10  # samples tried in a row before the data are given up
 SCENE_KINDS = {"scannet": scannet_scene, "replica": replica_scene, "transforms": transforms_scene}
 TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set_list` is given
@@ -32,7 +33,8 @@ TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set
 DEFAULTS = {
     "data_root": "data",
     **CACHE_DEFAULTS,
-    "depth_range": Setting(None, list),  # near and far in metres of all scenes; None: each kind's own
+    # near and far in metres of all scenes; None: each kind's own; auto: each scene's, found from what its frames show
+    "depth_range": Setting(None, (list, str)),
     "train_set_list": Setting(None, (list, str)),  # database names, or a file of them; None: by train_database_types
     "val_set_list": Setting([], (list, str)),  # likewise, or the published list of {name, cfg: {val_database_name}}
     "train_dataset_cfg": {
@@ -76,13 +78,26 @@ def open_scene(
     return Scene(replace(source, depth_range=depth_range) if depth_range else source, cache)
 
 
-def configured_scene(name: str, cfg) -> Scene:
-    """A scene as the config's `data_root`, `depth_range` and cache keys say."""
-    depth_range = cfg.depth_range and tuple(cfg.depth_range)
-    numbers = all(isinstance(end, int | float) for end in depth_range or ())
-    if depth_range and not (numbers and len(depth_range) == 2 and 0 < depth_range[0] < depth_range[1]):
-        raise UserError(f"`depth_range` should be near and far in metres, 0 < near < far, but is {list(depth_range)}")
-    return open_scene(name, cfg.data_root, Cache.of(cfg), depth_range)
+def configured_scene(name: str, cfg, use_depth: bool) -> Scene:
+    """A scene as the config's `data_root`, `depth_range` and cache keys say.
+
+    use_depth: the network is given depth maps, so that the scene's may tell its depth range too.
+    """
+    if cfg.depth_range == AUTO:
+        scene = open_scene(name, cfg.data_root, Cache.of(cfg))
+        scene.fit_depth_range(use_depth)
+        return scene
+    return open_scene(name, cfg.data_root, Cache.of(cfg), _near_and_far(cfg.depth_range))
+
+
+def _near_and_far(value: list | str | None) -> tuple[float, float] | None:
+    """Raises UserError unless a config's `depth_range` is two numbers, or nothing."""
+    if value is None:
+        return None
+    numbers = isinstance(value, list | tuple) and all(isinstance(end, int | float) for end in value)
+    if not (numbers and len(value) == 2 and 0 < value[0] < value[1]):
+        raise UserError(f"`depth_range` should be near and far in metres, 0 < near < far, or {AUTO}, but is {value!r}")
+    return tuple(value)
 
 
 def list_scenes(value: list | str, key: str) -> list[str]:
@@ -134,7 +149,7 @@ class TrainingSet(Dataset):
             raise UserError(
                 f"`train_dataset_cfg.max_wn` ({self.cfg.max_wn}) must be greater than min_wn ({self.cfg.min_wn})"
             )
-        self.scenes = [configured_scene(name, cfg) for name in training_names(cfg)]
+        self.scenes = [configured_scene(name, cfg, needs.depth) for name in training_names(cfg)]
         if not self.scenes:
             raise UserError("`train_set_list` is empty: name at least one scene to train on")
         self.frames = [scene.training_frames(_scene_key(scene.name) in held_out) for scene in self.scenes]
@@ -163,7 +178,7 @@ class TrainingSet(Dataset):
         references = training_references(centres, query, (self.cfg.min_wn, self.cfg.max_wn), rng)
         queries = [query, *further_queries(centres, query, references, self.cfg.queries_per_step - 1, rng)]
         reference_views = read_references(scene, [frames[i] for i in references], frames, self.needs)
-        query_views = scene.views([frames[i] for i in queries], labels=True)
+        query_views = scene.views([frames[i] for i in queries], depth=True, labels=True)
         stretch = self._depth_range_stretch(rng)
         return Batch(
             _stretch_range(reference_views, stretch),
@@ -186,7 +201,8 @@ class TestSet(Dataset):
     __test__ = False  # not pytest's
 
     def __init__(self, scene: Scene, references: int, needs: Needs, reference_labels: bool = False):
-        """reference_labels, and depth beside: for baselines, whatever the network needs."""
+        """reference_labels, and depth beside: for baselines, whatever the network needs. The query's own depth is there
+        wherever the scene has it, to be compared with."""
         self.scene = scene
         self.needs = replace(needs, depth=needs.depth or reference_labels)
         self.split = scene.split()
@@ -202,9 +218,7 @@ class TestSet(Dataset):
         frame, pool = self.split.tests[index], self.split.references
         chosen = test_references(self.scene.centres(pool), self.scene.centres([frame])[0], self.references)
         references = read_references(self.scene, [pool[i] for i in chosen], pool, self.needs, self.reference_labels)
-        return Batch(
-            references, self.scene.views([frame], depth=self.needs.depth, labels=True), None, self.scene.name, frame
-        )
+        return Batch(references, self.scene.views([frame], depth=True, labels=True), None, self.scene.name, frame)
 
 
 def read_references(scene: Scene, chosen: list[str], pool: list[str], needs: Needs, labels: bool = False) -> Views:

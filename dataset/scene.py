@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import numpy as np
 import torch
 
 from dataset.cache import Cache
+from dataset.depth_range import DEPTH_FRAMES, evenly, matching_pairs, range_of_depth, range_of_matches
 from dataset.frames import Frames
 from dataset.labels import LabelSet
 from dataset.view_selection import Split, split_frames
 from dataset.views import Cameras, Views
 from utils.errors import UserError
 from utils.files import read_color, read_map
+from utils.logging import warn
 
 NO_DEPTH_READING = 65535  # what some sensors write instead of 0
 CAPTURE_FILE = "transforms.json"  # what makes a folder a capture of its own
@@ -115,6 +118,40 @@ class Scene:
         frames = self.frame_ids if self.own_split is None else self.own_split.references
         left_out = set(self.split().tests) if hold_out_tests else set()
         return [frame for frame in frames if frame not in left_out]
+
+    def fit_depth_range(self, use_depth: bool) -> None:
+        """Make `depth_range` what the frames show that are not for testing: their depth maps, or without them points that
+        their images have in common. It stays as it is, with a warning, where nothing is found."""
+        source = "depth" if use_depth and self.has_depth else "matches"
+        known = self._store.recall("depth_range") if self._store else {}
+        if source not in known:
+            known[source] = self._range_of_depth() if source == "depth" else self._range_of_matches()
+            if self._store:
+                self._store.remember("depth_range", known)
+        if known[source] is None:
+            warn(f"{self.name}: no depth and too few matches to fit near and far; keeps {list(self.depth_range)} m")
+        else:
+            self.depth_range = tuple(known[source])
+
+    def _range_of_depth(self) -> tuple[float, float] | None:
+        frames = evenly(self.training_frames(hold_out_tests=True) or self.frame_ids, DEPTH_FRAMES)
+        return range_of_depth(depth for _, depth in self._readable("depth", frames))
+
+    def _range_of_matches(self) -> tuple[float, float] | None:
+        frames = self.training_frames(hold_out_tests=True) or self.frame_ids
+        rows = [self._rows[frame] for frame in frames]
+        pairs = matching_pairs(self.camera_to_world[rows])
+        needed = [frames[i] for i in sorted({i for pair in pairs for i in pair})]
+        images = {frames.index(frame): image for frame, image in self._readable("color", needed)}
+        pairs = [pair for pair in pairs if all(i in images for i in pair)]
+        Ks = scale_intrinsics(self.Ks[rows], self.raw_size, self.size)
+        return range_of_matches(images, self.camera_to_world[rows], Ks, pairs)
+
+    def _readable(self, kind: str, frames: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """The images that can be read; whoever needs one of the others will say why it cannot."""
+        for frame in frames:
+            with contextlib.suppress(UserError):
+                yield frame, self._read(kind, frame)
 
     def __len__(self) -> int:
         return len(self.frame_ids)

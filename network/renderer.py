@@ -19,13 +19,14 @@ from network.front_ends import GeometryFeatures
 from network.image_encoder import image_encoder
 from network.init_net import FRONT_ENDS
 from network.rendering import Encoding, Prediction, Rays, Rendering, camera_rays
-from network.samplers import CoarseToFine, Sampler
+from network.samplers import SPACINGS, CoarseToFine, Sampler
 from network.stage import Stage
 from network.vis_encoder import VisEncoder
 from utils.capture import concurrently
 from utils.config import Setting, no_effect
 from utils.errors import UserError
 
+DENSITY_ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
 _AGGREGATION = {
     "label_hidden": [16],  # empty: no logits; the numbers themselves have no effect
     "num_classes": Setting(None, int, minimum=1),  # None: the top level's
@@ -40,6 +41,12 @@ DEFAULTS = {
     "use_hierarchical_sampling": True,
     "depth_sample_num": Setting(64, int, minimum=4),
     "fine_depth_sample_num": Setting(64, int, minimum=4),
+    "sample_spacing": Setting("inverse", str, choices=SPACINGS),  # of the coarse samples; inverse: as published
+    "density_activation": Setting(
+        "relu", str, choices=tuple(DENSITY_ACTIVATIONS)
+    ),  # relu, as published, may die: where
+    # no density is positive nothing is learned any more
+    "density_bias": Setting(None, float),  # of the density layer at the start; None: drawn, as published
     "fine_depth_use_all": False,  # keep the coarse samples in the fine pass
     "ray_mask_view_num": Setting(2, int, minimum=0),  # a ray is scored if more than `ray_mask_point_num` of its
     "ray_mask_point_num": Setting(8, int, minimum=0),  # samples are seen by more than `ray_mask_view_num` views
@@ -75,6 +82,7 @@ class Renderer(nn.Module):
             cfg.depth_sample_num,
             cfg.fine_depth_sample_num if cfg.use_hierarchical_sampling else 0,
             cfg.fine_depth_use_all,
+            cfg.sample_spacing,
         )
         self.scoring = cfg.ray_mask_view_num, cfg.ray_mask_point_num
         front_end = FRONT_ENDS[cfg.init_net_type]
@@ -182,13 +190,18 @@ def _aggregate_net(cfg, key: str, **widths_and_heads) -> AggregateNet:
             f"{key}.num_classes is {section.num_classes} but num_classes is {cfg.num_classes}: "
             f"give both the same, or leave {key}.num_classes out"
         )
-    return AggregateNet(
+    network = AggregateNet(
         num_classes=cfg.num_classes,
         use_attention=section.use_ptrans,
         views_first=section.ptrans_first,
         with_logits=cfg.render_label and bool(section.label_hidden),
         **widths_and_heads,
     )
+    density = network.agg_impl.out_geometry_fc
+    density[-1] = DENSITY_ACTIVATIONS[cfg.density_activation]()
+    if cfg.density_bias is not None:
+        nn.init.constant_(density[-2].bias, cfg.density_bias)
+    return network
 
 
 def pad_views(views: Views, multiple: int) -> Views:

@@ -6,7 +6,7 @@ import _codecs
 import json
 import pickle
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ _SAFE = [*_NUMPY_SCALARS, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds. config is None in published files, optimizer in safetensors."""
+    """What a file holds. config is None in published files, optimizer in safetensors.
+
+    trained: the weights to go on training with, where those of `network` are averages of them; else None.
+    """
 
     path: Path
     network: dict[str, torch.Tensor]
@@ -38,6 +41,16 @@ class Checkpoint:
     samples: int
     best: float
     config: dict | None
+    trained: dict[str, torch.Tensor] | None = None
+
+    @property
+    def averaged(self) -> dict[str, torch.Tensor] | None:
+        """The averaged weights, if the file has any."""
+        return None if self.trained is None else self.network
+
+    def as_trained(self) -> Checkpoint:
+        """The same with the weights to go on training with as its network."""
+        return self if self.trained is None else replace(self, network=self.trained)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -60,6 +73,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         int(content.get("samples", content.get("step", 0))),
         float(content.get("best_para", 0.0)),
         content.get("config"),
+        content.get("trained_state_dict"),
     )
 
 

@@ -60,6 +60,7 @@ def config(rooms, tmp_path):
             "val_set_list": str(rooms / "val.txt"),
             "depth_sample_num": 8,
             "fine_depth_sample_num": 8,
+            "ray_mask_point_num": 2,  # of the published 8 no ray of 8 samples would be scored
             "total_step": 6,
             "val_interval": 100,
             "save_interval": 3,

@@ -81,12 +81,21 @@ def test_training_then_evaluation(trained, rooms):
         "S-Ray",
         "nearest reference, copied",
         "nearest reference, warped by its depth",
+        "splat of all references, no network",
         "commonest class",
     }
-    warped, copied = (
-        results["methods"][f"nearest reference, {name}"]["psnr"] for name in ("warped by its depth", "copied")
+    copied, warped, splatted = (
+        results["methods"][name]
+        for name in (
+            "nearest reference, copied",
+            "nearest reference, warped by its depth",
+            "splat of all references, no network",
+        )
     )
-    assert warped > copied + 1 and str(folder / "panels") in done.stdout and "| S-Ray |" in done.stdout
+    assert splatted["psnr"] > warped["psnr"] + 1 > copied["psnr"] + 2
+    assert splatted["depth_median"] < 0.03 < results["methods"]["S-Ray"]["depth_median"]
+    assert {"psnr_edges", "psnr_holes"} < set(results["scenes"]["scannet/test_000/black_64"])
+    assert str(folder / "panels") in done.stdout and "| S-Ray |" in done.stdout
     assert "IoU per class" in (folder / "results.md").read_text()
     (scene,) = results["scenes"]
     assert len(list((folder / "panels").rglob("*.jpg"))) == results["scenes"][scene]["frames"] >= 2

@@ -26,6 +26,13 @@ def test_every_config_loads_and_is_named_like_its_file(path):
     assert load_config(path, SCHEMA).name == path.stem
 
 
+def test_the_settings_that_build_on_base_change_nothing_of_the_faithful_ones():
+    plus, base = (load_config(path, SCHEMA) for path in ("configs/plus/base.yaml", "configs/base.yaml"))
+    assert (plus.depth_range, plus.sample_spacing, plus.lr_type) == ("auto", "log", "cosine")
+    assert (base.depth_range, base.sample_spacing, base.lr_type) == (None, "inverse", "exp_decay")
+    assert base.density_activation == "relu" and not base.termination_loss_scale and not base.ema_decay
+
+
 def test_a_published_file_loads_and_its_idle_keys_are_named_once(write, capsys):
     logging._said.clear()
     path = write("""

@@ -11,6 +11,7 @@ import torch
 
 from dataset.views import Cameras, Tensors, Views
 from network.backend import Backend
+from network.engine.requirements import reason_against
 from network.engine.stage import EngineStage
 from network.renderer import Renderer
 from network.rendering import camera_rays
@@ -30,6 +31,7 @@ CASES = [  # views, samples, rays, changes to the config, masked
     (5, 8, 3, {"agg_net_cfg": {"use_ptrans": False}}, False),
     (8, 20, 6, {"render_label": False, "loss": ["render"]}, False),
     (16, 8, 4, {}, False),
+    (3, 8, 5, {"density_activation": "softplus", "density_bias": -2.0}, False),
     (2, 64, 3, {}, False),  # a ray fills the kernels' rows
 ]
 
@@ -197,3 +199,9 @@ def test_rays_along_a_border_in_the_fused_pass(config):
         fused = backend.stages(network)[0](encoding, rays, depths)
     for name, value in results(fused).items():
         assert value.isfinite().all() and value.abs().max() < 10 * results(plainly)[name].abs().max(), name
+
+
+def test_the_engine_takes_densities_of_a_softplus(config):
+    network, references, _ = scene(config, CASES[6])
+    assert isinstance(network.agg_net.agg_impl.out_geometry_fc[-1], torch.nn.Softplus)
+    assert reason_against(network, network.encode(references)) is None

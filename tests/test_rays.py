@@ -11,7 +11,9 @@ from network.compositing import composite, hit_probabilities
 from network.cranet import weighted_mean_and_variance
 from network.dist_decoder import RayDistribution, visibility_and_hit
 from network.geometry import LAST_INTERVAL, interval_halves, inverse_depth_intervals
+from network.rendering import Rays, Rendering
 from network.samplers import importance_depths, uniform_depths
+from train.run import build_network
 
 RANGE = torch.tensor([0.5, 8.0], dtype=torch.float64)
 
@@ -21,6 +23,28 @@ def test_uniform_depths_are_uniform_in_inverse_depth():
     assert depths[0] == pytest.approx(0.5) and depths[-1] == pytest.approx(8.0)
     steps = (1 / depths[:-1] - 1 / depths[1:]).numpy()
     np.testing.assert_allclose(steps, (2 - 1 / 8) / 15)
+
+
+@pytest.mark.parametrize(("spacing", "function"), [("log", torch.log), ("linear", lambda z: z)])
+def test_uniform_depths_in_log_and_linear_depth(spacing, function):
+    depths = uniform_depths(RANGE[None], 16, spacing)[0]
+    assert torch.allclose(depths[[0, -1]], RANGE)
+    steps = function(depths).diff()
+    assert torch.allclose(steps, steps.mean().expand_as(steps), rtol=1e-4)
+
+
+def test_the_renderer_spaces_its_coarse_samples_as_the_config_says(config):
+    network = build_network(config(sample_spacing="log", depth_sample_num=5), "cpu")
+    seen = []
+
+    def stage(_encoding, _rays, depths, *_):
+        seen.append(depths)
+        hits = torch.ones_like(depths) / depths.shape[1]
+        return Rendering(None, {}, depths.mean(1), hits, depths, torch.ones(len(depths), dtype=torch.bool))
+
+    rays = Rays(torch.zeros(2, 3), torch.ones(2, 3), torch.tensor([[1.0, 16.0], [2.0, 32.0]]))
+    network.render_rays(None, rays, stages=[stage])
+    assert torch.allclose(seen[0], torch.tensor([[1.0, 2, 4, 8, 16], [2, 4, 8, 16, 32]]))
 
 
 def test_intervals_are_equal_for_uniform_depths_and_the_last_is_far():

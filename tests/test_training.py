@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import resource
+import shutil
 import signal
 from dataclasses import replace
 
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.plot_curve import read_scalars
 from network.renderer import Renderer
+from network.view_renderer import ViewRenderer
 from network.weights import load_checkpoint
 from train.checkpoint import checkpoint_content, load_network, save_checkpoint
 from train.run import build_network
@@ -48,6 +51,44 @@ def test_the_loss_falls(config):
     assert len(losses) == 60 and np.mean(losses[-20:]) < 0.8 * np.mean(losses[:10])
 
 
+def test_the_termination_loss_brings_rays_to_the_measured_depth(config):
+    def errors(**changes):
+        cfg = config(total_step=50, train_log_step=50, save_interval=50, val_set_list=[], lr_cfg={"lr_init": 3e-3})
+        cfg.update({"density_activation": "softplus", "density_bias": -2.0, **changes})
+        trainer, entries = Trainer(cfg), []
+        step = trainer._train_step
+        trainer._train_step = lambda batch: entries.append(step(batch)) or entries[-1]
+        trainer.run()
+        assert ("termination_fine" in entries[0].losses) == ("termination_loss_scale" in changes)
+        return [entry.measures["depth_median"].item() for entry in entries]
+
+    without = errors(name="without")
+    with_loss = errors(name="with", termination_loss_scale=0.5)
+    assert np.mean(with_loss[-15:]) < 0.7 * np.mean(without[-15:])
+
+
+def test_a_scene_without_depth_goes_without_the_termination_loss(config, rooms, tmp_path):
+    shutil.copytree(rooms / "scannet" / "train_000", tmp_path / "data" / "scannet" / "train_000")
+    shutil.rmtree(tmp_path / "data" / "scannet" / "train_000" / "depth")
+    shutil.rmtree(tmp_path / "data" / "scannet" / "train_000" / "label-filt")
+    changes = {"init_net_type": "learned_depth", "termination_loss_scale": 0.1, "total_step": 1, "val_set_list": []}
+    names = ["scannet/train_000/black_64"]
+    trainer = Trainer(config(data_root=str(tmp_path / "data"), train_set_list=names, **changes))
+    trainer._start_or_resume()
+    entry = trainer._train_step(trainer.training_set[0].to("cpu"))
+    assert entry.losses["termination_fine"] == 0 and entry.measures["depth_median"].isnan()
+    assert entry.losses["color_fine"] > 0
+
+
+def test_depth_errors_are_logged_and_validated(config):
+    trainer = Trainer(config(total_step=2, train_log_step=1, val_interval=2, termination_loss_scale=0.1))
+    trainer.run()
+    scalars = read_scalars(trainer.folder / "logs")
+    for name in ("loss/termination_coarse", "train/depth_median", "train/ended_early", "train/psnr"):
+        assert [step for step, *_ in scalars[name]] == [1, 2]
+    assert scalars["val/depth_median"][0][1] > 0 and {"val/psnr_edges", "val/psnr_holes"} < set(scalars)
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one(config):
     whole = Trainer(config(name="whole"))
     whole.run()
@@ -59,6 +100,67 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config):
     assert_same(a.network, b.network)
     for old, new in zip(a.optimizer["state"].values(), b.optimizer["state"].values(), strict=True):
         assert torch.equal(old["exp_avg_sq"], new["exp_avg_sq"]) and old["step"] == new["step"]
+
+
+def test_averaged_weights_are_what_is_kept_and_validated_and_a_resumed_run_keeps_averaging(config, monkeypatch):
+    keys = {"ema_decay": 0.5, "lr_type": "cosine", "lr_cfg": {"lr_init": 1e-2, "warmup_steps": 2}, "val_interval": 6}
+    whole, steps, rendered = Trainer(config(name="whole", **keys)), [], []
+    step = whole._train_step
+
+    def remembering(batch):
+        log = step(batch)
+        steps.append({name: value.clone() for name, value in whole.network.state_dict().items()})
+        return log
+
+    whole._train_step = remembering
+    monkeypatch.setattr(
+        "train.trainer.ViewRenderer", lambda network, *rest: rendered.append(network) or ViewRenderer(network, *rest)
+    )
+    started = {name: value.clone() for name, value in build_network(whole.cfg, "cpu").state_dict().items()}
+    whole.run()
+    expected = started
+    for number, weights_then in enumerate(steps):
+        decay = min(0.5, (1 + number) / (10 + number))
+        expected = {name: decay * expected[name] + (1 - decay) * weights_then[name] for name in expected}
+    kept = load_checkpoint(whole.checkpoints.latest)
+    for name, value in expected.items():
+        torch.testing.assert_close(kept.network[name], value, atol=1e-6, rtol=1e-4)
+    assert_same(kept.trained, steps[-1])
+    assert_same(kept.network, rendered[-1].state_dict())
+    assert_same(load_checkpoint(whole.checkpoints.best).network, kept.network)
+
+    stopped = Trainer(config(name="parts", **keys))
+    step_of_stopped = stopped._train_step
+
+    def stopping(batch):
+        if stopped.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step_of_stopped(batch)
+
+    stopped._train_step = stopping
+    stopped.run()
+    resumed = Trainer(config(name="parts", **keys))
+    resumed.run()
+    again = load_checkpoint(resumed.checkpoints.latest)
+    assert_same(again.network, kept.network)
+    assert_same(again.trained, kept.trained)
+
+
+def test_averaging_may_start_and_end_between_runs(config):
+    Trainer(config(name="run", total_step=2)).run()
+    plain = weights(Trainer(config(name="run")).checkpoints.latest)
+    trainer = Trainer(config(name="run", total_step=2, ema_decay=0.9))
+    trainer._start_or_resume()
+    assert_same(trainer.model.state_dict(), plain)
+    Trainer(config(name="run", total_step=4, ema_decay=0.9)).run()
+    averaged = load_checkpoint(trainer.checkpoints.latest)
+    without = Trainer(config(name="run", total_step=4))
+    without._start_or_resume()
+    assert without.model is without.network
+    assert_same(without.network.state_dict(), averaged.trained)
+    assert not torch.equal(
+        averaged.trained["vis_encoder.out_conv.0.weight"], averaged.network["vis_encoder.out_conv.0.weight"]
+    )
 
 
 def test_worker_processes_give_the_same_run(config):

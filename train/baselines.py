@@ -1,42 +1,81 @@
-"""What one gets without a network, for scale: the nearest reference, copied or warped by its depth."""
+"""Baselines without a network: the nearest reference, copied or warped by its depth, and the splat of all references."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from dataset.views import Batch
+from dataset.views import Batch, Views
 from network.geometry import pixel_grid, pixel_rays, project
-from train.pictures import Picture
+from network.ops.splat import blend_colors, merge_depth, nearest_known, see_surface, splat_depth, vote_labels
+from train.pictures import Picture, to_uint8
+
+COPIED, WARPED = "nearest reference, copied", "nearest reference, warped by its depth"
+SPLATTED = "splat of all references, no network"
 
 
-def nearest_copied(batch: Batch) -> Picture:
-    """The nearest reference as it is (test references come nearest first)."""
-    color = (batch.references.images[0].permute(1, 2, 0) * 255).round().to(torch.uint8).cpu().numpy()
-    labels = batch.references.labels
-    return Picture(color, None if labels is None else labels[0].cpu().numpy())
+def baselines(batch: Batch, classes: int) -> dict[str, Picture]:
+    """Return the picture of each baseline that the references allow: without depth they can only be copied."""
+    references = _without_hidden_depth(batch.references)
+    pictures = {COPIED: nearest_copied(references)}
+    if references.depth is not None:
+        pictures[WARPED] = nearest_warped(references, batch)
+        pictures[SPLATTED] = splatted(references, batch, classes)
+    return pictures
 
 
-def nearest_warped(batch: Batch) -> Picture:
-    """The nearest reference moved into the query view by its depth; holes keep the copied picture."""
-    copied = nearest_copied(batch)
-    nearest, target = batch.references, batch.query.cameras
-    if nearest.depth is None:
-        return copied
-    cameras = nearest.cameras
-    centres, directions = pixel_rays(
-        pixel_grid(*cameras.size, device=nearest.images.device)[None], cameras.poses[:1], cameras.Ks[:1]
+def _without_hidden_depth(references: Views) -> Views:
+    """What a mask hides has no depth either."""
+    if references.mask is None or references.depth is None:
+        return references
+    return replace(references, depth=references.depth * (references.mask > 0))
+
+
+def nearest_copied(references: Views) -> Picture:
+    """Return the nearest reference as it is (test references come nearest first)."""
+    labels, depth = references.labels, references.depth
+    return Picture(
+        to_uint8(references.images[0].permute(1, 2, 0)),
+        None if labels is None else labels[0].cpu().numpy(),
+        None if depth is None else depth[0, 0].cpu().numpy(),
     )
-    depth = nearest.depth[0].reshape(-1)
-    landed = project(centres[0] + directions[0] * depth[:, None], target)
+
+
+def nearest_warped(references: Views, batch: Batch) -> Picture:
+    """Return the nearest reference moved into the query view by its depth; holes keep the copied picture."""
+    copied, cameras = nearest_copied(references), references.cameras
+    centres, directions = pixel_rays(
+        pixel_grid(*cameras.size, device=references.images.device)[None], cameras.poses[:1], cameras.Ks[:1]
+    )
+    depth = references.depth[0].reshape(-1)
+    landed = project(centres[0] + directions[0] * depth[:, None], batch.query.cameras)
     usable = landed.valid[0] & (landed.depth[0] > 0) & (depth > 0)
     order = torch.argsort(landed.depth[0][usable], descending=True)  # the nearest is written last
     columns, rows = landed.pixels[0][usable][order].round().long().cpu().numpy().T
     source = usable.nonzero()[:, 0][order].cpu().numpy()
 
-    def moved(values: np.ndarray) -> np.ndarray:
+    def moved(values: np.ndarray, sources: np.ndarray) -> np.ndarray:
         result = values.copy()
-        result[rows, columns] = values.reshape(-1, *values.shape[2:])[source]
+        result[rows, columns] = sources.reshape(-1, *values.shape[2:])[source]
         return result
 
-    return Picture(moved(copied.color), None if copied.classes is None else moved(copied.classes))
+    classes = None if copied.classes is None else moved(copied.classes, copied.classes)
+    return Picture(moved(copied.color, copied.color), classes, moved(copied.depth, landed.depth[0].cpu().numpy()))
+
+
+def splatted(references: Views, batch: Batch, classes: int) -> Picture:
+    """Return all references splatted into the query view by their depth, and their colours blended at that depth.
+
+    A pixel that no reference sees takes colour and class of the nearest that one sees. Classes are the references' own
+    labels, which a network is not given.
+    """
+    query = batch.query.cameras
+    depth = merge_depth(splat_depth(references.depth, references.cameras, query))
+    sighting = see_surface(references, query, depth)
+    source = nearest_known(sighting.seen.view(query.size))
+    labels = None
+    if references.labels is not None:
+        labels = vote_labels(references.labels, sighting, classes)[source].cpu().numpy()
+    return Picture(to_uint8(blend_colors(references, sighting)[source]), labels, depth.cpu().numpy())

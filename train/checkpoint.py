@@ -75,10 +75,20 @@ def _link(source: Path, target: Path) -> None:
 
 
 def checkpoint_content(
-    network: nn.Module, optimizer: torch.optim.Optimizer, step: int, samples: int, best: float, config: dict
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    samples: int,
+    best: float,
+    config: dict,
+    trained: nn.Module | None = None,
 ) -> dict:
-    """The published entries, the config, and how many samples of the data's order were used."""
+    """The published entries, the config, and how many samples of the data's order were used.
+
+    trained: the network that training goes on with, where `network` has its averaged weights.
+    """
     return {
+        **({} if trained is None else {"trained_state_dict": trained.state_dict()}),
         "network_state_dict": network.state_dict(),
         "optimizer_state_dict": optimizer_state(optimizer),
         "step": step,

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch.utils.data import ConcatDataset
 from tqdm import tqdm
@@ -14,8 +15,11 @@ from tqdm import tqdm
 from dataset.labels import LabelSet
 from dataset.loading import load
 from dataset.render_dataset import TestSet
+from dataset.views import Batch
+from network.ops.splat import see_surface
 from network.view_renderer import ViewRenderer
-from train.baselines import nearest_copied, nearest_warped
+from train.baselines import baselines as make_baselines
+from train.metrics import depth_edges
 from train.pictures import Frame, Picture, counted, to_picture, truth_of
 from train.scores import Score, score_commonest_class, summarise
 from utils.config import Setting
@@ -31,10 +35,9 @@ KEY_METRICS = {
 DEFAULTS = {
     "key_metric_name": Setting("miou", str, choices=tuple(KEY_METRICS)),
     "val_metric": ["psnr_ssim", "iou", "vis_img", "vis_sem"],  # all metrics are always there; without vis_* no panels
-    "baselines": False,  # also score the nearest reference and the commonest class
+    "baselines": False,  # also score what needs no network: `train.baselines`, and the commonest class
 }
-NETWORK = "S-Ray"
-COPIED, WARPED, COMMONEST = "nearest reference, copied", "nearest reference, warped by its depth", "commonest class"
+NETWORK, COMMONEST = "S-Ray", "commonest class"
 
 
 @dataclass
@@ -47,10 +50,11 @@ class Evaluation:
     pixels: int = 0
 
     def add(self, pictures: dict[str, Picture], frame: Frame) -> None:
-        """Scores what each method made of a frame."""
+        """Score what each method made of a frame."""
+        regions = hard_regions(frame.batch)
         for method, picture in pictures.items():
-            score = self.scores[method].setdefault(frame.batch.scene, Score())
-            score.add(*counted(picture, frame.truth, frame.batch, len(self.names)), len(self.names))
+            score = self.scores.setdefault(method, {}).setdefault(frame.batch.scene, Score())
+            score.add(*counted(picture, frame.truth, frame.batch, len(self.names)), len(self.names), regions)
         if frame.truth.classes is not None:
             self.ignored += int((frame.truth.classes >= len(self.names)).sum())
             self.pixels += frame.truth.classes.size
@@ -90,15 +94,14 @@ def evaluate(
     share: (number, of how many) takes every so-manyth frame of each set.
     """
     labels = labels_of(sets)
-    others = {COPIED: nearest_copied, WARPED: nearest_warped} if baselines else {}
-    result = Evaluation(labels.names if labels else (), {method: {} for method in (NETWORK, *others)})
+    result = Evaluation(labels.names if labels else (), {NETWORK: {}})
     everything = ConcatDataset(sets)
     starts = [0, *everything.cumulative_sizes]
     indices = [i for start, end in pairwise(starts) for i in range(start + share[0], end, share[1])]
 
     def score(frame: Frame) -> None:
-        pictures = {NETWORK: frame.prediction, **{name: make(frame.batch) for name, make in others.items()}}
-        result.add(pictures, frame)
+        others = make_baselines(frame.batch, len(result.names)) if baselines else {}
+        result.add({NETWORK: frame.prediction, **others}, frame)
         if on_frame is not None:
             on_frame(frame)
 
@@ -111,13 +114,27 @@ def evaluate(
             picture = to_picture(rendering, batch.query.cameras.size)
             if scoring is not None:
                 scoring.result()
-            scoring = background.submit(score, Frame(batch, rendering, picture, truth_of(batch), index in starts))
+            scoring = background.submit(score, Frame(batch, picture, truth_of(batch), index in starts))
             progress.update()
         if scoring is not None:
             scoring.result()
     if baselines and labels is not None:
         result.scores[COMMONEST] = score_commonest_class(result.scores[NETWORK])
     return result
+
+
+def hard_regions(batch: Batch) -> dict[str, np.ndarray]:
+    """Return where the query's true depth jumps ("edges") and what no reference sees ("holes"), (h, w) bool each; of
+    them those that can be told from the depth there is."""
+    query, references = batch.query, batch.references
+    if query.depth is None:
+        return {}
+    depth = query.depth[0, 0]
+    counted = depth > 0 if query.mask is None else (depth > 0) & (query.mask[0, 0] > 0)
+    regions = {"edges": torch.from_numpy(depth_edges(depth.cpu().numpy())).to(depth.device) & counted}
+    if references.depth is not None:
+        regions["holes"] = ~see_surface(references, query.cameras, depth).seen.view_as(depth) & counted
+    return {name: region.cpu().numpy() for name, region in regions.items()}
 
 
 def labels_of(sets: list[TestSet]) -> LabelSet | None:

@@ -16,6 +16,22 @@ def color_loss(color: torch.Tensor, target: torch.Tensor, scored: torch.Tensor) 
     return (error * scored).sum() / scored.sum().clamp_min(1)
 
 
+def termination_loss(
+    hit_probability: torch.Tensor, depths: torch.Tensor, target: torch.Tensor, counted: torch.Tensor
+) -> torch.Tensor:
+    """How far from the measured depth rays end: the mean of sum_s w_s |ln z_s - ln z| + max(0, 1 - sum_s w_s).
+
+    hit_probability w, depths z_s in metres: (R, S). target z: (R,) metres, 0 where unknown. Mean over the rays of counted
+    (R,) bool whose depth is known; 0 if there are none. A line-of-sight loss as in Urban Radiance Fields (Rematas et al.
+    2022); what ends nowhere costs as much as what ends at e times the depth.
+    """
+    known = (target > 0) & counted
+    distance = (depths.log() - target.clamp_min(1e-3).log()[:, None]).abs()
+    missing = (1 - hit_probability.sum(-1)).clamp_min(0)
+    error = (hit_probability * distance).sum(-1) + missing
+    return (error * known).sum() / known.sum().clamp_min(1)
+
+
 def depth_loss(predicted: torch.Tensor, sensor: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of log depth where the sensor knows it; 0 if it knows nothing.
 

@@ -6,16 +6,37 @@ A confusion matrix is (K, K+1) int64: rows are true classes, columns predicted o
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from skimage.metrics import structural_similarity
 
 SSIM_WINDOW = 11
+EDGE_WINDOW, EDGE_RATIO = 5, 1.1  # at an edge the largest depth within so many pixels is over 1.1 times the smallest
 
 
 def psnr(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of uint8 images (h, w, 3); equal images give that of half a grey level."""
+    """Return the peak signal-to-noise ratio in dB of uint8 colours (..., 3); equal ones have that of half a grey level."""
     error = np.square(prediction.astype(np.float64) - target).mean()
     return float(10 * np.log10(255**2 / max(error, 0.25)))
+
+
+def depth_error(prediction: np.ndarray, target: np.ndarray) -> float | None:
+    """Return the median of |prediction - target| / target of depths (h, w) where the target is known (not 0).
+
+    None where nothing is known. An unknown prediction (0) is off by all of the depth.
+    """
+    known = target > 0
+    if not known.any():
+        return None
+    return float(np.median(np.abs(prediction[known] - target[known]) / target[known]))
+
+
+def depth_edges(depth: np.ndarray) -> np.ndarray:
+    """Return the pixels of a depth map (h, w), 0 where unknown, that lie within two pixels of a jump: (h, w) bool."""
+    window = np.ones((EDGE_WINDOW, EDGE_WINDOW), np.uint8)
+    farthest = cv2.dilate(depth.astype(np.float32), window)
+    nearest = cv2.erode(np.where(depth > 0, depth, np.inf).astype(np.float32), window)
+    return (depth > 0) & (farthest > EDGE_RATIO * nearest)
 
 
 def ssim(prediction: np.ndarray, target: np.ndarray) -> float:

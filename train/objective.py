@@ -12,9 +12,10 @@ from torch import nn
 from dataset.views import Views
 from network.renderer import Renderer, RunStage
 from network.rendering import Prediction, Rendering
-from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss
+from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, termination_loss
 
 LOSSES = ("render", "semantic")  # that `loss` may list
+WITHOUT_HEADS = ("color", "termination")  # terms that ask for nothing that heads show
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,13 @@ def true_classes(query: Views, pixels: torch.Tensor, ignore: int) -> torch.Tenso
     return at_pixels(query.labels, pixels)
 
 
+def true_depths(query: Views, pixels: torch.Tensor) -> torch.Tensor:
+    """(R,) metres, 0 where unknown, as everywhere in a scene without depth among others with."""
+    if query.depth is None:
+        return torch.zeros(pixels.shape[:2].numel(), device=pixels.device)
+    return at_pixels(query.depth[:, 0], pixels)
+
+
 def color_term(cfg) -> Term:
     def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
         return color_loss(rendering.color, target, rendering.scored)
@@ -70,6 +78,13 @@ def semantic_term(cfg) -> Term:
     return Term("semantic", cfg.semantic_loss_scale, partial(true_classes, ignore=cfg.num_classes), loss)
 
 
+def termination_term(cfg) -> Term:
+    def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
+        return termination_loss(rendering.hit_probability, rendering.depths, target, rendering.scored)
+
+    return Term("termination", cfg.termination_loss_scale, true_depths, loss)
+
+
 class Objective(nn.Module):
     """From the views of a batch to the losses of a network."""
 
@@ -79,6 +94,7 @@ class Objective(nn.Module):
         self.network, self.cfg = network, cfg
         self.learns_classes = learns_classes and cfg.render_label and "semantic" in cfg.loss
         configured = [color_term(cfg)] * ("render" in cfg.loss) + [semantic_term(cfg)] * self.learns_classes
+        configured += [termination_term(cfg)] * (cfg.termination_loss_scale > 0)
         self.terms = (*configured, *terms)
 
     def forward(
@@ -88,15 +104,16 @@ class Objective(nn.Module):
         pixels: torch.Tensor,
         draws: torch.Tensor | None,
         stages: Sequence[RunStage] | None = None,
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """The losses by name, and the PSNR of the final colours. pixels: (Q, N, 2) of the Q query views.
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The losses and, of the final pass, the measures by name. pixels: (Q, N, 2) of the Q query views.
 
         draws, stages: see `Renderer.render_rays`.
         """
         prediction = self.network(references, query.cameras, pixels, draws, stages)
         losses = {**self._pass_losses(prediction, query, pixels), **self._depth_losses(prediction, references)}
         error = (prediction.final.color.detach().clamp(0, 1) - true_colors(query, pixels)).square().mean()
-        return losses, -10 * torch.log10(error.clamp_min(1e-6))
+        measures = {"psnr": -10 * torch.log10(error.clamp_min(1e-6))}
+        return losses, measures | ray_depth_measures(prediction.final.depth.detach(), true_depths(query, pixels))
 
     def _pass_losses(self, prediction: Prediction, query: Views, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         scored = prediction.passes[0].scored  # those of the first pass count in all of them
@@ -118,3 +135,17 @@ class Objective(nn.Module):
         padded = self.network.pad(references)
         loss = reprojection_loss(predicted, padded) if padded.depth is None else depth_loss(predicted, padded.depth)
         return {"depth": self.cfg.depth_loss_scale * loss}
+
+
+def ray_depth_measures(rendered: torch.Tensor, true: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return what rendered depths (R,) are like where the true ones (R,) are known (not 0), else nan.
+
+    depth_median: the median of |rendered - true| / true. ended_early: the share of rays that end before half their depth,
+    as they do while all end at the near plane. Nothing here waits for the device.
+    """
+    known = true > 0
+    count = known.sum()
+    error = torch.where(known, (rendered - true).abs() / true.clamp_min(1e-3), torch.inf)
+    median = error.sort().values.gather(0, (count - 1).clamp_min(0)[None] // 2)[0]
+    early = (known & (rendered < true / 2)).sum() / count
+    return {"depth_median": torch.where(count > 0, median, torch.nan), "ended_early": early}

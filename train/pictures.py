@@ -18,44 +18,57 @@ from utils.panels import grid, legend
 
 
 class Picture(NamedTuple):
-    """color (h, w, 3) uint8; classes (h, w), K for "invalid" or ignored, or None."""
+    """What is seen, rendered or true: color (h, w, 3) uint8; classes (h, w), K for "invalid" or ignored; depth (h, w) in
+    metres, 0 where unknown. Classes and depth are None where there are none."""
 
     color: np.ndarray
     classes: np.ndarray | None
+    depth: np.ndarray | None = None
 
 
 class Frame(NamedTuple):
-    """A rendered test frame: what was asked for, what came, and the same as pictures. first: of its scene."""
+    """A test frame: what was asked for, what was rendered, and what is there. first: of its scene."""
 
     batch: Batch
-    rendering: RenderedView
     prediction: Picture
     truth: Picture
     first: bool
 
 
+def to_uint8(color: torch.Tensor) -> np.ndarray:
+    """Return colours in [0, 1] as whole numbers from 0 to 255."""
+    return (color.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
 def to_picture(rendering: RenderedView, size: tuple[int, int]) -> Picture:
-    """A whole rendered image, as uint8 and class numbers (K is "invalid")."""
-    color = (rendering.color.clamp(0, 1) * 255).round().to(torch.uint8).reshape(*size, 3).cpu().numpy()
+    """Return a whole rendered image, as uint8 and class numbers (K is "invalid")."""
     logits = rendering.logits
-    return Picture(color, None if logits is None else logits.argmax(-1).reshape(size).cpu().numpy())
+    return Picture(
+        to_uint8(rendering.color.reshape(*size, 3)),
+        None if logits is None else logits.argmax(-1).reshape(size).cpu().numpy(),
+        rendering.depth.reshape(size).cpu().numpy(),
+    )
 
 
 def truth_of(batch: Batch) -> Picture:
-    """What the query image shows."""
-    color = (batch.query.images[0].permute(1, 2, 0) * 255).round().to(torch.uint8).cpu().numpy()
-    labels = batch.query.labels
-    return Picture(color, None if labels is None else labels[0].cpu().numpy())
+    """Return what the query image shows."""
+    labels, depth = batch.query.labels, batch.query.depth
+    return Picture(
+        to_uint8(batch.query.images[0].permute(1, 2, 0)),
+        None if labels is None else labels[0].cpu().numpy(),
+        None if depth is None else depth[0, 0].cpu().numpy(),
+    )
 
 
 def counted(picture: Picture, truth: Picture, batch: Batch, ignore: int) -> tuple[Picture, Picture]:
-    """Both pictures such that where the query's mask is 0 there is no error and no class to be scored."""
+    """Return both pictures with no error, and neither class nor depth to be scored, where the query's mask is 0."""
     if batch.query.mask is None:
         return picture, truth
     hidden = batch.query.mask[0, 0].cpu().numpy() == 0
     color = np.where(hidden[..., None], truth.color, picture.color)
     classes = None if truth.classes is None else np.where(hidden, ignore, truth.classes)
-    return picture._replace(color=color), truth._replace(classes=classes)
+    depth = None if truth.depth is None else np.where(hidden, 0, truth.depth)
+    return picture._replace(color=color), truth._replace(classes=classes, depth=depth)
 
 
 def make_panel(frame: Frame, colors: np.ndarray, labels: LabelSet | None) -> np.ndarray:
@@ -63,17 +76,16 @@ def make_panel(frame: Frame, colors: np.ndarray, labels: LabelSet | None) -> np.
 
     colors: (K+1, 3) uint8 of the classes.
     """
-    batch, rendering, picture, truth, _ = frame
-    size, (near, far) = batch.query.cameras.size, batch.query.cameras.depth_range[0].tolist()
-    depth = rendering.depth.reshape(size).cpu().numpy()
-    far = min(far, float(np.quantile(depth, 0.99)) * 1.1 + 1e-3)
+    batch, picture, truth = frame.batch, frame.prediction, frame.truth
+    near, far = batch.query.cameras.depth_range[0].tolist()
+    far = min(far, float(np.quantile(picture.depth, 0.99)) * 1.1 + 1e-3)
     rows = [[("truth", truth.color)], [("prediction", picture.color)]]
     if picture.classes is not None and truth.classes is not None:
         rows[0].append(("classes, truth", colors[truth.classes]))
         rows[1].append(("classes, prediction", colors[picture.classes]))
-    if batch.query.depth is not None:
-        rows[0].append(("depth, truth", color_depth(batch.query.depth[0, 0].cpu().numpy(), near, far)))
-    rows[1].append((f"depth, {near:.1f} to {far:.1f} m", color_depth(depth, near, far)))
+    if truth.depth is not None:
+        rows[0].append(("depth, truth", color_depth(truth.depth, near, far)))
+    rows[1].append((f"depth, {near:.1f} to {far:.1f} m", color_depth(picture.depth, near, far)))
     panel = grid(rows)
     if labels is None or picture.classes is None or truth.classes is None:
         return panel

@@ -9,7 +9,7 @@ import numpy as np
 
 from train.evaluator import NETWORK, Evaluation
 from train.metrics import class_ious
-from train.scores import AVERAGINGS, summarise
+from train.scores import AVERAGINGS, IMAGE_METRICS, summarise
 from utils.files import write_text
 
 
@@ -19,6 +19,7 @@ def report(evaluation: Evaluation, about: dict) -> dict:
     matrices = [matrix for score in scenes.values() for matrix in score.matrices]
     content = {
         **about,
+        "metrics": IMAGE_METRICS,
         "averagings": AVERAGINGS,
         "methods": {method: summarise(scores) for method, scores in evaluation.scores.items()},
         "scenes": {scene: {**summarise({scene: score}), "frames": len(score.psnr)} for scene, score in scenes.items()},
@@ -54,6 +55,14 @@ def to_markdown(content: dict) -> str:
         summary_table(content),
     ]
     network = content["methods"][NETWORK]
+    if "psnr_edges" in network:
+        lines += ["", "## PSNR where it is hard", "", "| method | at jumps in depth | what no reference sees |"]
+        lines += ["|---|---|---|"]
+        lines += [
+            f"| {method} | {_cell(summary, 'psnr_edges', '.2f')} | {_cell(summary, 'psnr_holes', '.2f')} |"
+            for method, summary in content["methods"].items()
+            if "psnr_edges" in summary
+        ]
     if "per_image" in network:
         lines += [
             "",
@@ -77,26 +86,34 @@ def to_markdown(content: dict) -> str:
             f"| {name} | {'not there' if iou is None else f'{iou:.3f}'} |"
             for name, iou in content["iou_per_class"].items()
         ]
-    lines += ["", "## Scenes", "", "| scene | frames | PSNR | SSIM | mIoU | accuracy |", "|---|---|---|---|---|---|"]
+    lines += ["", "## Scenes", "", "| scene | frames | PSNR | SSIM | mIoU | accuracy | depth error |"]
+    lines += ["|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {scene} | {row['frames']} | {row['psnr']:.2f} | {row['ssim']:.3f} | "
-        f"{_cells(row.get('per_image', {}), 'miou', 'total_accuracy')} |"
+        f"| {scene} | {row['frames']} | {_cell(row, 'psnr', '.2f')} | {_cell(row, 'ssim', '.3f')} | "
+        f"{_cells(row.get('per_image', {}), 'miou', 'total_accuracy')} | {_cell(row, 'depth_median', '.1%')} |"
         for scene, row in content["scenes"].items()
     ]
     return "\n".join(lines) + "\n"
 
 
 def summary_table(content: dict) -> str:
-    """The small table of all methods (mIoU and accuracies per image, as published)."""
-    rows = ["| method | PSNR | SSIM | mIoU | accuracy | class accuracy |", "|---|---|---|---|---|---|"]
-    for method, summary in content["methods"].items():
-        color = f"{summary['psnr']:.2f} | {summary['ssim']:.3f}" if "psnr" in summary else "– | –"
-        rows.append(
-            f"| {method} | {color} | "
-            f"{_cells(summary.get('per_image', {}), 'miou', 'total_accuracy', 'class_average_accuracy')} |"
-        )
+    """Return the small table of all methods: mIoU and accuracies per image, as published, and the median depth error."""
+    rows = [
+        "| method | PSNR | SSIM | mIoU | accuracy | class accuracy | depth error |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {method} | {_cell(summary, 'psnr', '.2f')} | {_cell(summary, 'ssim', '.3f')} | "
+        f"{_cells(summary.get('per_image', {}), 'miou', 'total_accuracy', 'class_average_accuracy')} | "
+        f"{_cell(summary, 'depth_median', '.1%')} |"
+        for method, summary in content["methods"].items()
+    ]
     return "\n".join(rows)
 
 
 def _cells(values: dict, *names: str) -> str:
-    return " | ".join(f"{values[name]:.3f}" if name in values else "–" for name in names)
+    return " | ".join(_cell(values, name, ".3f") for name in names)
+
+
+def _cell(values: dict, name: str, form: str) -> str:
+    return format(values[name], form) if name in values else "–"

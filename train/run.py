@@ -66,8 +66,9 @@ def load_trained(
 
 def test_sets(cfg) -> list[TestSet]:
     """The sets of `val_set_list`, each checked against the config."""
+    needed, count = needs(cfg), cfg.train_dataset_cfg.min_wn
     sets = [
-        TestSet(configured_scene(name, cfg), cfg.train_dataset_cfg.min_wn, needs(cfg), reference_labels=cfg.baselines)
+        TestSet(configured_scene(name, cfg, needed.depth), count, needed, reference_labels=cfg.baselines)
         for name in list_scenes(cfg.val_set_list, "val_set_list")
     ]
     require_classes(cfg, [test.scene for test in sets])
@@ -110,7 +111,7 @@ def warn_of_other_settings(cfg, checkpoint: Checkpoint) -> None:
     """Warns where the config would run a checkpoint's network otherwise than it was trained."""
     if checkpoint.config is None:
         return
-    for key in renderer.DEFAULTS:
+    for key in (*renderer.DEFAULTS, "depth_range"):
         ours, theirs = plain(cfg[key]), checkpoint.config.get(key)
         if key not in UNTRAINED_KEYS and theirs is not None and ours != theirs:
             warn(f"{checkpoint.path} was trained with {key}: {theirs}, but the config says {ours}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -12,9 +14,10 @@ NEW_LAYERS = "_new"  # in the names of S-Ray's own layers
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 DEFAULTS = {
     "optimizer_type": Setting("adam", str, choices=tuple(OPTIMIZERS)),
-    "lr_type": Setting("exp_decay", str, choices=("exp_decay",)),
+    "lr_type": Setting("exp_decay", str, choices=("exp_decay", "cosine")),  # see `learning_rate`
     "lr_cfg": {
         "lr_init": Setting(1e-3, float, minimum=0),
+        "warmup_steps": Setting(0, int, minimum=0),
         "decay_step": Setting(5000, int, minimum=1),
         "decay_rate": Setting(0.2, float, minimum=0, maximum=1),
         "lr_min": Setting(5e-5, float, minimum=0),
@@ -62,9 +65,19 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
     return {**state, "param_groups": [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]}
 
 
-def learning_rate(step: int, lr_cfg) -> float:
-    """lr_init x decay_rate ^ (step // decay_step), at least lr_min."""
-    return max(lr_cfg.lr_init * lr_cfg.decay_rate ** (step // lr_cfg.decay_step), lr_cfg.lr_min)
+def learning_rate(step: int, cfg) -> float:
+    """Return the rate of the `step`-th step from 0.
+
+    exp_decay: lr_init x decay_rate ^ (step // decay_step), at least lr_min. cosine: half a cosine from lr_init to lr_min
+    at total_step. Both rise linearly over the first `warmup_steps`.
+    """
+    rates = cfg.lr_cfg
+    if cfg.lr_type == "cosine":
+        fall = (1 + math.cos(math.pi * min(1, step / cfg.total_step))) / 2
+        rate = rates.lr_min + (rates.lr_init - rates.lr_min) * fall
+    else:
+        rate = max(rates.lr_init * rates.decay_rate ** (step // rates.decay_step), rates.lr_min)
+    return rate * min(1, (step + 1) / max(rates.warmup_steps, 1))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, scale_new: float) -> None:

@@ -7,9 +7,17 @@ from itertools import zip_longest
 
 import numpy as np
 
-from train.metrics import class_scores, commonest_class, confusion, drop_invalid, psnr, ssim
+from train.metrics import class_scores, commonest_class, confusion, depth_error, drop_invalid, psnr, ssim
 from train.pictures import Picture
 
+# Numbers of an image, averaged over a scene's images and then over scenes.
+IMAGE_METRICS = {
+    "psnr": "PSNR in dB",
+    "ssim": "SSIM",
+    "depth_median": "median of |rendered depth - true depth| / true depth, where the true one is known",
+    "psnr_edges": "PSNR within two pixels of a jump in the true depth",
+    "psnr_holes": "PSNR of what no reference sees",
+}
 AVERAGINGS = {
     "per_image": "per image, then mean over a scene's images, then over scenes (the published one)",
     "per_scene": "per scene from its pooled confusion matrix, then mean over scenes",
@@ -20,17 +28,32 @@ AVERAGINGS = {
 
 @dataclass
 class Score:
-    """Of one method on one scene, image by image: PSNR, SSIM and confusion matrices (the lists may be empty)."""
+    """One method's scores on one scene, image by image: confusion matrices and the numbers of `IMAGE_METRICS`.
+
+    A list lacks the images that have no such number, and may be empty.
+    """
 
     psnr: list[float] = field(default_factory=list)
     ssim: list[float] = field(default_factory=list)
     matrices: list[np.ndarray] = field(default_factory=list)
+    depth_median: list[float] = field(default_factory=list)
+    psnr_edges: list[float] = field(default_factory=list)
+    psnr_holes: list[float] = field(default_factory=list)
 
-    def add(self, picture: Picture, target: Picture, classes: int) -> None:
+    def add(
+        self, picture: Picture, target: Picture, classes: int, regions: dict[str, np.ndarray] | None = None
+    ) -> None:
+        """Score a picture. regions: "edges" and "holes", (h, w) bool each, as far as they are known."""
         self.psnr.append(psnr(picture.color, target.color))
         self.ssim.append(ssim(picture.color, target.color))
         if picture.classes is not None and target.classes is not None:
             self.matrices.append(confusion(picture.classes, target.classes, classes))
+        if picture.depth is not None and target.depth is not None:
+            error = depth_error(picture.depth, target.depth)
+            self.depth_median += [] if error is None else [error]
+        for name, region in (regions or {}).items():
+            if region.any():
+                getattr(self, f"psnr_{name}").append(psnr(picture.color[region], target.color[region]))
 
     @staticmethod
     def interleave(parts: list[Score]) -> Score:
@@ -47,11 +70,13 @@ def score_commonest_class(scores: dict[str, Score]) -> dict[str, Score]:
 
 
 def summarise(scores: dict[str, Score]) -> dict:
-    """Numbers of one method over scenes, by every averaging of AVERAGINGS that it has classes for."""
+    """Return one method's numbers over scenes: those of `IMAGE_METRICS`, and if it has classes their scores by each of
+    `AVERAGINGS`."""
     summary = {}
-    if any(score.psnr for score in scores.values()):
-        for name in ("psnr", "ssim"):
-            summary[name] = float(np.mean([np.mean(getattr(score, name)) for score in scores.values()]))
+    for name in IMAGE_METRICS:
+        of_scenes = [np.mean(values) for values in (getattr(score, name) for score in scores.values()) if values]
+        if of_scenes:
+            summary[name] = float(np.mean(of_scenes))
     with_classes = [score.matrices for score in scores.values() if score.matrices]
     if with_classes:
         summary["per_image"] = _mean([_mean([class_scores(m) for m in matrices]) for matrices in with_classes])

@@ -13,7 +13,9 @@ from torch.nn.utils import clip_grad_norm_
 from dataset.views import Batch, Views
 from network.backend import PRECISIONS, Backend
 from network.renderer import Renderer
-from train.objective import LOSSES, Objective, Term
+from train import averaging
+from train.averaging import AveragedWeights
+from train.objective import LOSSES, WITHOUT_HEADS, Objective, Term
 from train.processes import Processes
 from train.schedule import NEW_LAYERS, build_optimizer, learning_rate, set_learning_rate
 from utils.config import Setting
@@ -26,18 +28,23 @@ DEFAULTS = {
     "semantic_loss_scale": Setting(0.25, float, minimum=0),
     "use_nr_fine_loss": True,  # colour loss of the fine pass too
     "depth_loss_scale": Setting(1.0, float, minimum=0),  # where the front end predicts depth and is trained
+    "termination_loss_scale": Setting(0.0, float, minimum=0),  # rays end at the query's depth, where the scene has it
     "use_ray_mask": True,  # only rays that enough views see have a colour loss
     "max_grad_norm": Setting(None, float, minimum=0),
+    **averaging.DEFAULTS,
     "precision": Setting("auto", str, choices=PRECISIONS),  # auto: bf16 where the GPU has it
     "compile": Setting(None, bool),  # fuse the step's kernels, and record it; None: on a GPU that can
 }
 
 
 class StepLog(NamedTuple):
-    """Of one step, still on the device: the losses by name, PSNR, gradient norm, and which frame it was."""
+    """Of one step, still on the device: losses and measures by name, gradient norm, and which frame it was.
+
+    measures: psnr and, nan without known depth, `ray_depth_measures`.
+    """
 
     losses: dict[str, torch.Tensor]
-    psnr: torch.Tensor
+    measures: dict[str, torch.Tensor]
     grad_norm: torch.Tensor
     frame: str
 
@@ -69,29 +76,35 @@ class TrainingStep:
         self.optimizer = build_optimizer(network, cfg)
         self.parameters = trained_parameters(self.objective)
         self.gradients = share_gradients(self.parameters)
+        self.averaged = AveragedWeights(network, cfg.ema_decay) if cfg.ema_decay else None
         self._differentiate = backend.recorded(self.differentiate, network, MOST_SHAPES)
         self._update = backend.recorded(self.update, network, MOST_SHAPES)
 
     def __call__(self, batch: Batch, step: int, seed: int) -> StepLog:
         """One update, the `step`-th from 0. Fine depths are drawn from `seed` alone: a resumed run draws the same."""
-        set_learning_rate(self.optimizer, learning_rate(step, self.cfg.lr_cfg), self.cfg.lr_cfg.scale_new)
+        set_learning_rate(self.optimizer, learning_rate(step, self.cfg), self.cfg.lr_cfg.scale_new)
         generator = torch.Generator(self.backend.device).manual_seed(seed)
         draws = self.network.sampler.draw(batch.pixels.shape[:2].numel(), generator)
-        *losses, psnr = self._differentiate(batch.references, batch.query, batch.pixels, draws).unbind()
+        values = self._differentiate(batch.references, batch.query, batch.pixels, draws).unbind()
         if self.processes is not None:
             self.processes.average(self.gradients)
         norm = self._update()
-        return StepLog(dict(zip(self._names, losses, strict=True)), psnr, norm, f"{batch.scene}, frame {batch.frame}")
+        if self.averaged is not None:
+            self.averaged.update(step)
+        count = len(self._losses)
+        losses = dict(zip(self._losses, values[:count], strict=True))
+        measures = dict(zip(self._measures, values[count:], strict=True))
+        return StepLog(losses, measures, norm, f"{batch.scene}, frame {batch.frame}")
 
     def differentiate(self, references: Views, query: Views, pixels: torch.Tensor, draws: torch.Tensor | None):
-        """Fills `gradients`; returns the losses and the PSNR as one tensor."""
+        """Fills `gradients`; returns the losses and the measures as one tensor."""
         self.gradients.zero_()
         with self.backend.at_work(self.network):
             with self.backend.autocast():
-                losses, psnr = self.objective(references, query, pixels, draws, self.backend.stages(self.network))
+                losses, measures = self.objective(references, query, pixels, draws, self.backend.stages(self.network))
             sum(losses.values()).backward()
-        self._names = tuple(losses)  # the same ones in every step
-        return torch.stack([*losses.values(), psnr]).detach()
+        self._losses, self._measures = tuple(losses), tuple(measures)  # the same ones in every step
+        return torch.stack([*losses.values(), *measures.values()]).detach()
 
     def update(self) -> torch.Tensor:
         """Clips the gradients and moves the weights; returns the norm that the gradients had."""
@@ -104,7 +117,7 @@ def trained_parameters(objective: Objective) -> list[nn.Parameter]:
     """The parameters that a loss reaches. The others are frozen: Adam's weight decay alone would ruin them."""
     network, terms = objective.network, objective.terms
     if not objective.learns_classes:
-        others = any(term.name != "color" for term in terms)  # they may ask for what other heads show
+        others = any(term.name not in WITHOUT_HEADS for term in terms)
         unreached = "semantic_fc" if others else NEW_LAYERS
         for name, parameter in network.named_parameters():
             if "agg_net" in name and NEW_LAYERS in name and unreached in name:

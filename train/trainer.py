@@ -28,7 +28,7 @@ from train.pictures import Frame, PanelWriter, make_panel
 from train.processes import Processes, Status
 from train.run import build_network, choose_device, class_colors, require_classes, run_folder, test_sets
 from train.schedule import load_optimizer
-from train.scores import summarise
+from train.scores import IMAGE_METRICS, summarise
 from train.step import StepLog, TrainingStep
 from utils.config import Setting
 from utils.errors import UserError
@@ -171,11 +171,18 @@ class Trainer:
                 load_optimizer(self.updates.optimizer, checkpoint.optimizer)
             except UserError as error:
                 raise UserError(f"{checkpoint.path}: {error}") from None
+        if self.updates.averaged is not None:
+            self.updates.averaged.restart(checkpoint and checkpoint.averaged, self.network)
+
+    @property
+    def model(self) -> Renderer:
+        """The network to render with and to keep: the one of averaged weights, where they are kept."""
+        return self.network if self.updates.averaged is None else self.updates.averaged.network
 
     def _load(self, checkpoint: Checkpoint | None) -> None:
         """Weights and counters of the run so far, or what a new one starts from."""
         if checkpoint is not None:
-            load_network(self.network, checkpoint)
+            load_network(self.network, checkpoint.as_trained())
             self.step, self.samples, self.best = checkpoint.step, checkpoint.samples, checkpoint.best
             say(
                 f"goes on from step {self.step} of {checkpoint.path}"
@@ -198,16 +205,19 @@ class Trainer:
             name: torch.stack([entry.losses[name] for entry in self.log if name in entry.losses]).mean().item()
             for name in self.log[-1].losses
         }
-        psnr = torch.stack([entry.psnr for entry in self.log]).mean().item()
+        measures = {
+            name: torch.stack([entry.measures[name] for entry in self.log]).nanmean().item()
+            for name in self.log[-1].measures
+        }
         data = self.cfg.train_dataset_cfg
         rays = len(self.log) * self.processes.size * data.queries_per_step * data.train_ray_num / self.stopwatch.lap()
         progress.set_postfix(
-            loss=f"{sum(means.values()):.4f}", psnr=f"{psnr:.2f}", rays=f"{rays:,.0f}/s", refresh=False
+            loss=f"{sum(means.values()):.4f}", psnr=f"{measures['psnr']:.2f}", rays=f"{rays:,.0f}/s", refresh=False
         )
         for name, value in {
             **{f"loss/{name}": value for name, value in means.items()},
             "loss/total": sum(totals) / len(totals),
-            "train/psnr": psnr,
+            **{f"train/{name}": value for name, value in measures.items() if math.isfinite(value)},
             "train/grad_norm": self.log[-1].grad_norm.item(),
             "train/rays_per_second": rays,
             "train/lr": float(self.updates.optimizer.param_groups[0]["lr"]),
@@ -231,9 +241,7 @@ class Trainer:
 
             panels = any(name.startswith("vis") for name in self.cfg.val_metric)
             evaluation = evaluate(
-                ViewRenderer(
-                    self.network, Backend.for_rendering(self.cfg.renderer, self.device), self.cfg.ray_batch_num
-                ),
+                ViewRenderer(self.model, Backend.for_rendering(self.cfg.renderer, self.device), self.cfg.ray_batch_num),
                 self.test_sets,
                 self.device,
                 self.cfg.worker_num,
@@ -273,7 +281,7 @@ class Trainer:
 
     def _log_validation(self, evaluation: Evaluation, value: float) -> None:
         summary = summarise(evaluation.scores[NETWORK])
-        numbers = {"psnr": summary["psnr"], "ssim": summary["ssim"], **summary.get("per_image", {})}
+        numbers = {name: summary[name] for name in IMAGE_METRICS if name in summary} | summary.get("per_image", {})
         for name, number in numbers.items():
             self.writer.add_scalar(f"val/{name}", number, self.step)
         mark = " (best so far)" if value > self.best else ""
@@ -285,7 +293,10 @@ class Trainer:
             self.checkpoints.save(self._content())
 
     def _content(self) -> dict:
-        return checkpoint_content(self.network, self.updates.optimizer, self.step, self.samples, self.best, self.cfg)
+        trained = None if self.model is self.network else self.network
+        return checkpoint_content(
+            self.model, self.updates.optimizer, self.step, self.samples, self.best, self.cfg, trained=trained
+        )
 
     @contextmanager
     def _listening_to_signals(self) -> Iterator[None]:

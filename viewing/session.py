@@ -99,7 +99,7 @@ def open_session(cfg, model_path: str, scene_name: str) -> Session:
     """scene_name: a database name, or a folder with a transforms.json. Raises UserError for what does not fit."""
     device = choose_device(cfg)
     network, _ = load_trained(cfg, device, model_path)
-    scene = configured_scene(scene_name, cfg)
+    scene = configured_scene(scene_name, cfg, needs(cfg).depth)
     require_classes(cfg, [scene])
     if needs(cfg).depth and not scene.has_depth:
         raise UserError(

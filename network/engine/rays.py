@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from network.attention import sine_encoding
 from network.cranet import CRANet
 from network.engine.attention import Layer, attend
-from network.ops.arithmetic import elu, exp
+from network.ops.arithmetic import elu, exp, softplus
 from network.ops.attention import ROWS, find_rows, product
 from network.ops.language import tl, triton
 from network.stage import Stage
@@ -39,6 +40,7 @@ def _rays_kernel(
     hit_out, several_out, depth_out, scored_out, color_out, geometry_out, hidden_out, total_out,
     rays, length, views, scored_views, scored_samples, eps,
     PADDED: tl.constexpr, M: tl.constexpr, DENSITY_ONLY: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
     RAYS: tl.constexpr = M // PADDED
     group, place, at, _, _, there = find_rows(tl.program_id(0), rays, length, length, True, PADDED, M)
@@ -59,7 +61,7 @@ def _rays_kernel(
     hidden = product(tile, tl.load(head + column[:, None] * 16 + column[None, :]), PRECISION)
     hidden = elu(hidden, tl.load(head + 256 + column)[None, :])
     density = tl.sum(hidden * tl.load(head + 272 + column)[None, :], 1) + tl.load(head + 288)
-    density = tl.where(seeing > 0, density, 0.0)
+    density = tl.where(seeing > 0, softplus(density) if SOFTPLUS else density, 0.0)  # `_hits` has the relu
     hit = _hits(density, there, RAYS, PADDED)
     z = tl.load(depths + at, there, 0.0)
     scores = tl.where((seeing > scored_views) & there, 1, 0)
@@ -125,5 +127,6 @@ def end_rays(
         *[output.hit if out is None else out for out in sums],
         rays, length, len(valid), stage.scored_views, stage.scored_samples, attention.eps,
         PADDED=padded, M=rows, DENSITY_ONLY=color is None, PRECISION=attention.precision, WHOLE=length == rows,
+        SOFTPLUS=isinstance(stage.agg_net.agg_impl.out_geometry_fc[-1], nn.Softplus),
     )  # fmt: skip
     return output

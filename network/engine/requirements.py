@@ -54,13 +54,17 @@ def _built_for(stage: Stage) -> tuple[nn.Module, nn.Module]:
     use_vis = getattr(stage.dist_decoder, "vis_decoder", None) is not None
     impl = getattr(stage.agg_net, "agg_impl", None)
     classes = getattr(getattr(impl, "semantic_fc2_new", None), "out_features", 1) - 1
-    return _expected(use_vis, classes, getattr(impl, "sem_rtrans_new", None) is not None)
+    softplus = isinstance(getattr(impl, "out_geometry_fc", [None])[-1], nn.Softplus)
+    return _expected(use_vis, classes, getattr(impl, "sem_rtrans_new", None) is not None, softplus)
 
 
 @functools.lru_cache(maxsize=8)
-def _expected(use_vis: bool, classes: int, use_attention: bool) -> tuple[nn.Module, nn.Module]:
+def _expected(use_vis: bool, classes: int, use_attention: bool, softplus: bool) -> tuple[nn.Module, nn.Module]:
     with torch.device("meta"):
-        return DistDecoder(use_vis), AggregateNet(num_classes=classes, use_attention=use_attention)
+        decoder, aggregation = DistDecoder(use_vis), AggregateNet(num_classes=classes, use_attention=use_attention)
+    if softplus:
+        aggregation.agg_impl.out_geometry_fc[-1] = nn.Softplus()
+    return decoder, aggregation
 
 
 def _difference(name: str, module: nn.Module, expected: nn.Module) -> str | None:

@@ -1,0 +1,315 @@
+"""Trains the same config over several seeds and precisions at the same time, and shows how far the results are apart.
+
+python -m benchmarks.stability --data ROOMS --out FOLDER [--cfg configs/plus/base.yaml] [--seeds 0 1 2 3 4]
+    [--precisions bf16 fp32] [--steps 2300] [--at-once 5] [--minutes 9]
+    [--variants as_it_is log:sample_spacing=log "range:depth_range=[0.5,10],termination_loss_scale=0.1" …] [key=value …]
+
+ROOMS holds train.txt and test.txt, as `python -m dataset.synthetic` writes them. A variant is a name, and behind a colon
+what it changes in the config, with commas between; `cfg=FILE` there is another config. Each run is trained from scratch and
+scored on the test rooms, the first one beside the baselines. FOLDER gets stability.md (a table: mean, lowest and highest),
+stability.json, training curves and, of each variant, the same frame from its worst and its best run. They are written after
+every run, and the same command goes on where an earlier one was stopped, by --minutes or by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.common import provenance
+from benchmarks.compare import with_range
+from benchmarks.plot_curve import draw, read_scalars
+from train.evaluator import NETWORK
+from utils.cli import run_command
+from utils.errors import UserError
+from utils.files import read_color, write_image, write_text
+from utils.panels import text
+
+EARLY = 0.05  # of the rays may end before half their depth once they have left the near plane
+LAST_SECONDS = 60  # for a run that is told to stop
+COLUMNS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 3), "miou": ("mIoU", 3), "depth_median": ("depth error", 4)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: of which variant, in which precision, from which seed."""
+
+    variant: str
+    precision: str
+    seed: int
+    cfg: str
+    changes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}_{self.precision}_{self.seed}"
+
+    @property
+    def group(self) -> tuple[str, str]:
+        return self.variant, self.precision
+
+
+@dataclass
+class Results:
+    """What is known so far: name of a run -> its numbers; and of what needs no network."""
+
+    folder: Path
+    runs: dict[str, dict] = field(default_factory=dict)
+    baselines: dict[str, dict] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path) -> Results:
+        """Those of an earlier, stopped call."""
+        path = folder / "stability.json"
+        content = json.loads(path.read_text()) if path.is_file() else {}
+        return cls(folder, content.get("runs", {}), content.get("baselines", {}))
+
+    def save(self) -> None:
+        content = {"runs": self.runs, "baselines": self.baselines}
+        write_text(self.folder / "stability.json", json.dumps(content, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cfg", default="configs/plus/base.yaml")
+    parser.add_argument("--variants", nargs="+", default=["config"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--precisions", nargs="+", choices=("auto", "bf16", "fp32"), default=["auto"])
+    parser.add_argument("--steps", type=int, default=2300)
+    parser.add_argument("--workers", type=int, default=2, help="loader processes of each run")
+    parser.add_argument("--at-once", type=int, help="runs at the same time (default: all on a GPU, one without)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which all is stopped and saved")
+    parser.add_argument("--debug", action="store_true")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    args = parser.parse_intermixed_args()
+    for name in ("train.txt", "test.txt"):
+        if not (args.data / name).is_file():
+            raise UserError(f"--data {args.data}: has no {name}; make rooms with `python -m dataset.synthetic`")
+    args.out.mkdir(parents=True, exist_ok=True)
+    runs = [
+        Run(name, precision, seed, cfg, changes)
+        for seed in args.seeds
+        for name, cfg, changes in (parse_variant(entry, args.cfg) for entry in args.variants)
+        for precision in args.precisions
+    ]
+    results = Results.load(args.out)
+    try:
+        carry_out(args, runs, results)
+    finally:
+        summarise(args, runs, results)
+    print((args.out / "stability.md").read_text())
+    missing = [run.name for run in runs if run.name not in results.runs]
+    if missing:
+        print(f"{len(missing)} of {len(runs)} runs are not finished; the same command goes on: {', '.join(missing)}")
+
+
+def parse_variant(entry: str, cfg: str) -> tuple[str, str, tuple[str, ...]]:
+    """`name:key=value,key=value` as a name, its config, and what it changes there."""
+    name, _, changes = entry.partition(":")
+    parts = re.split(r",(?=\s*[A-Za-z_][\w.]*=)", changes) if changes else []  # not the commas inside a list
+    if not re.fullmatch(r"[\w.-]+", name) or not all("=" in part for part in parts):
+        raise UserError(f"--variants: '{entry}' should be a name, or name:key=value,key=value")
+    own = dict(part.strip().split("=", 1) for part in parts)
+    return name, own.pop("cfg", cfg), tuple(f"{key}={value}" for key, value in own.items())
+
+
+def carry_out(args, runs: list[Run], results: Results) -> None:
+    """Train and score all runs that are not known yet, as many at a time as asked for, until time is up."""
+    todo = [run for run in runs if run.name not in results.runs]
+    on_gpu = torch.cuda.is_available()
+    at_once = max(1, min(len(todo), args.at_once or (len(todo) if on_gpu else 1)))
+    deadline = time.monotonic() + args.minutes * 60
+    lock, threads = threading.Lock(), max(1, (os.cpu_count() or 1) // at_once)
+    commands = Commands(args, runs[0].name, deadline, {"OMP_NUM_THREADS": str(threads)})
+
+    def work(run: Run) -> None:
+        if not commands.run(run, commands.training(run), "train") or not commands.run(run, commands.test(run), "test"):
+            return
+        with lock:
+            results.runs[run.name] = numbers_of(args, run)
+            results.baselines = results.baselines or baselines_of(args, run)
+            results.save()
+            write_text(args.out / "stability.md", table(args, runs, results))
+            print(
+                f"{run.name}: " + ", ".join(f"{k} {v:.4g}" for k, v in results.runs[run.name].items() if v), flush=True
+            )
+
+    with ThreadPoolExecutor(at_once) as pool:
+        jobs = [pool.submit(work, run) for run in todo]
+    for job in jobs:
+        job.result()
+
+
+@dataclass
+class Commands:
+    """The commands of each run, and how they are carried out: what they say goes to <out>/<run>.{train,test}.log."""
+
+    args: argparse.Namespace
+    first: str  # run, which is scored beside the baselines
+    deadline: float
+    environment: dict[str, str]
+    started: int = 0
+
+    def _common(self, run: Run) -> list[str]:
+        out = self.args.out
+        roots = [f"data_root={self.args.data}", f"output_root={out / 'model'}", f"cache_root={out / 'cache'}"]
+        return ["--cfg", run.cfg, *roots, f"worker_num={self.args.workers}", *self.args.overrides, *run.changes]
+
+    def training(self, run: Run) -> list[str]:
+        steps = self.args.steps
+        own = [f"name={run.name}", f"seed={run.seed}", f"precision={run.precision}", f"total_step={steps}"]
+        logs = [f"train_log_step={max(1, min(20, steps // 50))}", f"save_interval={max(1, steps // 4)}"]
+        rooms = [f"train_set_list={self.args.data / 'train.txt'}", "val_set_list=[]"]
+        return ["run_training.py", *self._common(run), *own, *logs, *rooms]
+
+    def test(self, run: Run) -> list[str]:
+        renderer = "exact" if run.precision == "fp32" else "auto"
+        own = [f"name=test_{run.name}", f"renderer={renderer}", f"val_set_list={self.args.data / 'test.txt'}"]
+        own += [f"baselines={str(run.name == self.first).lower()}"]
+        model = self.args.out / "model" / run.name / "model.pth"
+        return ["run_evaluation.py", *self._common(run), *own, "--model-path", str(model)]
+
+    def run(self, run: Run, command: list[str], what: str) -> bool:
+        """Returns False if there was no time for it. Raises UserError if it fails."""
+        if time.monotonic() > self.deadline:
+            return False
+        gpus = max(1, torch.cuda.device_count())
+        environment = {**os.environ, **self.environment, "CUDA_VISIBLE_DEVICES": str(self.started % gpus)}
+        self.started += 1
+        path = self.args.out / f"{run.name}.{what}.log"
+        with open(path, "w") as log:
+            log.write(shlex.join(command) + "\n")
+            log.flush()
+            process = subprocess.Popen([sys.executable, *command], stdout=log, stderr=log, env=environment)
+            try:
+                code = process.wait(min(self.deadline - time.monotonic(), threading.TIMEOUT_MAX))
+            except subprocess.TimeoutExpired:
+                stop(process)
+                return False
+        if code:
+            raise UserError(f"{run.name} failed: see {path}")
+        return True
+
+
+def stop(process: subprocess.Popen) -> None:
+    """Training saves when it is told to stop."""
+    process.terminate()
+    try:
+        process.wait(LAST_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def numbers_of(args, run: Run) -> dict[str, float | None]:
+    """What is compared of a run. left_near: see `step_of_leaving`; None if never."""
+    scalars = read_scalars(args.out / "model" / run.name / "logs")
+    summary = read_results(args, run)["methods"][NETWORK]
+    rows = scalars["loss/total"]
+    return {
+        **flat(summary),
+        "left_near": step_of_leaving([row[:2] for row in scalars.get("train/ended_early", [])]),
+        "seconds": rows[-1][2] - rows[0][2],
+    }
+
+
+def flat(summary: dict) -> dict[str, float]:
+    """The numbers of a method, classes per image as published."""
+    numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
+    return numbers | ({"miou": summary["per_image"]["miou"]} if "per_image" in summary else {})
+
+
+def read_results(args, run: Run) -> dict:
+    return json.loads((args.out / "model" / f"test_{run.name}" / "results.json").read_text())
+
+
+def baselines_of(args, run: Run) -> dict[str, dict[str, float]]:
+    methods = read_results(args, run)["methods"]
+    return {name: flat(summary) for name, summary in methods.items() if name != NETWORK}
+
+
+def step_of_leaving(rows: list[tuple[int, float]]) -> int | None:
+    """Return the step from which on few rays end before half their depth; None if there is none. rows: step, share."""
+    staying = [step for step, share in rows if share > EARLY]
+    after = [step for step, _ in rows if not staying or step > staying[-1]]
+    return after[0] if after else None
+
+
+def table(args, runs: list[Run], results: Results) -> str:
+    """All variants, with the mean and the lowest and highest of their runs; commands and what they ran on below."""
+    header = ["variant", "precision", "runs", *[title for title, _ in COLUMNS.values()], "left the near plane at step"]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for group in dict.fromkeys(run.group for run in runs):
+        rows = [results.runs[run.name] for run in runs if run.group == group and run.name in results.runs]
+        if rows:
+            cells = [cell([row.get(name) for row in rows], places) for name, (_, places) in COLUMNS.items()]
+            steps = sorted(row["left_near"] or float("inf") for row in rows)
+            left = ", ".join("never" if step == float("inf") else str(step) for step in steps)
+            lines.append(f"| {group[0]} | {group[1]} | {len(rows)} | {' | '.join(cells)} | {left} |")
+    for name, row in results.baselines.items():
+        cells = [cell([row.get(key)], places) for key, (_, places) in COLUMNS.items()]
+        lines.append(f"| {name} | – | – | {' | '.join(cells)} | – |")
+    variants = {run.variant: (run.cfg, *run.changes) for run in runs}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lines += ["", "Mean (lowest to highest). Depth error: median of |rendered - true| / true.", ""]
+    lines += [f"- {name}: `{' '.join(changes)}`" for name, changes in variants.items()]
+    own = " ".join(args.overrides)
+    lines += [f"- all: {args.steps} steps{f', `{own}`' if own else ''}; rooms: {args.data}", f"- {provenance(device)}"]
+    return "\n".join(lines) + "\n"
+
+
+def cell(values: list[float | None], places: int) -> str:
+    values = [value for value in values if value is not None]
+    return with_range(tuple(values), places) if values else "–"
+
+
+def summarise(args, runs: list[Run], results: Results) -> None:
+    """Writes the table, and of each variant the curves of its runs and a frame of its worst and its best one."""
+    write_text(args.out / "stability.md", table(args, runs, results))
+    done = [run for run in runs if run.name in results.runs]
+    for group in dict.fromkeys(run.group for run in done):
+        members = [run for run in done if run.group == group]
+        name = "_".join(group)
+        logs = {f"seed {run.seed}": args.out / "model" / run.name / "logs" for run in members}
+        draw(logs, args.out / f"curves_{name}.png")
+        ranked = sorted(members, key=lambda run: results.runs[run.name]["psnr"])
+        write_image(args.out / f"worst_and_best_{name}.jpg", same_frame(args, [ranked[0], ranked[-1]], results))
+
+
+def same_frame(args, runs: list[Run], results: Results) -> np.ndarray:
+    """The panel of the frame in the middle of the test frames, as each run rendered it, one above the other."""
+    folders = [args.out / "model" / f"test_{run.name}" / "panels" for run in runs]
+    frames = sorted(path.relative_to(folders[0]) for path in folders[0].rglob("*.jpg"))
+    panels = [read_color(folder / frames[len(frames) // 2]) for folder in folders]
+    width = max(panel.shape[1] for panel in panels)
+    parts = []
+    for run, panel in zip(runs, panels, strict=True):
+        title = np.full((24, width, 3), 255, np.uint8)
+        text(
+            title,
+            f"{run.variant}, {run.precision}, seed {run.seed}: {results.runs[run.name]['psnr']:.2f} dB",
+            8,
+            17,
+            0.5,
+        )
+        parts += [title, np.pad(panel, ((0, 0), (0, width - panel.shape[1]), (0, 0)), constant_values=255)]
+    return np.concatenate(parts)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,77 @@
+"""The benchmark of stability: what it reads, what it makes of it, and a whole run of it."""
+
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.stability import Results, Run, parse_variant, step_of_leaving, table
+from utils.errors import UserError
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def test_variants_are_a_name_and_changes_between_commas():
+    assert parse_variant("as_it_is", "a.yaml") == ("as_it_is", "a.yaml", ())
+    entry = "range:depth_range=[0.5,10],lr_cfg.lr_init=1e-3, cfg=b.yaml"
+    assert parse_variant(entry, "a.yaml") == ("range", "b.yaml", ("depth_range=[0.5,10]", "lr_cfg.lr_init=1e-3"))
+    for wrong in ("", "a/b", "name:key", ":key=1"):
+        with pytest.raises(UserError, match="should be a name"):
+            parse_variant(wrong, "a.yaml")
+
+
+def test_the_near_plane_is_left_when_no_later_step_is_there_again():
+    assert step_of_leaving([(1, 0.9), (2, 0.01), (3, 0.5), (4, 0.02), (5, 0.0)]) == 4
+    assert step_of_leaving([(1, 0.0)]) == 1 and step_of_leaving([(1, 0.9), (2, 0.8)]) is None
+    assert step_of_leaving([]) is None
+
+
+def test_the_table_has_means_and_ends_of_each_variant_and_skips_what_is_not_finished(tmp_path):
+    runs = [Run(name, "auto", seed, "c.yaml", ("a=1",)) for seed in (0, 1) for name in ("plus", "other", "unfinished")]
+    numbers = {"ssim": 0.5, "miou": 0.4, "depth_median": 0.03, "seconds": 1.0}
+    rows = {"plus_auto_0": (20.0, 100), "plus_auto_1": (22.0, None), "other_auto_1": (25.0, 7)}
+    results = Results(
+        tmp_path,
+        {name: {"psnr": psnr, "left_near": step, **numbers} for name, (psnr, step) in rows.items()},
+        {"splat": {"psnr": 36.6, "depth_median": 0.003}},
+    )
+    results.save()
+    text = table(Namespace(steps=9, overrides=["x=1"], data="rooms"), runs, Results.load(tmp_path))
+    assert "| plus | auto | 2 | 21.00 (20.00 to 22.00) | 0.500 (0.500 to 0.500) |" in text and "| 100, never |" in text
+    assert "| other | auto | 1 | 25.00 |" in text and "| unfinished |" not in text
+    assert "| splat | – | – | 36.60 | – | – | 0.0030 | – |" in text and "- plus: `c.yaml a=1`" in text
+
+
+def test_a_call_that_was_cut_goes_on(rooms, tmp_path):
+    out = tmp_path / "out"
+
+    def call(minutes):
+        return subprocess.run(
+            [
+                sys.executable, "-m", "benchmarks.stability", "--data", rooms, "--out", out, "--seeds", "0", "1",
+                "--steps", "4", "--workers", "1", "--minutes", str(minutes), "--variants", "plus", "log:sample_spacing=log",
+                "device=cpu", "train_dataset_cfg.train_ray_num=8", "train_dataset_cfg.min_wn=3",
+                "train_dataset_cfg.max_wn=4", "depth_sample_num=8", "fine_depth_sample_num=8",
+            ],
+            cwd=REPOSITORY, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+
+    cut = call(0)
+    assert cut.returncode == 0 and "4 of 4 runs are not finished" in cut.stdout
+    done = call(10)
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads((out / "stability.json").read_text())
+    assert set(content["runs"]) == {"plus_auto_0", "plus_auto_1", "log_auto_0", "log_auto_1"}
+    assert "splat of all references, no network" in content["baselines"] and "| plus | auto | 2 |" in done.stdout
+    assert (out / "worst_and_best_log_auto.jpg").is_file()
+    before = (out / "stability.json").read_bytes()
+    assert call(10).returncode == 0 and (out / "stability.json").read_bytes() == before
+
+
+def test_rooms_that_are_not_there_end_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.stability", "--data", tmp_path, "--out", tmp_path / "out"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "has no train.txt" in done.stderr
