@@ -15,7 +15,7 @@ from network.engine.requirements import reason_against
 from network.engine.stage import EngineStage
 from network.geometry import pixel_grid
 from network.renderer import Renderer, RunStage
-from network.rendering import Encoding, Rays, RenderedView, camera_rays
+from network.rendering import Encoding, Rays, RenderedView
 from utils.config import Setting
 from utils.errors import UserError
 from utils.logging import say_once
@@ -74,7 +74,8 @@ class ViewRenderer:
     @torch.no_grad()
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
         """The whole image of one camera. Raises UserError if the device's memory is too small for anything."""
-        rays = camera_rays(camera, pixel_grid(*camera.size, device=encoding.images.device)[None])
+        pixels = pixel_grid(*camera.size, device=encoding.images.device)[None]
+        rays = self.network.sampler.rays(encoding, camera, pixels)
         in_engine = self._in_engine(encoding)
         if in_engine:
             render_batch = self._engine
@@ -99,7 +100,12 @@ class ViewRenderer:
                 continue
             parts.append(part.to("cpu") if len(rays) > LARGE_VIEW else part)
             start = begin + count
-        return RenderedView.join(parts)
+        view = RenderedView.join(parts)
+        return self._refine(view, camera.size) if self.network.refines else view
+
+    def _refine(self, view: RenderedView, size: tuple[int, int]) -> RenderedView:
+        with self.backend.at_work(self.network), self.backend.autocast():
+            return self.network.refine(view, (1, *size))
 
     def _in_engine(self, encoding: Encoding) -> bool:
         if not self.backend.engine:
