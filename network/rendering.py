@@ -114,16 +114,19 @@ class RenderedView(ByRay):
         """Of classes (R, K+1); None without them."""
         return self.heads.get(CLASSES)
 
-    @classmethod
-    def join(cls, parts: list[RenderedView]) -> RenderedView:
-        """The rays of all parts, one after the other."""
+    def blank(self, rays: int, device) -> RenderedView:
+        """Room for so many rays of what this one shows of its own, on `device`."""
+        return self._map(lambda x: torch.empty(rays, *x.shape[1:], dtype=x.dtype, device=device))
 
-        def joined(values: list):
-            if isinstance(values[0], dict):
-                return {name: torch.cat([value[name] for value in values]) for name in values[0]}
-            return torch.cat(values)
-
-        return cls(*[joined([getattr(part, field.name) for part in parts]) for field in fields(cls)])
+    def fill(self, start: int, part: RenderedView) -> None:
+        """Writes the rays of `part` to the places from `start` on."""
+        places = slice(start, start + len(part.depth))
+        for field in fields(self):
+            ours, theirs = getattr(self, field.name), getattr(part, field.name)
+            for room, values in (
+                zip(ours.values(), theirs.values(), strict=True) if ours is self.heads else [(ours, theirs)]
+            ):
+                room[places] = values
 
 
 @dataclass(frozen=True)
