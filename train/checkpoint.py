@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,9 +76,15 @@ def _link(source: Path, target: Path) -> None:
 
 
 def checkpoint_content(
-    network: nn.Module, optimizer: torch.optim.Optimizer, step: int, samples: int, best: float, config: dict
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    samples: int,
+    best: float,
+    config: dict,
+    classes: Sequence[str] = (),
 ) -> dict:
-    """The published entries, the config, and how many samples of the data's order were used."""
+    """The published entries, the config, the classes' names, and how many samples of the data's order were used."""
     return {
         "network_state_dict": network.state_dict(),
         "optimizer_state_dict": optimizer_state(optimizer),
@@ -85,6 +92,7 @@ def checkpoint_content(
         "samples": samples,
         "best_para": float(best),
         "config": plain(config),
+        "classes": list(classes),
     }
 
 
