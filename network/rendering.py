@@ -143,6 +143,20 @@ class RenderedView(ByRay):
         """Of classes (R, K+1); None without them."""
         return self.heads.get(CLASSES)
 
+    def blank(self, rays: int, device) -> RenderedView:
+        """Room for so many rays of what this one shows of its own, on `device`."""
+        return self._map(lambda x: torch.empty(rays, *x.shape[1:], dtype=x.dtype, device=device))
+
+    def fill(self, start: int, part: RenderedView) -> None:
+        """Writes the rays of `part` to the places from `start` on."""
+        places = slice(start, start + len(part.depth))
+        for field in fields(self):
+            ours, theirs = getattr(self, field.name), getattr(part, field.name)
+            for room, values in (
+                zip(ours.values(), theirs.values(), strict=True) if ours is self.heads else [(ours, theirs)]
+            ):
+                room[places] = values
+
 
 @dataclass(frozen=True)
 class Prediction:

@@ -84,11 +84,11 @@ class ViewRenderer:
             stages = self.backend.stages(self.network, len(rays) * self._samples() * len(encoding.cameras))
             render_batch = functools.partial(render_rays, self.network, self.backend, stages)
         batches = math.ceil(len(rays) / self._rays_at_once(encoding, in_engine))
-        count, start, parts = math.ceil(len(rays) / batches), 0, []
+        count, start, view = math.ceil(len(rays) / batches), 0, None
         while start < len(rays):
             begin = max(min(start, len(rays) - count), 0)  # all batches have one size: what is compiled is so once
             try:
-                part = render_batch(encoding, rays[begin : begin + count])[start - begin :]
+                part = render_batch(encoding, rays[begin : begin + count])
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
                 if count <= FEWEST_RAYS:
@@ -98,9 +98,12 @@ class ViewRenderer:
                     ) from None
                 count = max(count // 2, FEWEST_RAYS)
                 continue
-            parts.append(part.to("cpu") if len(rays) > LARGE_VIEW else part)
+            if view is None:
+                # One place for all rays: a small result kept of each batch would, between the batches' large tensors,
+                # split the memory that they free, and a process that keeps that would grow with every batch.
+                view = part.blank(len(rays), "cpu" if len(rays) > LARGE_VIEW else self.device)
+            view.fill(begin, part)
             start = begin + count
-        view = RenderedView.join(parts)
         return self._refine(view, camera.size) if self.network.refines else view
 
     def _refine(self, view: RenderedView, size: tuple[int, int]) -> RenderedView:
