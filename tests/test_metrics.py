@@ -19,11 +19,11 @@ from train.metrics import (
     psnr,
     ssim,
 )
+from train.objective import ray_depth_measures
 from train.pictures import Picture
 from train.report import report, to_markdown
 from train.schedule import build_optimizer, learning_rate, set_learning_rate
 from train.scores import Score, summarise
-from train.step import ray_depth_measures
 
 
 def test_psnr_of_a_known_error():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +47,18 @@ def run_folder(cfg) -> Path:
     return Path(cfg.output_root) / cfg.name
 
 
-def build_network(cfg, device) -> Renderer:
-    """The config's network with weights drawn from its seed."""
+def build_network(cfg, device, **parts) -> Renderer:
+    """The config's network with weights drawn from its seed. parts: see `Renderer`."""
     torch.manual_seed(cfg.seed)
-    return Renderer(cfg).to(device)
+    return Renderer(cfg, **parts).to(device)
 
 
-def load_trained(cfg, device, model_path: str) -> tuple[Renderer, Checkpoint]:
+def load_trained(
+    cfg, device, model_path: str, build: Callable[..., Renderer] = build_network
+) -> tuple[Renderer, Checkpoint]:
     """The config's network with a checkpoint's weights. Raises UserError for what does not fit, warns of what differs."""
     checkpoint = load_checkpoint(model_path)
-    network = build_network(cfg, device)
+    network = build(cfg, device)
     load_network(network, checkpoint)
     warn_of_other_settings(cfg, checkpoint)
     return network, checkpoint

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -23,6 +23,7 @@ from network.view_renderer import ViewRenderer
 from network.weights import Checkpoint, find_weights, load_checkpoint
 from train.checkpoint import Checkpoints, checkpoint_content, load_network, save_checkpoint
 from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
+from train.objective import Term
 from train.pictures import Frame, PanelWriter, make_panel
 from train.processes import Processes, Status
 from train.run import build_network, choose_device, class_colors, require_classes, run_folder, test_sets
@@ -59,8 +60,9 @@ class Stopwatch:
 class Trainer:
     """Trains what a config describes; `run` goes on where an earlier run of the same name stopped."""
 
-    def __init__(self, cfg):
-        self.cfg = cfg
+    def __init__(self, cfg, build: Callable[..., Renderer] = build_network, terms: Sequence[Term] = ()):
+        """build: (config, device) -> the network. terms: of the objective, besides those that the config asks for."""
+        self.cfg, self.terms = cfg, terms
         self.processes = Processes()
         self.device = self.processes.device(choose_device(cfg))
         self.folder = run_folder(cfg)
@@ -72,7 +74,7 @@ class Trainer:
         require_classes(cfg, scenes)
         self._require_something_to_learn()
         self.colors = class_colors(cfg, scenes)
-        self.network = build_network(cfg, self.device)
+        self.network = build(cfg, self.device)
         self.step, self.samples, self.best = 0, 0, -math.inf
         self.unreadable = 0
         self.log: deque[StepLog] = deque(maxlen=cfg.train_log_step)
@@ -163,7 +165,7 @@ class Trainer:
         labels = any(scene.labels is not None for scene in self.training_set.scenes)
         processes = self.processes if self.processes.several else None
         backend = Backend.for_training(self.cfg, self.device)
-        self.updates = TrainingStep(self.network, self.cfg, backend, processes, labels)
+        self.updates = TrainingStep(self.network, self.cfg, backend, processes, labels, self.terms)
         if checkpoint is not None:
             try:
                 load_optimizer(self.updates.optimizer, checkpoint.optimizer)

@@ -40,18 +40,13 @@ def reason_against(network: Renderer, encoding: Encoding) -> str | None:
     for field in fields(encoding):
         if field.name not in KNOWN and getattr(encoding, field.name) is not None:
             return f"the encoding has {field.name}"
+    names = {module: name for name, module in network.named_children()}
     for stage in network.stages:
-        for of_what, module, expected in zip(
-            ("dist_decoder", "agg_net"), _networks(stage), _built_for(stage), strict=True
-        ):
-            reason = _difference(of_what, module, expected)
+        for module, expected in zip((stage.dist_decoder, stage.agg_net), _built_for(stage), strict=True):
+            reason = _difference(names[module], module, expected)
             if reason is not None:
                 return reason
     return None
-
-
-def _networks(stage: Stage) -> tuple[nn.Module, nn.Module]:
-    return stage.dist_decoder, stage.agg_net
 
 
 def _built_for(stage: Stage) -> tuple[nn.Module, nn.Module]:

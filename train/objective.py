@@ -1,0 +1,150 @@
+"""What a network is trained for: terms, each a loss between what a pass shows of pixels and what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from dataset.views import Views
+from network.renderer import Renderer, RunStage
+from network.rendering import Prediction, Rendering
+from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, termination_loss
+
+LOSSES = ("render", "semantic")  # that `loss` may list
+
+
+@dataclass(frozen=True)
+class Term:
+    """`weight` times the loss of each pass over R = Q * N rays.
+
+    target: the query views and pixels (Q, N, 2) in them -> what is there, (R, …), in the order of the rays; never None.
+    loss: a pass's rendering and the target -> a number. Of the rays, `rendering.scored` should count: those that enough
+    views see. first_pass_only: later passes are not asked for it.
+    """
+
+    name: str
+    weight: float
+    target: Callable[[Views, torch.Tensor], torch.Tensor]
+    loss: Callable[[Rendering, torch.Tensor], torch.Tensor]
+    first_pass_only: bool = False
+
+
+def at_pixels(images: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """Values of images (Q, h, w, …) at integer pixels (Q, N, 2) of x, y: (Q * N, …)."""
+    x, y = pixels.long().unbind(-1)
+    view = torch.arange(len(images), device=x.device)[:, None]
+    return images[view, y, x].flatten(0, 1)
+
+
+def true_colors(query: Views, pixels: torch.Tensor) -> torch.Tensor:
+    """(R, 3)."""
+    return at_pixels(query.images.permute(0, 2, 3, 1), pixels)
+
+
+def true_classes(query: Views, pixels: torch.Tensor, ignore: int) -> torch.Tensor:
+    """(R,) int64. A scene without labels among others with: `ignore`, so that every step has the same form."""
+    if query.labels is None:
+        return torch.full((pixels.shape[:2].numel(),), ignore, device=pixels.device)
+    return at_pixels(query.labels, pixels)
+
+
+def true_depths(query: Views, pixels: torch.Tensor) -> torch.Tensor:
+    """(R,) metres, 0 where unknown, as all are in a scene without depth."""
+    if query.depth is None:
+        return torch.zeros(pixels.shape[:2].numel(), device=pixels.device)
+    return at_pixels(query.depth[:, 0], pixels)
+
+
+def color_term(cfg) -> Term:
+    def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
+        return color_loss(rendering.color, target, rendering.scored)
+
+    return Term("color", cfg.render_loss_scale, true_colors, loss, first_pass_only=not cfg.use_nr_fine_loss)
+
+
+def semantic_term(cfg) -> Term:
+    """Passes without classes have none of it."""
+
+    def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
+        if rendering.logits is None:
+            return rendering.depth.new_zeros(())
+        return semantic_loss(rendering.logits, target, cfg.num_classes)
+
+    return Term("semantic", cfg.semantic_loss_scale, partial(true_classes, ignore=cfg.num_classes), loss)
+
+
+def termination_term(cfg) -> Term:
+    def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
+        return termination_loss(rendering.hit_probability, rendering.depths, target, rendering.scored)
+
+    return Term("termination", cfg.termination_loss_scale, true_depths, loss)
+
+
+class Objective(nn.Module):
+    """From the views of a batch to the losses of a network."""
+
+    def __init__(self, network: Renderer, cfg, learns_classes: bool, terms: Sequence[Term] = ()):
+        """learns_classes: some of the data have labels. terms: besides those that the config asks for."""
+        super().__init__()
+        self.network, self.cfg = network, cfg
+        self.learns_classes = learns_classes and cfg.render_label and "semantic" in cfg.loss
+        configured = [color_term(cfg)] * ("render" in cfg.loss) + [semantic_term(cfg)] * self.learns_classes
+        configured += [termination_term(cfg)] * (cfg.termination_loss_scale > 0)
+        self.terms = (*configured, *terms)
+
+    def forward(
+        self,
+        references: Views,
+        query: Views,
+        pixels: torch.Tensor,
+        draws: torch.Tensor | None,
+        stages: Sequence[RunStage] | None = None,
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The losses and, of the final pass, the measures by name. pixels: (Q, N, 2) of the Q query views.
+
+        draws, stages: see `Renderer.render_rays`.
+        """
+        prediction = self.network(references, query.cameras, pixels, draws, stages)
+        losses = {**self._pass_losses(prediction, query, pixels), **self._depth_losses(prediction, references)}
+        error = (prediction.final.color.detach().clamp(0, 1) - true_colors(query, pixels)).square().mean()
+        measures = {"psnr": -10 * torch.log10(error.clamp_min(1e-6))}
+        return losses, measures | ray_depth_measures(prediction.final.depth.detach(), true_depths(query, pixels))
+
+    def _pass_losses(self, prediction: Prediction, query: Views, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        scored = prediction.passes[0].scored  # those of the first pass count in all of them
+        scored = scored if self.cfg.use_ray_mask else torch.ones_like(scored)
+        names, losses = self.network.sampler.names, {}
+        targets = [term.target(query, pixels) for term in self.terms]
+        for number, (name, rendering) in enumerate(zip(names, prediction.passes, strict=True)):
+            for term, target in zip(self.terms, targets, strict=True):
+                if number == 0 or not term.first_pass_only:
+                    loss = term.loss(replace(rendering, scored=scored), target)
+                    losses[f"{term.name}_{name}"] = term.weight * loss
+        return losses
+
+    def _depth_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
+        """By the sensor where the scene has one, else by how well the references show each other."""
+        predicted = prediction.reference_depth
+        if predicted is None or not predicted.requires_grad:
+            return {}
+        padded = self.network.pad(references)
+        loss = reprojection_loss(predicted, padded) if padded.depth is None else depth_loss(predicted, padded.depth)
+        return {"depth": self.cfg.depth_loss_scale * loss}
+
+
+def ray_depth_measures(rendered: torch.Tensor, true: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return what rendered depths (R,) are like where the true ones (R,) are known (not 0), else nan.
+
+    depth_median: the median of |rendered - true| / true. ended_early: the share of rays that end before half their depth,
+    as they do while all end at the near plane. Nothing here waits for the device.
+    """
+    known = true > 0
+    count = known.sum()
+    error = torch.where(known, (rendered - true).abs() / true.clamp_min(1e-3), torch.inf)
+    median = error.sort().values.gather(0, (count - 1).clamp_min(0)[None] // 2)[0]
+    early = (known & (rendered < true / 2)).sum() / count
+    return {"depth_median": torch.where(count > 0, median, torch.nan), "ended_early": early}
