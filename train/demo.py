@@ -1,8 +1,4 @@
-"""The whole loop in a few minutes: `python -m train.demo` makes rooms, trains on them and renders one never seen.
-
-The results stand beside what needs no network. Of these baselines the classes are the true labels of the references, which
-the network is not given.
-"""
+"""The whole loop in a few minutes: `python -m train.demo` makes rooms, trains on them and renders one never seen."""
 
 from __future__ import annotations
 
