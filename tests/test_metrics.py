@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from dataset.render_dataset import open_scene
+from train.baselines import COPIED
 from train.evaluator import NETWORK, Evaluation
 from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, termination_loss
 from train.metrics import (
@@ -137,6 +138,9 @@ def test_report_names_what_was_ignored_and_absent_classes():
     assert "7 have no class" in text and "| floor | not there |" in text and "jumps in depth" not in text
     evaluation.scores[NETWORK]["room"] = Score([20.0], [0.5], [], [0.031], [12.0], [9.0])
     text = to_markdown(report(evaluation, {"name": "test"}))
+    assert "true labels of the references" not in text
+    evaluation.scores[COPIED] = evaluation.scores[NETWORK]
+    assert "true labels of the references" in to_markdown(report(evaluation, {"name": "test"}))
     assert "| S-Ray | 20.00 | 0.500 | – | – | – | 3.1% |" in text and "| S-Ray | 12.00 | 9.00 |" in text
 
 

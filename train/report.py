@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from train.baselines import COPIED
 from train.evaluator import NETWORK, Evaluation
 from train.metrics import class_ious
 from train.scores import AVERAGINGS, IMAGE_METRICS, summarise
@@ -108,6 +109,8 @@ def summary_table(content: dict) -> str:
         f"{_cell(summary, 'depth_median', '.1%')} |"
         for method, summary in content["methods"].items()
     ]
+    if COPIED in content["methods"]:
+        rows += ["", "Classes without a network are the true labels of the references, which a network is not given."]
     return "\n".join(rows)
 
 
