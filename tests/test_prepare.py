@@ -15,13 +15,14 @@ import cv2
 import numpy as np
 import pytest
 
+from dataset.camera import Lens, undistort
+from dataset.capture import read_pose
 from dataset.labels import SCANNET_TABLE
 from dataset.prepare.scannet import prepare_scannet
-from dataset.prepare.transforms import prepare_transforms, undistort
+from dataset.prepare.transforms import prepare_transforms
 from dataset.render_dataset import open_scene
 from dataset.synthetic.generate import SIZES, Size, generate
 from dataset.synthetic.raycast import Light
-from dataset.transforms import pose
 from utils.errors import UserError
 
 REPOSITORY = Path(__file__).parent.parent
@@ -287,7 +288,7 @@ def test_transforms_equal_scannet_of_the_same_room(capture, tmp_path):
 def test_opengl_axes_and_scale():
     gl = np.eye(4)
     gl[:3, 3] = (2, 4, 6)
-    matrix = pose({"file_path": "x", "transform_matrix": gl.tolist()}, 2.0, Path("t.json"))
+    matrix = read_pose(gl.tolist(), 2.0, Path("t.json"), "x")
     np.testing.assert_allclose(matrix, [[1, 0, 0, 1], [0, -1, 0, 2], [0, 0, -1, 3], [0, 0, 0, 1]])
 
 
@@ -336,7 +337,8 @@ def test_undistortion_equals_a_loop():
         np.array([-0.2, 0.03, 0.001, -0.002, 0, 0, 0, 0]),
     )
     rows, columns = np.mgrid[:48, :64].astype(np.float32)
-    read = [undistort(values, K, coefficients, "color", (48, 64)) for values in (columns, rows)]
+    lens = Lens("OPENCV", coefficients)
+    read = [undistort(values, K, lens, False, (48, 64)) for values in (columns, rows)]
     k1, k2, p1, p2 = coefficients[:4]
     for y in range(8, 40, 5):
         for x in range(8, 56, 7):
@@ -355,7 +357,7 @@ def test_undistortion_equals_a_loop():
     [
         ({"frames": []}, "has no list of frames"),
         ({"fl_x": None}, "fl_x should be a number"),
-        ({"camera_model": "OPENCV_FISHEYE"}, "camera_model OPENCV_FISHEYE cannot be undistorted"),
+        ({"camera_model": "EQUIRECTANGULAR"}, "camera_model EQUIRECTANGULAR is not supported"),
         ({"frames": [{"transform_matrix": []}]}, "frame 0 has no file_path"),
     ],
 )
