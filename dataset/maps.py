@@ -32,6 +32,8 @@ MILLIMETRES = DepthUnit()
 def read_depth(path: Path, unit: DepthUnit = MILLIMETRES) -> np.ndarray:
     """Return depth in millimetres (h, w) uint16, 0 where it is unknown. Raises UserError for what is no depth."""
     values = read_map(path)
+    if values.dtype.kind == "f":
+        values = values.astype(np.float32)
     if values.dtype.kind not in "uif" or (values.dtype.itemsize == 1 and not unit.stated):
         raise UserError(
             f"{path}: depth has 8 bits, which is too few for millimetres; export 16-bit PNG or floats in metres"

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import struct
 import tempfile
 import zlib
 from pathlib import Path
@@ -20,7 +21,7 @@ from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 JPEG, PNG, NPY = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"
-TIFF = (b"II*\0", b"MM\0*")
+TIFF, TIFF_ORIENTATION = (b"II*\0", b"MM\0*"), 274
 NOT_READ = {b"v/1\x01": "OpenEXR", b"ftyp": "HEIC or AVIF"}  # formats that people have, by what they start with
 TRUNCATED = "the image is truncated; copy or export it again"
 BLACK_BACKGROUND = 0  # what shows through transparent pixels, as in the database names (black_320)
@@ -72,7 +73,7 @@ def decode_image(data: bytes, indices: bool = False) -> np.ndarray:
     """`read_pixels` of the content of a file. Raises UserError without its name."""
     try:
         values = _decode(data, indices)
-    except (ValueError, SyntaxError, OSError, EOFError, Image.DecompressionBombError, cv2.error) as error:
+    except (ValueError, SyntaxError, OSError, EOFError, struct.error, Image.DecompressionBombError, cv2.error) as error:
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"the image is damaged ({first_line}); copy or export it again") from None
     if values is None:
@@ -86,11 +87,13 @@ def image_size(path: Path) -> tuple[int, int]:
     """Return the (height, width) of the stored pixels, from the file's header. Raises UserError like `read_color`."""
     try:
         with Image.open(path) as image:
-            return image.size[::-1]
+            if image.format != "TIFF":  # which Pillow would turn
+                return image.size[::-1]
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return read_pixels(path).shape[:2]  # which says what is wrong
+        pass  # reading it says what is wrong
+    return read_pixels(path).shape[:2]
 
 
 def _starts_with(path: Path, start: bytes) -> bool:
@@ -118,8 +121,8 @@ def _decode(data: bytes, indices: bool) -> np.ndarray | None:
         return _decode_jpeg(data)
     if data.startswith(NPY):
         return np.load(io.BytesIO(data), allow_pickle=False)
-    if data.startswith(TIFF):  # OpenCV would turn it as its orientation tag says
-        return np.asarray(Image.open(io.BytesIO(data)))
+    if data.startswith(TIFF):
+        return _decode_any(_unturned(data))
     if data.startswith(PNG):
         bits, kind = _check_png(data)
         if indices and kind == "palette":
@@ -143,6 +146,18 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
             raise UserError(TRUNCATED) from None
         raise
     return values[..., 0] if gray else values
+
+
+def _unturned(data: bytes) -> bytes:
+    """A TIFF file whose orientation tag says that nothing is to be turned: decoders honour it whatever they are told."""
+    order = "<" if data.startswith(b"II") else ">"
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    (entries,) = struct.unpack_from(f"{order}H", data, start)
+    mended = bytearray(data)
+    for at in range(start + 2, start + 2 + 12 * entries, 12):
+        if struct.unpack_from(f"{order}H", data, at)[0] == TIFF_ORIENTATION:
+            struct.pack_into(f"{order}H", mended, at + 8, 1)
+    return bytes(mended)
 
 
 def _decode_any(data: bytes) -> np.ndarray | None:

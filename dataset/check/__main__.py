@@ -113,7 +113,7 @@ def say_report(report: SceneReport) -> None:
         c = report.consistency
         say(
             f"  {'frames agree':<24} {c.agreement:.0%} of pixels (best pairs {c.best_agreement:.0%}); "
-            f"depth to {c.depth_disagreement:.1%}, colour to {c.color_disagreement:.3f} ({c.chance_color:.3f} by chance)"
+            f"depth to {c.depth_disagreement:.1%}, colour to {c.color_disagreement:.3f}, its detail to {c.detail:.2f} of 1"
         )
     for line in verdict(report):
         say(f"  warning: {line}")

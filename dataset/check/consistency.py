@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from dataset.scene import Scene, scale_intrinsics
@@ -14,8 +15,9 @@ TOLERANCES = (0.01, 0.02, 0.05)  # two depths agree within such a share of the l
 ENOUGH_AGREEMENT = 0.5  # of the pixels that land in the other frame, in an average pair of a good scene
 OF_THE_BEST = 0.75  # so much of what the best pairs of the same scene reach
 BEST_PAIRS = 0.9  # quantile of pairs
-COLOR_BY_CHANCE = 0.35  # colour may differ by so much of what it differs between pixels taken at random
-COLOR_OF_THE_BEST = (3.0, 0.02)  # times what the best pairs reach, and so much more
+COLOR_OF_THE_BEST = (3.0, 0.02)  # times as much disagreement of colour as in the best pairs, and so much more
+ENOUGH_DETAIL, DETAIL_OF_THE_BEST = 0.4, 0.5  # correlation of fine detail in an average pair; share of the best pairs'
+DETAIL_SIZE = 60  # of an image's width: detail is what is finer than a 60th of it
 CLEARLY_BETTER = (1.15, 0.08)  # times as much agreement, and so much more, names a cause
 PAIR_ANGLES = (5.0, 20.0)  # degrees between the views of a pair
 STRIDE = 3  # pixels between those that are moved when causes are tried
@@ -68,8 +70,9 @@ class Warp:
 @dataclass(frozen=True)
 class Consistency:
     """Over all pairs: the mean share of agreeing pixels and what the best pairs reach; median disagreement of depth (share
-    of the depth) where pixels land; of colour (0 to 1) where surfaces agree, in the best pairs, and between pixels taken at
-    random; what is probably wrong with geometry, and with colour (None: nothing, or nobody knows)."""
+    of the depth) where pixels land; where surfaces agree, of colour (0 to 1), and correlation of its fine detail (which
+    exposure does not change), in the middle and in the best pairs; what is probably wrong with geometry, and with colour
+    (None: nothing, or nobody knows)."""
 
     pairs: int
     agreement: float
@@ -77,7 +80,8 @@ class Consistency:
     depth_disagreement: float
     color_disagreement: float
     best_color: float
-    chance_color: float
+    detail: float
+    best_detail: float
     cause: str | None
     color_cause: str | None
 
@@ -89,8 +93,8 @@ class Consistency:
     @property
     def color_is_wrong(self) -> bool:
         times, more = COLOR_OF_THE_BEST
-        limit = min(COLOR_BY_CHANCE * self.chance_color, times * self.best_color + more)
-        return not self.geometry_is_wrong and self.color_disagreement > limit
+        blurred = self.detail < max(ENOUGH_DETAIL, DETAIL_OF_THE_BEST * self.best_detail)
+        return not self.geometry_is_wrong and (blurred or self.color_disagreement > times * self.best_color + more)
 
     @property
     def looks_wrong(self) -> bool:
@@ -129,6 +133,7 @@ CAUSES = [
 ]
 AS_IT_IS = Cause("")
 STANDING_STILL = Cause("the positions of the cameras do not fit (frames agree as well if none moves)", pose=_still)
+FEWEST_PIXELS = 100  # that show the same surface, for colours to be compared
 TURNS = {  # what may have happened to colour alone: its name, and what undoes it
     "turned by 180 degrees": lambda image: image[::-1, ::-1],
     "mirrored": lambda image: image[:, ::-1],
@@ -213,12 +218,12 @@ def check_consistency(pairs: list[Pair]) -> Consistency | None:
         there = pair.depths[1][one.rows, one.columns]
         if (there > 0).any():
             depth_errors.append(np.median((np.abs(there - one.depth) / one.depth)[there > 0]))
-    colors = np.array([_color_errors(pair, one) for pair, one in zip(pairs, warps, strict=True)])
+    colors = np.array([compare_color(pair, one) for pair, one in zip(pairs, warps, strict=True)])
     colors = colors[np.isfinite(colors).all(1)]
-    color, best_color, chance = np.full(3, np.nan)
-    if len(colors):
-        color, chance = np.median(colors, 0)
-        best_color = np.quantile(colors[:, 0], 1 - BEST_PAIRS)
+    nothing = np.full(2, np.nan)
+    color, detail = np.median(colors, 0) if len(colors) else nothing
+    best_color = np.quantile(colors[:, 0], 1 - BEST_PAIRS) if len(colors) else np.nan
+    best_detail = np.quantile(colors[:, 1], BEST_PAIRS) if len(colors) else np.nan
     return Consistency(
         len(pairs),
         float(agreements.mean()),
@@ -226,9 +231,10 @@ def check_consistency(pairs: list[Pair]) -> Consistency | None:
         float(np.median(depth_errors)) if depth_errors else float("nan"),
         float(color),
         float(best_color),
-        float(chance),
+        float(detail),
+        float(best_detail),
         find_cause(pairs),
-        find_color_cause(pairs, warps, float(color)),
+        find_color_cause(pairs, warps, float(detail)),
     )
 
 
@@ -297,24 +303,31 @@ def describe_scale(factor: float, middle: float) -> str:
 # What is wrong with the colour
 
 
-def _color_errors(pair: Pair, one: Warp, turn=lambda image: image) -> tuple[float, float]:
-    """Median difference of colour, 0 to 1, where surfaces agree, and between the same pixels in random order."""
+def compare_color(pair: Pair, one: Warp, turn=lambda image: image) -> tuple[float, float]:
+    """Where surfaces agree: the median difference of colour, 0 to 1, and the correlation of fine detail. turn: what is done
+    to the colour images first."""
     source, rows, columns = one.source[one.visible], one.rows[one.visible], one.columns[one.visible]
-    if len(source) < 20:
+    if len(source) < FEWEST_PIXELS:
         return float("nan"), float("nan")
-    moved = turn(pair.colors[0]).reshape(-1, 3)[source].astype(float)
-    there = turn(pair.colors[1])[rows, columns]
-    mixed = np.random.default_rng(0).permutation(len(there))
-    return tuple(float(np.median(np.abs(moved - other).mean(-1)) / 255) for other in (there, there[mixed]))
+    first, second = (np.ascontiguousarray(turn(image)).astype(np.float32) for image in pair.colors)
+    difference = np.abs(first.reshape(-1, 3)[source] - second[rows, columns]).mean(-1)
+    first_detail, second_detail = _detail(first).ravel()[source], _detail(second)[rows, columns]
+    spread = first_detail.std() * second_detail.std()
+    covariance = ((first_detail - first_detail.mean()) * (second_detail - second_detail.mean())).mean()
+    return float(np.median(difference)) / 255, float(covariance / spread) if spread > 1e-3 else float("nan")
+
+
+def _detail(image: np.ndarray) -> np.ndarray:
+    """What is finer than a 60th of the width, (h, w)."""
+    grey = image.mean(-1)
+    return grey - cv2.GaussianBlur(grey, (0, 0), grey.shape[1] / DETAIL_SIZE)
 
 
 def find_color_cause(pairs: list[Pair], warps: list[Warp], now: float) -> str | None:
     """How colour images lie against depth and poses, where another way fits much better; None otherwise."""
-    errors = {
-        name: np.nanmedian(
-            [_color_errors(pair, one, turn)[0] for pair, one in zip(pairs, warps, strict=True)] or [np.nan]
-        )
-        for name, turn in TURNS.items()
-    }
-    name = min(errors, key=errors.get)
-    return f"colour is {name} against depth" if errors[name] < now / 2 else None
+    found = {}
+    for name, turn in TURNS.items():
+        details = [compare_color(pair, one, turn)[1] for pair, one in zip(pairs, warps, strict=True)]
+        found[name] = np.median([detail for detail in details if np.isfinite(detail)] or [-1.0])
+    name = max(found, key=found.get)
+    return f"colour is {name} against depth" if found[name] > max(ENOUGH_DETAIL, now + 0.3) else None

@@ -108,8 +108,8 @@ def verdict(report: SceneReport) -> list[str]:
     if consistency is not None and consistency.color_is_wrong:
         cause = f"likely cause: {consistency.color_cause}" if consistency.color_cause else "are images of other frames?"
         lines.append(
-            f"colour does not fit depth and poses (it differs by {consistency.color_disagreement:.3f} where surfaces agree, "
-            f"by {consistency.chance_color:.3f} between pixels at random); {cause}"
+            f"colour does not fit depth and poses (where surfaces agree it differs by {consistency.color_disagreement:.3f}, in "
+            f"the best pairs by {consistency.best_color:.3f}; its detail correlates to {consistency.detail:.2f} of 1); {cause}"
         )
     return lines
 
@@ -120,8 +120,8 @@ def _verdict(report: SceneReport) -> str:
         c = report.consistency
         numbers = (
             f"<p><small>{c.pairs} pairs of frames: {c.agreement:.0%} of the pixels agree ({c.best_agreement:.0%} in the best "
-            f"pairs); median disagreement of depth {c.depth_disagreement:.1%}, of colour {c.color_disagreement:.3f} "
-            f"({c.chance_color:.3f} by chance)</small></p>"
+            f"pairs); median disagreement of depth {c.depth_disagreement:.1%}, of colour {c.color_disagreement:.3f}; "
+            f"detail of colour correlates to {c.detail:.2f}</small></p>"
         )
     lines = verdict(report)
     if lines:

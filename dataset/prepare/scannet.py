@@ -166,7 +166,9 @@ def prepare_scan(sens: Path, folder: Path, stride: int, show_progress: bool) -> 
 def _claim(folder: Path) -> None:
     """Raise UserError if there is a scene in `folder` that was not made by preparation: it is the user's."""
     if (folder / "color").is_dir() and not any((folder / mark).is_file() for mark in (BEGUN, DONE)):
-        raise UserError(f"{folder}: is there already and was not made by preparation; choose another --out, or remove it")
+        raise UserError(
+            f"{folder}: is there already and was not made by preparation; choose another --out, or remove it"
+        )
     write_text(folder / BEGUN, "python -m dataset.prepare scannet\n")
 
 
@@ -236,7 +238,9 @@ def _write_labels(archive: Path, folder: Path, outcome: Outcome) -> int:
         outcome.problems.append(f"{archive.name}: is damaged ({error}); the labels before that are there")
     if others:
         some = ", ".join(others[:SHOWN_PROBLEMS]) + (", …" if len(others) > SHOWN_PROBLEMS else "")
-        outcome.problems.append(f"{archive.name}: {len(others)} members are not label-filt/<number>.png, left out ({some})")
+        outcome.problems.append(
+            f"{archive.name}: {len(others)} members are not label-filt/<number>.png, left out ({some})"
+        )
     return labels
 
 
