@@ -77,7 +77,7 @@ class Trainer:
         self.device = self.processes.device(choose_device(cfg))
         self.folder = run_folder(cfg)
         self.checkpoints = Checkpoints(self.folder, cfg.keep_checkpoints)
-        held_out = held_out_scenes(list_scenes(cfg.val_set_list, "val_set_list"))
+        held_out = held_out_scenes(list_scenes(cfg.val_set_list, "val_set_list"), cfg.data_root)
         self.training_set = TrainingSet(cfg, cfg.seed, needs(cfg), held_out)
         self.test_sets = test_sets(cfg)
         scenes = [*self.training_set.scenes, *[test.scene for test in self.test_sets]]
