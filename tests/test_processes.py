@@ -119,7 +119,5 @@ def test_a_process_that_fails_between_exchanges_ends_the_others(tmp_path, rank, 
     (tmp_path / "fails.py").write_text(FAILS)
     result = torchrun(tmp_path / "fails.py", rank, kind, timeout=60)
     assert result.returncode != 0
-    assert result.stderr.count("the disk is on fire") == 1 and "lost another one" not in result.stderr
-    assert result.stderr.count('Traceback (most recent call last):\n  File "' + str(tmp_path)) == (
-        kind == "RuntimeError"
-    )
+    assert "the disk is on fire" in result.stderr and "lost another one" not in result.stderr
+    assert f"[rank{1 - rank}]" not in result.stderr  # where torch puts what nobody caught
