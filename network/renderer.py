@@ -48,6 +48,7 @@ DEFAULTS = {
     "agg_net_cfg": _AGGREGATION,
     "fine_agg_net_cfg": _AGGREGATION,
 }
+IMAGE_CHANNELS = 32  # of the published image encoder
 RAY_CHANNELS = 32  # of what a reference knows of its own rays
 
 
@@ -78,12 +79,12 @@ class Renderer(nn.Module):
         )
         self.scoring = cfg.ray_mask_view_num, cfg.ray_mask_point_num
         front_end = FRONT_ENDS[cfg.init_net_type]
-        image_channels = 32 if encoder is None else encoder.channels
+        image_channels = IMAGE_CHANNELS if encoder is None else encoder.channels
         aggregation = {"image_channels": image_channels, "ray_channels": RAY_CHANNELS, "heads": heads}
 
         self.vis_encoder = VisEncoder(image_channels, front_end.channels, RAY_CHANNELS)
         self.dist_decoder = DistDecoder(cfg.dist_decoder_cfg.use_vis, RAY_CHANNELS)
-        self.image_encoder = image_encoder() if encoder is None else encoder
+        self.image_encoder = image_encoder(image_channels) if encoder is None else encoder
         self.agg_net = _aggregate_net(cfg, "agg_net_cfg", **aggregation)
         self.fine_dist_decoder = self.fine_agg_net = None
         if self.sampler.stages > 1:
