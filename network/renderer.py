@@ -64,6 +64,7 @@ DEFAULTS = {
     "agg_net_cfg": _AGGREGATION,
     "fine_agg_net_cfg": _AGGREGATION,
 }
+IMAGE_CHANNELS = 32  # of the published image encoder
 RAY_CHANNELS = 32  # of what a reference knows of its own rays
 
 
@@ -90,7 +91,7 @@ class Renderer(nn.Module):
         self.sampler = sampler or _sampler(cfg)
         self.scoring = cfg.ray_mask_view_num, cfg.ray_mask_point_num
         front_end = FRONT_ENDS[cfg.init_net_type]
-        encoder = encoder or (ContextEncoder() if cfg.image_encoder == "context" else image_encoder())
+        encoder = encoder or (ContextEncoder() if cfg.image_encoder == "context" else image_encoder(IMAGE_CHANNELS))
         self.image_channels = image_channels = encoder.channels
         self.refines = cfg.reference_classes or cfg.query_decoder
         if self.refines:

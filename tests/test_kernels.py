@@ -57,7 +57,7 @@ for count in (2, 16):
     halves = {"sights", "maps", "matrices", "vectors", "latent_out"}
     compile_for_gpu(views._views_kernel, halves, sizes)
 for padded in (32, 64, 128):
-    rows = {"PADDED": padded, "M": max(64, padded), "PRECISION": "half", "WHOLE": padded > 32}
+    rows = {"PADDED": padded, "M": max(64, padded), "PRECISION": "float16", "WHOLE": padded > 32}
     compile_for_gpu(rays._rays_kernel, set(), {**rows, "DENSITY_ONLY": padded == 32})
     attended = {"C": 32, "ENCODED": True, "POOLED": padded == 32, "ALONG": padded > 32}
     compile_for_gpu(layer._layer_kernel, {"x"}, {**rows, **attended})

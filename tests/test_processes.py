@@ -20,11 +20,10 @@ from train.trainer import Trainer
 from utils.config import plain
 
 
-def torchrun(config_path, *overrides, timeout=150):
+def torchrun(script, *arguments, timeout=150):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
-    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
-    command += ["run_training.py", "--cfg", str(config_path), *overrides]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(script), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
 
 
@@ -46,7 +45,7 @@ def test_two_processes_equal_one_that_averages_their_gradients(config, tmp_path,
     # not Adam, which makes steps of gradients that are only rounding
     plain_steps = {"optimizer_type": "sgd", "lr_cfg": {"lr_init": 1e-2}}
     cfg = config(name="two", total_step=3, val_interval=3, save_interval=3, **plain_steps)
-    result = torchrun(written(cfg, tmp_path / "two.yaml"))
+    result = torchrun("run_training.py", "--cfg", written(cfg, tmp_path / "two.yaml"))
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.count("trained 3 steps") == 1  # one of them speaks
     trainer = Trainer(config(name="one"))
@@ -90,6 +89,35 @@ def test_shares_of_an_evaluation_merge_into_the_whole(config, rooms):
 
 def test_all_processes_stop_when_one_fails(config, tmp_path):
     cfg = config(name="failing", total_step=2000, train_log_step=1, lr_cfg={"lr_init": 1e30})
-    result = torchrun(written(cfg, tmp_path / "failing.yaml"))
+    result = torchrun("run_training.py", "--cfg", written(cfg, tmp_path / "failing.yaml"))
     assert result.returncode != 0
     assert "the loss is" in result.stderr
+
+
+FAILS = """
+import sys
+import torch
+from train.processes import Processes
+from utils.cli import run_command
+from utils.errors import UserError
+
+def main():
+    processes, (rank, kind) = Processes(), sys.argv[1:]
+    with processes.together(torch.device("cpu")):
+        for step in range(10**6):
+            if processes.rank == int(rank) and step == 3:
+                raise {"UserError": UserError, "RuntimeError": RuntimeError}[kind]("the disk is on fire")
+            processes.average(torch.ones(3))
+
+run_command(main)
+"""
+
+
+@pytest.mark.parametrize("rank, kind", [(0, "UserError"), (1, "UserError"), (1, "RuntimeError")])
+def test_a_process_that_fails_between_exchanges_ends_the_others(tmp_path, rank, kind):
+    """It says why; the others, which wait for it, say nothing."""
+    (tmp_path / "fails.py").write_text(FAILS)
+    result = torchrun(tmp_path / "fails.py", rank, kind, timeout=60)
+    assert result.returncode != 0
+    assert "the disk is on fire" in result.stderr and "lost another one" not in result.stderr
+    assert f"[rank{1 - rank}]" not in result.stderr  # where torch puts what nobody caught

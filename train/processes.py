@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from enum import IntEnum
 
 import torch
 import torch.distributed as dist
@@ -15,14 +16,8 @@ from utils import logging
 from utils.errors import UserError
 
 PATIENCE = timedelta(minutes=30)  # with a process that compiles, validates or saves while others wait
-
-
-class Status(IntEnum):
-    """What a process wants; the greatest wish of all counts."""
-
-    GO_ON = 0
-    STOP = 1
-    FAILED = 2
+FAILURE = "failure"  # where the one that failed says so
+LOOK_EVERY, GRACE = 0.5, 5.0  # seconds between looks for a failure, and from then on for this process to end by itself
 
 
 class Processes:
@@ -34,7 +29,8 @@ class Processes:
     def __init__(self):
         self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
-        self._control = None
+        self._control = self._failures = None
+        self._ended = False
 
     @property
     def leads(self) -> bool:
@@ -58,45 +54,78 @@ class Processes:
 
     @contextmanager
     def together(self, device: torch.device) -> Iterator[None]:
-        """Connects the processes. One that ends with a UserError in here lets the others end too, in `agree`."""
+        """Connects the processes. Where one of them fails in here, whatever by, all the others end within seconds; the one
+        that failed says why."""
         if not self.several:
             yield
             return
         if not self.leads:
             logging.mute()
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        store, rank, size = next(dist.rendezvous("env://"))
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
+        # A connection of its own: the other one may be waiting for a process that is no more.
+        own = store.clone() if hasattr(store, "clone") else store
+        self._failures = dist.PrefixStore("failures", own)
+        threading.Thread(target=self._watch, daemon=True).start()
         try:
             yield
-        except UserError:
-            self.agree(Status.FAILED)
+        except SystemExit:
             raise
-        finally:
+        except BaseException:
+            self._failures.set(FAILURE, str(self.rank))
+            raise
+        else:
+            self._ended = True
             dist.destroy_process_group()
 
-    def agree(self, wish: Status) -> Status:
-        """The greatest wish of all processes. Raises SystemExit if another one failed: it says why itself."""
+    def _watch(self) -> None:
+        """Ends this process some time after one has failed, in case that it hangs in an exchange with it."""
+        while not self._failed():
+            time.sleep(LOOK_EVERY)
+        time.sleep(GRACE)
+        if not self._ended:
+            os._exit(1)
+
+    def _failed(self) -> bool:
+        """Whether a process has said that it failed, or the place where it would is gone."""
+        try:
+            return self._failures.check([FAILURE])
+        except RuntimeError:
+            return True
+
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """Around what all processes do together. Raises SystemExit where another one failed, which says why itself, and
+        UserError where it was ended from outside."""
+        try:
+            yield
+        except RuntimeError as error:  # a connection broke
+            if self._failed():
+                raise SystemExit(1) from None
+            raise UserError(f"process {self.rank} lost another one ({str(error).splitlines()[0]})") from None
+
+    def any(self, wish: bool) -> bool:
+        """Whether any process wishes so."""
         if not self.several:
             return wish
-        greatest = torch.tensor(int(wish))
-        try:
-            dist.all_reduce(greatest, dist.ReduceOp.MAX, group=self._control)
-        except RuntimeError:  # its connection broke
-            greatest = torch.tensor(int(Status.FAILED))
-        if greatest == Status.FAILED and wish != Status.FAILED:
-            raise SystemExit(1)
-        return Status(int(greatest))
+        wishes = torch.tensor(int(wish))
+        with self._exchange():
+            dist.all_reduce(wishes, dist.ReduceOp.MAX, group=self._control)
+        return bool(wishes)
 
     def average(self, tensor: torch.Tensor) -> None:
         """Replaces a tensor by its mean over all processes."""
-        dist.all_reduce(tensor)
+        with self._exchange():
+            dist.all_reduce(tensor)
         tensor.div_(self.size)
 
     def gather(self, value) -> list | None:
         """The value of every process, in their order, for the one that leads; None for the others."""
         if not self.several:
             return [value]
-        self.agree(Status.GO_ON)  # nobody waits for a process that failed
         values = [None] * self.size if self.leads else None
-        dist.gather_object(value, values, dst=0, group=self._control)
+        with self._exchange():
+            dist.gather_object(value, values, dst=0, group=self._control)
         return values

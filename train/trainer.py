@@ -25,7 +25,7 @@ from train.checkpoint import Checkpoints, checkpoint_content, load_network, save
 from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
 from train.objective import Term
 from train.pictures import Frame, PanelWriter, make_panel
-from train.processes import Processes, Status
+from train.processes import Processes
 from train.run import (
     build_network,
     choose_device,
@@ -122,7 +122,7 @@ class Trainer:
                 self.step += 1
                 self.samples += processes.size
                 progress.update()
-                stops = processes.agree(Status.STOP if self.stopped_by else Status.GO_ON) is Status.STOP
+                stops = processes.any(self.stopped_by is not None)
                 last = self.step == cfg.total_step or stops
                 if self.step % cfg.train_log_step == 0 or last:
                     self._report(progress)

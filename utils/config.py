@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Setting:
     types: type | tuple[type, ...]
     minimum: float | None = None
     maximum: float | None = None
-    choices: tuple | None = None
+    choices: Collection | None = None
     no_effect: bool = False
 
     def __post_init__(self):

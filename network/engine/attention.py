@@ -63,7 +63,7 @@ class Layer:
         inward = [attention.w_qs.weight, attention.w_ks.weight, attention.w_vs.weight]
         parts = [*[weight.T.reshape(-1) for weight in inward], attention.fc.weight.T.reshape(-1)]
         self.matrices = torch.cat(parts).detach().float()
-        self.precision = "half" if dtype == torch.float16 else "halves"
+        self.precision = "float16" if dtype == torch.float16 else "float32"
         self.norm = torch.cat([attention.layer_norm.weight, attention.layer_norm.bias]).detach().float()
         self.eps = attention.layer_norm.eps
 

@@ -125,23 +125,23 @@ def _folded_embedding(impl: CRANet, last: torch.nn.Linear) -> tuple[torch.Tensor
 
 def _pack_views(table: _Table, impl: CRANet) -> None:
     """What is computed for each view."""
-    first, last = _linear_layers(impl.ray_dir_fc)
+    first, last = linear_layers(impl.ray_dir_fc)
     table.layer(DIRECTION, first.weight, first.bias)
     at_color = COLOR.value, 16 - 3 - COLOR.value
     table.layer(DIRECTION_COLOR, F.pad(last.weight[:3], (0, 0, *at_color)), F.pad(last.bias[:3], at_color))
     table.layer(DIRECTION_FEATURES, last.weight[3:], last.bias[3:])
-    first, last = _linear_layers(impl.base_fc)
+    first, last = linear_layers(impl.base_fc)
     table.layer(BASE_COLOR, F.pad(first.weight[:, STATISTICS : STATISTICS + 3], (COLOR.value, 0)))
     table.layer(BASE_FEATURES, first.weight[:, STATISTICS + 3 : STATISTICS + OWN])
     table.layer(BASE_LAST, last.weight, last.bias)
-    first, last = _linear_layers(impl.vis_fc)
+    first, last = linear_layers(impl.vis_fc)
     table.layer(VIS_FIRST, first.weight, first.bias)
     table.layer(VIS_RESIDUAL, last.weight[:32], last.bias[:32])
     table.layer(VIS_NUMBER, last.weight[32:], last.bias[32:], 16)
-    first, last = _linear_layers(impl.vis_fc2)
+    first, last = linear_layers(impl.vis_fc2)
     table.layer(VIS2_FIRST, first.weight, first.bias)
     table.layer(VIS2_LAST, last.weight, last.bias, 16)
-    first, second, last = _linear_layers(impl.rgb_fc)
+    first, second, last = linear_layers(impl.rgb_fc)
     table.layer(RGB_FIRST, first.weight[:, :32], first.bias)
     table.vector(RGB_VISIBILITY, first.weight[:, 32])
     table.layer(RGB_DIRECTION, first.weight[:, 33:])
@@ -157,13 +157,13 @@ def _pack_samples(table: _Table, impl: CRANet) -> None:
         color, features = numbers[index // 2]
         table.layer(tl.constexpr(color.value + index % 2), F.pad(part[:, :3], (COLOR.value, 0)))
         table.layer(tl.constexpr(features.value + index % 2), part[:, 3:])
-    first, last = _linear_layers(impl.geometry_fc)
+    first, last = linear_layers(impl.geometry_fc)
     table.layer(GEOMETRY_MEAN, first.weight[:, :32], first.bias)
     table.layer(GEOMETRY_VARIANCE, first.weight[:, 32:64])
     table.vector(GEOMETRY_SHARE, first.weight[:, 64])
     table.layer(GEOMETRY_LAST, last.weight, last.bias)
 
 
-def _linear_layers(network: torch.nn.Sequential) -> list[torch.nn.Linear]:
+def linear_layers(network: torch.nn.Sequential) -> list[torch.nn.Linear]:
     """Those between the activations, in order."""
     return [layer for layer in network if isinstance(layer, torch.nn.Linear)]

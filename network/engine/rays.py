@@ -13,6 +13,7 @@ from torch import nn
 from network.attention import sine_encoding
 from network.cranet import CRANet
 from network.engine.attention import Layer, attend
+from network.engine.packing import linear_layers
 from network.ops.arithmetic import elu, exp, softplus
 from network.ops.attention import ROWS, find_rows, product
 from network.ops.language import tl, triton
@@ -99,7 +100,7 @@ class RaysOutput:
 
 def pack_head(impl: CRANet) -> torch.Tensor:
     """`out_geometry_fc` as the kernel reads it: 256 weights, 16 biases, 16 weights, a bias."""
-    first, _, last, _ = impl.out_geometry_fc  # with activations between
+    first, last = linear_layers(impl.out_geometry_fc)
     parts = first.weight.T, first.bias, last.weight, last.bias
     return torch.cat([part.detach().float().reshape(-1) for part in parts])
 

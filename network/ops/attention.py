@@ -50,11 +50,11 @@ def kernel_takes(query: torch.Tensor, heads: int, along: bool) -> bool:
 
 @triton.jit
 def product(a, b, PRECISION: tl.constexpr):
-    """A product in Triton's own precisions; in "half", float16; or in "halves", to float32's precision by three of
+    """A product in Triton's own precisions; in "float16"; or in "float32", to its precision by three of
     float16 (see `arithmetic.dot`), which gradients are too small for."""
-    if PRECISION == "half":
+    if PRECISION == "float16":
         product = tl.dot(a.to(tl.float16), b.to(tl.float16))
-    elif PRECISION == "halves":
+    elif PRECISION == "float32":
         high_a, low_a = split(a)
         high_b, low_b = split(b)
         product = tl.dot(high_a, high_b, tl.dot(low_a, high_b, tl.dot(high_a, low_b)))
