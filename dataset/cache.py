@@ -2,8 +2,9 @@
 
 A scene's entry is a folder <cache_root>/<scene>-<key> of one file a kind, all frames behind each other in
 their storage type, and a byte for each frame that says whether it is there. The key comes from the sizes and
-times of all source files, so a changed file leads to a new entry. Processes may fill an entry at the same time:
-they write the same bytes, and a frame counts only after its bytes are written.
+times of all source files and of how they are read, so a changed file leads to a new entry. Processes may fill an entry at
+the same time: they write the same bytes, and a frame counts only after its bytes are written. Whoever has an entry open
+holds a lock on it (a shared flock, which ends with the process), and what is locked is not removed.
 
 `python -m dataset.cache` lists the entries, `python -m dataset.cache clear` removes them.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import mmap
@@ -21,6 +23,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -33,8 +36,9 @@ DEFAULT_ROOT = "data/cache"
 DEFAULTS = {"cache": True, "cache_root": DEFAULT_ROOT, "cache_max_gb": 200.0}
 KINDS = {"color": (np.uint8, (3,)), "depth": (np.uint16, ()), "labels": (np.uint8, ()), "mask": (np.uint8, ())}
 KEY_LENGTH = 16
-FORMAT = 1  # to be raised when the same files give other bytes
+FORMAT = 2  # to be raised when the same files give other bytes
 FRAMES_FILE = "frames.npz"
+LOCK_FILE = "lock"
 
 
 @dataclass(frozen=True)
@@ -49,32 +53,33 @@ class Cache:
         """As the config's `cache`, `cache_root` and `cache_max_gb` say."""
         return cls(Path(cfg.cache_root), cfg.cache_max_gb * 1e9) if cfg.cache else None
 
-    def open(self, scene: str, size: tuple[int, int], kinds: list[str], sources: list[Path]) -> Entry:
-        """The entry of a scene at a size; it may not exist yet."""
-        slug = scene.replace("/", "_")
-        return Entry(self, self.root / f"{slug}-{_key(scene, size, kinds, sources)}", size, tuple(kinds))
+    def open(self, scene: str, size: tuple[int, int], kinds: list[str], sources: list[Path], meaning=None) -> Entry:
+        """The entry of a scene at a size; it may not exist yet. meaning: how its files are read, beside what is in them."""
+        place = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in sources])
+        slug = f"{scene.replace('/', '_')}-{_digest(place)}"
+        return Entry(self, self.root / f"{slug}-{_key(size, kinds, sources, meaning)}", size, tuple(kinds))
 
     def make_room(self, needed: int, keep: Path) -> bool:
-        """Removes other versions of the entry `keep`, then what was not used for longest, until `needed` bytes fit.
-
-        Removing what another process has mapped does not harm it. Returns False if it cannot fit at all.
-        """
-        if needed > self.max_bytes:
-            return False
-        same_scene = keep.name[:-KEY_LENGTH]
-        entries = sorted(list_entries(self.root), key=lambda entry: entry.last_used)
-        for entry in [*entries]:
-            if entry.path != keep and entry.path.name[:-KEY_LENGTH] == same_scene:
-                shutil.rmtree(entry.path, ignore_errors=True)
-                entries.remove(entry)
-        total = sum(entry.bytes for entry in entries if entry.path != keep)
-        for entry in entries:
-            if total + needed <= self.max_bytes:
-                break
-            if entry.path != keep:
-                shutil.rmtree(entry.path, ignore_errors=True)
+        """Remove other versions of the entry `keep`, then what was not used for longest, until `needed` bytes fit. What
+        any process has open stays. Returns False if it cannot fit."""
+        entries = [entry for entry in list_entries(self.root) if entry.path != keep]
+        total = sum(entry.bytes for entry in entries)
+        older = [entry for entry in entries if entry.path.name[:-KEY_LENGTH] == keep.name[:-KEY_LENGTH]]
+        for entry in older + sorted(entries, key=lambda entry: entry.last_used):
+            if (entry in older or total + needed > self.max_bytes) and remove(entry.path):
                 total -= entry.bytes
-        return True
+        return total + needed <= self.max_bytes
+
+
+def remove(path: Path) -> bool:
+    """Remove an entry. Returns False if it is in use, or gone already."""
+    try:
+        with open(path / LOCK_FILE, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+            return True
+    except OSError:
+        return False
 
 
 class Entry:
@@ -83,7 +88,8 @@ class Entry:
     def __init__(self, cache: Cache, path: Path, size: tuple[int, int], kinds: tuple[str, ...]):
         self.cache, self.path, self.size, self.kinds = cache, path, size, kinds
         self._maps: dict[str, np.memmap] = {}
-        self.frames = _load_frames(path / FRAMES_FILE)
+        self._lock = _hold(path)
+        self.frames = _load_frames(path / FRAMES_FILE) if self._lock else None
         if self.frames is not None:
             with contextlib.suppress(OSError):  # somebody else's cache may still be read
                 os.utime(path)  # its time says when it was last used
@@ -94,9 +100,14 @@ class Entry:
         try:
             self.cache.root.mkdir(parents=True, exist_ok=True)
             if not self.cache.make_room(needed, self.path):
-                warn(f"{self.path.name} would take {needed / 1e9:.1f} GB, more than cache_max_gb: it is not cached")
+                warn(
+                    f"{self.path.name} would take {needed / 1e9:.1f} GB, more than cache_max_gb leaves beside what is in "
+                    "use: it is not cached"
+                )
                 return None
             temporary = Path(tempfile.mkdtemp(dir=self.cache.root, prefix=".new-"))
+            (temporary / LOCK_FILE).touch()
+            self._lock = _hold(temporary)
             for kind in self.kinds:
                 _sparse_file(temporary / kind, len(frames.numbers) * self._frame_bytes(kind))
                 _sparse_file(temporary / f"{kind}.there", len(frames.numbers))
@@ -111,6 +122,7 @@ class Entry:
                 os.rename(temporary, self.path)
             except OSError:  # another process was first
                 shutil.rmtree(temporary, ignore_errors=True)
+                self._lock = _hold(self.path)
         except OSError as error:
             warn(f"{self.cache.root}: no cache can be kept there ({error.strerror}); frames are decoded each time")
             return None
@@ -160,7 +172,21 @@ class Entry:
         return int(np.prod((*self.size, *tail))) * np.dtype(dtype).itemsize
 
     def __getstate__(self):
-        return {**self.__dict__, "_maps": {}}  # another process maps the files itself
+        return {**self.__dict__, "_maps": {}, "_lock": None}  # another process maps and locks the files itself
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._lock = _hold(self.path)
+
+
+def _hold(path: Path) -> BinaryIO | None:
+    """An open file that keeps an entry from being removed as long as it is referred to; None if there is no entry."""
+    try:
+        lock = open(path / LOCK_FILE, "rb")  # noqa: SIM115 (closed when nobody refers to it)
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return lock
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -185,16 +211,19 @@ def list_entries(root: Path) -> list[Listed]:
     return entries
 
 
-def _key(scene: str, size: tuple[int, int], kinds: list[str], sources: list[Path]) -> str:
-    digest = hashlib.blake2b(digest_size=KEY_LENGTH // 2)
-    digest.update(repr((FORMAT, scene, size, kinds)).encode())
+def _key(size: tuple[int, int], kinds: list[str], sources: list[Path], meaning) -> str:
+    state = [repr((FORMAT, size, kinds, meaning))]
     for path in sorted(sources):
         try:
             status = os.stat(path)
         except OSError:
             continue  # whoever reads it says that it is missing
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+        state.append(f"{path}\0{status.st_size}\0{status.st_mtime_ns}")
+    return _digest("\n".join(state))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=KEY_LENGTH // 2).hexdigest()
 
 
 def _load_frames(path: Path) -> Frames | None:
@@ -227,9 +256,8 @@ def main() -> None:
     args = parser.parse_args()
     entries = list_entries(args.root)
     for entry in entries:
-        say(f"{entry.bytes / 1e9:8.3f} GB  {entry.path.name}")
-        if args.action == "clear":
-            shutil.rmtree(entry.path)
+        kept = args.action == "clear" and not remove(entry.path)
+        say(f"{entry.bytes / 1e9:8.3f} GB  {entry.path.name}" + (" (in use, kept)" if kept else ""))
     total = sum(entry.bytes for entry in entries) / 1e9
     say(f"{total:8.3f} GB  in {len(entries)} scenes of {args.root}" + (", removed" if args.action == "clear" else ""))
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import imageio.v3 as imageio
 import numpy as np
 
+from dataset.poses import reset_poses
 from utils.errors import UserError
+from utils.files import image_size
 from utils.logging import warn
 
-LOST = "tracking lost"
+# Why frames are left out.
+LOST, RESET = "tracking lost", "pose reset to the identity"
+COPY, OTHER_SIZE, BAD = "a second copy of a frame", "of another image size", "marked as bad"
 
 
 class Frames(NamedTuple):
@@ -26,46 +32,84 @@ class Frames(NamedTuple):
 
 
 def numbered_files(folder: Path, suffixes: tuple[str, ...], prefix: str = "") -> dict[int, Path]:
-    """Files such as 12.jpg or rgb_12.png by their number; {} if there is no such folder."""
-    if not folder.is_dir():
-        return {}
-    return {
-        int(path.stem[len(prefix) :]): path
-        for path in folder.iterdir()
-        if path.suffix in suffixes and path.stem.startswith(prefix) and path.stem[len(prefix) :].isdigit()
-    }
+    """Return files such as 12.jpg, 000012.JPG or rgb_12.png by their number; {} if there is no such folder. Raises
+    UserError if two have the same number."""
+    found: dict[int, Path] = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        number = path.stem[len(prefix) :]
+        if path.suffix.lower() in suffixes and path.stem.startswith(prefix) and number.isdecimal():
+            if int(number) in found:
+                raise UserError(f"{folder}: {found[int(number)].name} and {path.name} have the same number; remove one")
+            found[int(number)] = path
+    return found
 
 
 def usable_frames(
-    scene: str, files: dict[str, dict[int, Path]], read_pose: Callable[[int], np.ndarray | None], K: np.ndarray
+    scene: str,
+    files: dict[str, dict[int, Path]],
+    read_pose: Callable[[int], np.ndarray | None],
+    K: np.ndarray,
+    left_out: dict[int, str],
 ) -> Frames:
-    """The frames with a finite pose and an image of every kind in `files`, in numeric order; K (3, 3) is of all.
+    """Return the frames with a pose and an image of every kind in `files` (but for masks: without one, all of an image
+    counts), in numeric order; K (3, 3) is of all.
 
-    read_pose: frame number -> camera-to-world (4, 4), None if there is none. Raises UserError if no frame is usable.
+    read_pose: frame number -> camera-to-world (4, 4), not finite where it was lost, None if there is none. left_out: frame
+    number -> why it is not to be used. Frames whose pose was reset, and second copies of a frame, are left out as well.
+    Raises UserError if no frame is usable.
     """
-    skipped: dict[str, int] = {}
-    usable: dict[int, np.ndarray] = {}
-    for number in sorted(files["color"]):
-        missing = next((f"no {kind}" for kind, paths in files.items() if number not in paths), None)
-        if missing is None:
-            pose = read_pose(number)
-            missing = "no pose" if pose is None else None if np.isfinite(pose).all() else LOST
-        if missing is None:
-            usable[number] = pose
+    reasons = dict(left_out)
+    poses: dict[int, np.ndarray] = {}
+    for number in sorted(set(files["color"]) - set(reasons)):
+        missing = next((kind for kind, paths in files.items() if kind != "mask" and number not in paths), None)
+        pose = None if missing else read_pose(number)
+        if pose is None:
+            reasons[number] = f"no {missing or 'pose'}"
+        elif np.isfinite(pose).all():
+            poses[number] = pose
         else:
-            skipped[missing] = skipped.get(missing, 0) + 1
-    total = len(files["color"])
-    reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
+            reasons[number] = LOST
+    numbers = list(poses)
+    if numbers:
+        reset = reset_poses(np.stack(list(poses.values())))
+        reasons |= {number: RESET for number, is_reset in zip(numbers, reset, strict=True) if is_reset}
+    reasons |= dict.fromkeys(_copies({n: pose for n, pose in poses.items() if n not in reasons}, files["color"]), COPY)
+    usable = [number for number in numbers if number not in reasons]
+    skipped = dict(Counter(reasons[number] for number in sorted(reasons)))
+    total, told = len(files["color"]), ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
     if not usable:
-        raise UserError(f"{scene}: none of the {total} frames is usable ({reasons})")
+        raise UserError(f"{scene}: none of the {total} frames is usable ({told})")
     if set(skipped) - {LOST}:
-        warn(f"{scene}: {total - len(usable)} of {total} frames are left out ({reasons})")
-    return Frames(list(usable), np.stack(list(usable.values())), np.tile(K, (len(usable), 1, 1)), skipped)
+        warn(f"{scene}: {total - len(usable)} of {total} frames are left out ({told})")
+    return Frames(usable, np.stack([poses[n] for n in usable]), np.tile(K, (len(usable), 1, 1)), skipped)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the file's header."""
-    try:
-        return imageio.improps(path).shape[:2]
-    except Exception:
-        raise UserError(f"{path}: not an image, or damaged; copy or export it again") from None
+def _copies(poses: dict[int, np.ndarray], images: dict[int, Path]) -> list[int]:
+    """The frames that have the pose, and byte for byte the image, of an earlier one."""
+    same_pose: dict[bytes, list[int]] = {}
+    for number, pose in poses.items():
+        same_pose.setdefault((pose.round(9) + 0.0).tobytes(), []).append(number)
+    copies = []
+    for numbers in same_pose.values():
+        seen: set[bytes] = set()
+        for number in numbers if len(numbers) > 1 else []:
+            content = hashlib.blake2b(images[number].read_bytes() if images[number].is_file() else b"").digest()
+            copies += [number] if content in seen else []
+            seen.add(content)
+    return copies
+
+
+def of_another_size(images: dict[int, Path], size: tuple[int, int]) -> dict[int, str]:
+    """The frames whose image is not of `size` (h, w), for `left_out`."""
+    found = {}
+    for number, path in images.items():
+        with contextlib.suppress(UserError):  # one that cannot be read is said when it is
+            if image_size(path) != size:
+                found[number] = OTHER_SIZE
+    return found
+
+
+def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one (h, w) is the other one resized: to within 1%, or a pixel where images are small."""
+    expected = size[0] * other[1] / size[1], size[1] * other[0] / size[0]
+    return all(abs(found - side) <= max(1.0, 0.01 * side) for found, side in zip(expected, other, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from utils.colors import distinct_colors
 from utils.errors import UserError
+from utils.files import read_json, read_text
 
 UNKNOWN = 255  # in a lookup: a raw id that the label table does not have
 
@@ -37,6 +38,9 @@ SCANNET_CLASSES = {  # name: (NYU40 id, colour)
     "bathtub": (36, (227, 119, 194)),
     "otherfurniture": (39, (82, 84, 163)),
 }
+_CLASS_OF_NYU40 = {nyu40: index for index, (nyu40, _) in enumerate(SCANNET_CLASSES.values())}
+NYU40_LAST_ID, NYU40_FLOOR, RAW_FLOOR = 40, 2, 3
+NOTHING = 0  # the NYU40 id of a category without one
 INVALID_COLOR = (248, 166, 116)
 SCANNET_TABLE = "scannetv2-labels.combined.tsv"
 
@@ -113,8 +117,9 @@ class LabelSet:
         return len(self.names)
 
     def classes(self, raw: np.ndarray, origin: Path) -> np.ndarray:
-        """Raw ids (h, w) -> classes (h, w) uint8. Raises UserError for ids that the table does not have."""
-        inside = np.minimum(raw, len(self.lookup) - 1)
+        """Return the classes (h, w) uint8 of raw ids (h, w). Raises UserError for ids that the table does not have."""
+        raw = raw.astype(np.int64)
+        inside = raw.clip(0, len(self.lookup) - 1)
         classes = np.where(raw == inside, self.lookup[inside], UNKNOWN).astype(np.uint8)
         if (classes == UNKNOWN).any():
             unknown = np.unique(raw[classes == UNKNOWN])
@@ -126,23 +131,41 @@ class LabelSet:
 @lru_cache(maxsize=8)
 def scannet_labels(table: Path) -> LabelSet:
     """ScanNet's 20 classes by way of NYU40, from the dataset's tab-separated table. Read once in a process."""
-    names = tuple(SCANNET_CLASSES)
-    class_of_nyu40 = {nyu40: index for index, (nyu40, _) in enumerate(SCANNET_CLASSES.values())}
+    text = read_text(table, "the label table is missing; it is part of the ScanNet release")
+    rows = []
     try:
-        with open(table, newline="", encoding="utf-8") as lines:
-            rows = [(int(row["id"]), int(row["nyu40id"])) for row in csv.DictReader(lines, delimiter="\t")]
-    except FileNotFoundError:
-        raise UserError(f"{table}: the label table is missing; it is part of the ScanNet release") from None
-    except (KeyError, ValueError, TypeError, UnicodeDecodeError):
+        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter="\t"):
+            if row["id"].strip():
+                rows.append((int(row["id"]), int((row["nyu40id"] or "").strip() or NOTHING)))
+    except (KeyError, ValueError, TypeError, AttributeError, csv.Error):
         raise UserError(f"{table}: not ScanNet's label table (tab-separated, with columns id and nyu40id)") from None
-    if not rows:
+    if not rows or min(rows)[0] < 0:
         raise UserError(f"{table}: the label table has no rows")
     lookup = np.full(max(raw for raw, _ in rows) + 1, UNKNOWN, np.uint8)
-    lookup[0] = len(names)  # unlabelled
+    lookup[0] = len(SCANNET_CLASSES)  # unlabelled
     for raw, nyu40 in rows:
-        lookup[raw] = class_of_nyu40.get(nyu40, len(names))
+        lookup[raw] = _CLASS_OF_NYU40.get(nyu40, len(SCANNET_CLASSES))
+    return _scannet_classes(lookup, str(table))
+
+
+def nyu40_labels() -> LabelSet:
+    """ScanNet's 20 classes of labels that are NYU40 ids already."""
+    lookup = [_CLASS_OF_NYU40.get(nyu40, len(SCANNET_CLASSES)) for nyu40 in range(NYU40_LAST_ID + 1)]
+    return _scannet_classes(np.array(lookup, np.uint8), f"NYU40's ids 0 to {NYU40_LAST_ID}")
+
+
+def _scannet_classes(lookup: np.ndarray, source: str) -> LabelSet:
     colors = np.array([color for _, color in SCANNET_CLASSES.values()] + [INVALID_COLOR], np.uint8)
-    return LabelSet(names, colors, lookup, str(table))
+    return LabelSet(tuple(SCANNET_CLASSES), colors, lookup, source)
+
+
+def look_like_nyu40(pixels: dict[int, int]) -> bool:
+    """Whether labels said to be ScanNet's raw ids are rather NYU40's: raw id -> pixels. No id exceeds 40, and 2, which is
+    NYU40's floor but a chair among raw ids, covers more than 3, raw ids' floor but a cabinet in NYU40."""
+    present = {raw for raw, count in pixels.items() if count and raw}
+    if not present or max(present) > NYU40_LAST_ID:
+        return False
+    return pixels.get(NYU40_FLOOR, 0) > pixels.get(RAW_FLOOR, 0)
 
 
 def capture_labels(names: tuple[str, ...], source: str) -> LabelSet:
@@ -163,8 +186,8 @@ def replica_labels(info: Path | None) -> LabelSet:
     titles: dict[int, str] = {}
     if info is not None:
         try:
-            titles = {int(entry["id"]): str(entry["name"]) for entry in json.loads(info.read_text())["classes"]}
-        except (OSError, ValueError, KeyError, TypeError):
+            titles = {int(entry["id"]): str(entry["name"]) for entry in read_json(info, "is missing")["classes"]}
+        except (UserError, ValueError, KeyError, TypeError):
             raise UserError(f"{info}: should hold Replica's classes as {{'classes': [{{'id', 'name'}}, …]}}") from None
     lookup = np.full(REPLICA_LAST_ID + 1, len(REPLICA_CLASSES), np.uint8)
     lookup[list(REPLICA_CLASSES)] = np.arange(len(REPLICA_CLASSES))

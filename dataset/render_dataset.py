@@ -12,14 +12,15 @@ from torch.utils.data import Dataset
 from dataset.cache import DEFAULTS as CACHE_DEFAULTS
 from dataset.cache import Cache
 from dataset.replica import replica_scene
-from dataset.scannet import scannet_scene
+from dataset.scannet import LABEL_IDS, scannet_scene
 from dataset.scene import Scene, SceneName
 from dataset.transforms import transforms_scene
 from dataset.view_selection import further_queries, nearest, require_frames, test_references, training_references
 from dataset.views import Batch, Sources, Views
 from utils.config import Setting, no_effect
 from utils.errors import UserError
-from utils.files import find_file
+from utils.files import find_file, read_text
+from utils.logging import warn
 
 SPLITS = Path("configs/splits")
 AUTO = "auto"  # as a `depth_range`
@@ -33,6 +34,7 @@ TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set
 DEFAULTS = {
     "data_root": "data",
     **CACHE_DEFAULTS,
+    "label_ids": "auto",  # which ids ScanNet's label maps hold: raw, nyu40, or as their folder says
     # near and far in metres of all scenes; None: each kind's own; auto: each scene's, found from what its frames show
     "depth_range": Setting(None, (list, str)),
     "train_set_list": Setting(None, (list, str)),  # database names, or a file of them; None: by train_database_types
@@ -64,30 +66,42 @@ class Needs:
 
 
 def open_scene(
-    name: str, data_root: str | Path, cache: Cache | None = None, depth_range: tuple[float, float] | None = None
+    name: str,
+    data_root: str | Path,
+    cache: Cache | None = None,
+    depth_range: tuple[float, float] | None = None,
+    label_ids: str = "auto",
 ) -> Scene:
-    """Opens the scene that a database name, or a folder with a transforms.json, stands for. Raises UserError if it
-    cannot be used.
+    """Open the scene that a database name, or a folder with a transforms.json, stands for. Raises UserError if it cannot
+    be used.
 
-    depth_range: near and far in metres instead of the scene's own.
+    depth_range: near and far in metres instead of the scene's own. label_ids: what ScanNet's label maps hold.
     """
-    parsed = SceneName.of_folder(name) or SceneName.parse(name)
+    parsed = scene_name(name)
     if parsed.kind not in SCENE_KINDS:
         raise UserError(f"'{name}': unknown database type '{parsed.kind}'; there are {', '.join(SCENE_KINDS)}")
-    source = SCENE_KINDS[parsed.kind](parsed, Path(data_root))
+    options = {"label_ids": label_ids} if parsed.kind == "scannet" else {}
+    source = SCENE_KINDS[parsed.kind](parsed, Path(data_root), **options)
     return Scene(replace(source, depth_range=depth_range) if depth_range else source, cache)
 
 
+def scene_name(text: str) -> SceneName:
+    """The name of a capture's folder, or a database name. Raises UserError if it is neither."""
+    return SceneName.of_folder(text) or SceneName.parse(text)
+
+
 def configured_scene(name: str, cfg, use_depth: bool) -> Scene:
-    """A scene as the config's `data_root`, `depth_range` and cache keys say.
+    """A scene as the config's `data_root`, `depth_range`, `label_ids` and cache keys say.
 
     use_depth: the network is given depth maps, so that the scene's may tell its depth range too.
     """
+    if cfg.label_ids not in LABEL_IDS:
+        raise UserError(f"`label_ids` should be one of {', '.join(LABEL_IDS)}, but is {cfg.label_ids}")
+    fixed = None if cfg.depth_range == AUTO else _near_and_far(cfg.depth_range)
+    scene = open_scene(name, cfg.data_root, Cache.of(cfg), fixed, cfg.label_ids)
     if cfg.depth_range == AUTO:
-        scene = open_scene(name, cfg.data_root, Cache.of(cfg))
         scene.fit_depth_range(use_depth)
-        return scene
-    return open_scene(name, cfg.data_root, Cache.of(cfg), _near_and_far(cfg.depth_range))
+    return scene
 
 
 def _near_and_far(value: list | str | None) -> tuple[float, float] | None:
@@ -104,7 +118,7 @@ def list_scenes(value: list | str, key: str) -> list[str]:
     """Database names from a config value: a list of names or of published entries, or a file with a name a line."""
     if isinstance(value, str):
         path = find_file(value, SPLITS)
-        names = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
+        names = [line.split("#")[0].strip() for line in read_text(path).splitlines()]
         names = [name for name in names if name]
         if not names:
             raise UserError(f"{path} ({key}): lists no scenes")
@@ -138,10 +152,10 @@ def training_names(cfg) -> list[str]:
 class TrainingSet(Dataset):
     """Random samples; item `index` is the same whenever it is asked for with the same seed.
 
-    Frames that test a scene of `held_out` (scene names) are neither rendered nor referred to.
+    Frames that test a scene of `held_out` (of `held_out_scenes`) are neither rendered nor referred to.
     """
 
-    def __init__(self, cfg, seed: int, needs: Needs, held_out: set[str] = frozenset()):
+    def __init__(self, cfg, seed: int, needs: Needs, held_out: set[Path] = frozenset()):
         self.cfg = cfg.train_dataset_cfg
         self.needs = replace(needs, depth=needs.depth or needs.supervision)
         self.seed = seed
@@ -152,7 +166,7 @@ class TrainingSet(Dataset):
         self.scenes = [configured_scene(name, cfg, needs.depth) for name in training_names(cfg)]
         if not self.scenes:
             raise UserError("`train_set_list` is empty: name at least one scene to train on")
-        self.frames = [scene.training_frames(_scene_key(scene.name) in held_out) for scene in self.scenes]
+        self.frames = [scene.training_frames(scene.folder in held_out) for scene in self.scenes]
         for scene, frames in zip(self.scenes, self.frames, strict=True):
             most = self.cfg.max_wn + self.cfg.queries_per_step - 1
             require_frames(scene.name, len(frames), most, "usable training frames")
@@ -201,15 +215,17 @@ class TestSet(Dataset):
     __test__ = False  # not pytest's
 
     def __init__(self, scene: Scene, references: int, needs: Needs, reference_labels: bool = False):
-        """reference_labels, and depth beside: for baselines, whatever the network needs. The query's own depth is there
-        wherever the scene has it, to be compared with."""
+        """references: so many, or all of a smaller pool. reference_labels, and depth beside: for baselines, whatever the
+        network needs. The query's own depth is there wherever the scene has it, to be compared with."""
         self.scene = scene
         self.needs = replace(needs, depth=needs.depth or reference_labels)
         self.split = scene.split()
-        self.references = references
+        self.references = min(references, len(self.split.references))
         self.reference_labels = reference_labels
-        require_frames(scene.name, len(self.split.references), references, "frames in the reference pool")
+        require_frames(scene.name, len(self.split.references), 1 + (needs.sources > 0), "frames in the reference pool")
         require_frames(scene.name, len(self.split.tests), 1, "test frames")
+        if self.references < references:
+            warn(f"{scene.name}: its reference pool has {self.references} frames, so that {references} cannot be used")
 
     def __len__(self) -> int:
         return len(self.split.tests)
@@ -250,13 +266,9 @@ def random_pixels(views: Views, count: int, rng: np.random.Generator) -> torch.T
     return torch.from_numpy(np.stack(pixels)).float()
 
 
-def held_out_scenes(names: list[str]) -> set[str]:
-    """What to pass as `held_out`: the scenes, whatever the image size their names ask for."""
-    return {_scene_key(name) for name in names}
-
-
-def _scene_key(name: str) -> str:
-    return name.rpartition("/")[0]
+def held_out_scenes(names: list[str], data_root: str | Path) -> set[Path]:
+    """What to pass as `held_out`: where the scenes lie, whatever they are called and the image size they ask for."""
+    return {scene_name(name).folder(data_root).resolve() for name in names}
 
 
 def _scene_weights(scenes: list[Scene], type_weights: dict) -> np.ndarray:

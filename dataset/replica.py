@@ -1,54 +1,106 @@
-"""Replica scenes as rendered for Semantic-NeRF: data/Replica/<scene>/Sequence_{1,2}/{rgb,depth,semantic_class}."""
+"""Replica scenes, as three programs render them: data/Replica/<scene>/…
+
+Semantic-NeRF: Sequence_{1,2}/{rgb,depth,semantic_class}, depth in millimetres. vMAP: the same in imap/{00,01}. NICE-SLAM:
+results/{frame,depth}*, traj.txt, and cam_params.json beside the scenes, which holds the camera and the unit of depth.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dataset.frames import Frames, image_size, numbered_files, usable_frames
+from dataset.camera import require_same_size
+from dataset.frames import Frames, numbered_files, of_another_size, usable_frames
 from dataset.labels import replica_labels
+from dataset.maps import MILLIMETRES, DepthUnit
+from dataset.poses import to_pose
 from dataset.scene import SceneFiles, SceneName
 from utils.errors import UserError
+from utils.files import image_size, read_json, read_text
+from utils.logging import warn
 
 DEPTH_RANGE = (0.1, 6.0)
 FIELD_OF_VIEW = np.pi / 2  # horizontal, of all renderings
+NICE_SLAM_UNIT = 6553.5  # a metre, where no cam_params.json says otherwise
+IMAGES, MAPS = (".png", ".jpg", ".jpeg"), (".png", ".tif", ".tiff", ".npy")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """parts: kind -> folder and what file names start with. trajectory: its file."""
+
+    parts: dict[str, tuple[str, str]]
+    trajectory: str
+
+
+SEMANTIC_NERF = Layout(
+    {"color": ("rgb", "rgb_"), "depth": ("depth", "depth_"), "labels": ("semantic_class", "semantic_class_")},
+    "traj_w_c.txt",
+)
+NICE_SLAM = Layout({"color": ("results", "frame"), "depth": ("results", "depth")}, "traj.txt")
 
 
 def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
-    """Finds a sequence's files. Raises UserError if what every sequence needs is missing."""
-    roots = [data_root / "Replica", data_root / "replica"]
-    folder = next((root / name.path for root in roots if (root / name.path).is_dir()), None)
-    if folder is None:
-        raise UserError(
-            f"{name.text}: there is no folder {roots[0] / name.path}; prepare the scene there or set data_root"
-        )
+    """Find a sequence's files. Raises UserError if what every sequence needs is missing."""
+    folder = name.folder(data_root)
+    if not folder.is_dir():
+        raise UserError(f"{name.text}: there is no folder {folder}; prepare the scene there or set data_root")
+    layout = NICE_SLAM if (folder / "results").is_dir() else SEMANTIC_NERF
     found = {
-        kind: numbered_files(folder / part, (".png", ".jpg"), f"{part}_")
-        for kind, part in {"color": "rgb", "depth": "depth", "labels": "semantic_class"}.items()
+        kind: numbered_files(folder / part, IMAGES if kind == "color" else MAPS, start)
+        for kind, (part, start) in layout.parts.items()
     }
     files = {kind: paths for kind, paths in found.items() if paths}
     if "color" not in files:
-        raise UserError(f"{name.text}: {folder / 'rgb'} has no images named rgb_0.png, rgb_1.png, …")
-    info = next(
-        (
-            path
-            for path in (parent / "info_semantic.json" for parent in (folder, *folder.parents[:2]))
-            if path.is_file()
-        ),
-        None,
-    )
+        part, start = layout.parts["color"]
+        raise UserError(f"{name.text}: {folder / part} has no images named {start}0.png, {start}1.png, …")
+    info, camera = _above(folder, "info_semantic.json"), _above(folder, "cam_params.json")
     labels = replica_labels(info) if "labels" in files else None
-    raw_size = image_size(files["color"][min(files["color"])])
-    trajectory = folder / "traj_w_c.txt"
+    size = image_size(files["color"][min(files["color"])])
+    K, unit = read_camera(
+        camera if layout is NICE_SLAM else None, size, MILLIMETRES if layout is SEMANTIC_NERF else None
+    )
+    trajectory = folder / layout.trajectory
 
     def find_frames() -> Frames:
-        poses = read_trajectory(trajectory)
-        K = intrinsics(raw_size)
-        return usable_frames(name.text, files, lambda number: poses[number] if number < len(poses) else None, K)
+        poses = by_number(read_trajectory(trajectory), sorted(files["color"]), trajectory)
+        return usable_frames(name.text, files, poses.get, K, of_another_size(files["color"], size))
 
-    others = [trajectory, *([info] if info else [])]
-    return SceneFiles(name, files, others, raw_size, DEPTH_RANGE, labels, find_frames)
+    others = [trajectory, *[path for path in (info, camera) if path]]
+    return SceneFiles(name, folder, files, others, size, DEPTH_RANGE, labels, find_frames, None, unit)
+
+
+def find_sequences(scene: Path) -> list[Path]:
+    """The sequences of a scene's folder, in any of the layouts."""
+    found = sorted([*scene.glob("Sequence_*"), *scene.glob("imap/*")])
+    found = [path for path in found if path.is_dir()]
+    return found or ([scene] if (scene / "results").is_dir() else [])
+
+
+def _above(folder: Path, name: str) -> Path | None:
+    """A file of a sequence, or of the folders above it."""
+    return next((path for path in (parent / name for parent in (folder, *folder.parents[:3])) if path.is_file()), None)
+
+
+def read_camera(path: Path | None, size: tuple[int, int], unit: DepthUnit | None) -> tuple[np.ndarray, DepthUnit]:
+    """Return the intrinsics (3, 3) of images of `size` (h, w) and the unit of depth, as a cam_params.json says; without
+    one, as the renderings are. unit: where no file says it, None for NICE-SLAM's."""
+    if path is None:
+        return intrinsics(size), unit or DepthUnit(1 / NICE_SLAM_UNIT, stated=True)
+    content = read_json(path, "there is no such file")
+    values = content.get("camera") if isinstance(content, dict) else None
+    keys = ("fx", "fy", "cx", "cy", "w", "h", "scale")
+    try:
+        fx, fy, cx, cy, width, height, scale = (float(values[key]) for key in keys)
+    except (TypeError, KeyError, ValueError):
+        raise UserError(f"{path}: should hold {{'camera': {{{', '.join(keys)}}}}}") from None
+    if min(fx, fy, scale) <= 0 or (round(height), round(width)) != size:
+        raise UserError(f"{path}: is the camera of {width:g}x{height:g} images, but they are {size[1]}x{size[0]}")
+    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    require_same_size(K, size, str(path))
+    return K, DepthUnit(1 / scale, stated=True)
 
 
 def intrinsics(size: tuple[int, int]) -> np.ndarray:
@@ -58,23 +110,35 @@ def intrinsics(size: tuple[int, int]) -> np.ndarray:
     return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
 
 
+def by_number(poses: np.ndarray, numbers: list[int], path: Path) -> dict[int, np.ndarray]:
+    """Return the pose of each image. Line i belongs to image i; where there are as many lines as images, but these do not
+    count from 0, the first line belongs to the first one, and a warning says so. Raises UserError where neither holds."""
+    told = f"images are numbered {numbers[0]} to {numbers[-1]}, and there are {len(poses)} poses"
+    in_a_row = numbers == list(range(len(numbers)))
+    if in_a_row and len(numbers) != len(poses):
+        warn(f"{path}: {told}; pose i is taken for image i")
+    if in_a_row or numbers[-1] < len(poses):
+        return dict(enumerate(poses))
+    if len(numbers) != len(poses):
+        raise UserError(f"{path}: {told} for {len(numbers)} of them; nothing says which belongs to which")
+    warn(f"{path}: {told}; the first pose is taken for image {numbers[0]}, and so on")
+    return dict(zip(numbers, poses, strict=True))
+
+
 def read_trajectory(path: Path) -> np.ndarray:
-    """Camera-to-world matrices (N, 4, 4), one a line of 16 numbers. Raises UserError naming the line that is not."""
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: the trajectory is missing") from None
+    """Return camera-to-world matrices (N, 4, 4), one a line of 16 numbers (or 12). Raises UserError naming the line that
+    is not."""
     matrices = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, "the trajectory is missing").splitlines(), 1):
         if not line.strip():
             continue
         try:
-            values = [float(word) for word in line.split()]
+            values = [float(word) for word in line.replace(",", " ").split()]
         except ValueError:
             values = []
-        if len(values) != 16:
+        if len(values) not in (12, 16):
             raise UserError(f"{path}, line {number}: should hold 16 numbers (a 4x4 matrix, row by row)")
-        matrices.append(values)
+        matrices.append(to_pose(np.reshape(values, (-1, 4)), path, f"line {number}"))
     if not matrices:
         raise UserError(f"{path}: the trajectory is empty")
-    return np.array(matrices).reshape(-1, 4, 4)
+    return np.array(matrices)

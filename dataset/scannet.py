@@ -1,57 +1,119 @@
-"""ScanNet scenes: data/scannet/sceneXXXX_YY/{color,depth,label-filt,pose,intrinsic}."""
+"""ScanNet scenes: data/scannet/sceneXXXX_YY/{color,depth,label-filt,pose,intrinsic}, or as in scannet_frames_25k."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from dataset.frames import Frames, image_size, numbered_files, usable_frames
-from dataset.labels import SCANNET_TABLE, scannet_labels
+from dataset.camera import require_same_size
+from dataset.frames import Frames, numbered_files, of_another_size, usable_frames
+from dataset.labels import NYU40_LAST_ID, SCANNET_TABLE, LabelSet, look_like_nyu40, nyu40_labels, scannet_labels
+from dataset.maps import read_ids
+from dataset.poses import to_pose
 from dataset.scene import SceneFiles, SceneName
 from utils.errors import UserError
+from utils.files import image_size, read_text
+from utils.logging import warn
 
 DEPTH_RANGE = (0.1, 10.0)
-COLOR_SUFFIXES = (".jpg", ".png")
+IMAGES, MAPS = (".jpg", ".jpeg", ".png"), (".png", ".tif", ".tiff", ".npy")
+LABEL_FOLDERS = ("label-filt", "label")  # of the release; of scannet_frames_25k, which has NYU40 ids
+INTRINSICS = (
+    "intrinsic/intrinsic_color.txt",
+    "intrinsics_color.txt",
+    "intrinsic_color.txt",
+    "intrinsic/intrinsics_color.txt",
+)
+LABEL_IDS = ("auto", "raw", "nyu40")  # auto: as the label folder's name says
+NYU40_HINT = (
+    "its labels are read as ScanNet's raw ids, but look like NYU40 ids; "
+    "set label_ids to raw or nyu40 (dataset.check: --label-ids)"
+)
+SAMPLE = 8  # label maps looked at to tell which ids they hold
 
 
-def scannet_scene(name: SceneName, data_root: Path) -> SceneFiles:
-    """Finds a scene's files. Raises UserError if what every scene needs is missing."""
-    folder = data_root / "scannet" / name.path
+def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> SceneFiles:
+    """Find a scene's files. label_ids: of LABEL_IDS. Raises UserError if what every scene needs is missing."""
+    folder = name.folder(data_root)
     if not folder.is_dir():
         raise UserError(f"{name.text}: there is no folder {folder}; prepare the scene there or set data_root")
+    label_folder = next(
+        (folder / part for part in LABEL_FOLDERS if (folder / part).is_dir()), folder / LABEL_FOLDERS[0]
+    )
     found = {
-        "color": numbered_files(folder / "color", COLOR_SUFFIXES),
-        "depth": numbered_files(folder / "depth", (".png",)),
-        "labels": numbered_files(folder / "label-filt", (".png",)),
+        "color": numbered_files(folder / "color", IMAGES),
+        "depth": numbered_files(folder / "depth", MAPS),
+        "labels": numbered_files(label_folder, MAPS),
     }
     files = {kind: paths for kind, paths in found.items() if paths}
     if "color" not in files:
         raise UserError(f"{name.text}: {folder / 'color'} has no images named 0.jpg, 1.jpg, …")
     poses = numbered_files(folder / "pose", (".txt",))
-    intrinsics, table = folder / "intrinsic" / "intrinsic_color.txt", data_root / "scannet" / SCANNET_TABLE
-    labels = scannet_labels(table) if "labels" in files else None
+    intrinsics = next((folder / part for part in INTRINSICS if (folder / part).is_file()), folder / INTRINSICS[0])
+    table = data_root / "scannet" / SCANNET_TABLE
+    labels = choose_labels(files["labels"], label_folder, table, label_ids) if "labels" in files else None
+    size = image_size(files["color"][min(files["color"])])
 
     def find_frames() -> Frames:
-        K = read_matrix(intrinsics)[:3, :3]
-        return usable_frames(
-            name.text, files, lambda number: read_matrix(poses[number]) if number in poses else None, K
-        )
+        K = read_intrinsics(intrinsics)
+        require_same_size(K, size, str(intrinsics))
+        if labels is not None and label_ids == "auto":
+            warn_of_nyu40(name.text, labels, files["labels"])
+        odd = of_another_size(files["color"], size)
+        return usable_frames(name.text, files, lambda number: _pose(poses.get(number)), K, odd)
 
-    others = [*poses.values(), intrinsics, *([table] if labels else [])]
-    return SceneFiles(
-        name, files, others, image_size(files["color"][min(files["color"])]), DEPTH_RANGE, labels, find_frames
-    )
+    others = [*poses.values(), intrinsics, *([table] if table.is_file() else [])]
+    return SceneFiles(name, folder, files, others, size, DEPTH_RANGE, labels, find_frames)
 
 
-def read_matrix(path: Path) -> np.ndarray:
-    """A 4x4 matrix from a text file; it may hold inf or nan. Raises UserError if it is missing or not 4x4."""
+def choose_labels(maps: dict[int, Path], folder: Path, table: Path, label_ids: str) -> LabelSet:
+    """Return the label set of a scene. `auto`: raw ids, but NYU40's in a folder `label` where none exceeds 40."""
+    if label_ids == "auto" and folder.name != LABEL_FOLDERS[0]:
+        label_ids = "nyu40" if max(count_ids(maps), default=0) <= NYU40_LAST_ID else "raw"
+    return nyu40_labels() if label_ids == "nyu40" else scannet_labels(table)
+
+
+def warn_of_nyu40(scene: str, labels: LabelSet, maps: dict[int, Path]) -> None:
+    if labels.source != nyu40_labels().source and look_like_nyu40(count_ids(maps)):
+        warn(f"{scene}: {NYU40_HINT}")
+
+
+def count_ids(maps: dict[int, Path]) -> Counter:
+    """Pixels of each raw id in a few label maps; those that cannot be read say so when they are."""
+    counts: Counter = Counter()
+    numbers = sorted(maps)
+    for place in np.unique(np.linspace(0, len(numbers) - 1, SAMPLE).round().astype(int)):
+        try:
+            ids, pixels = np.unique(read_ids(maps[numbers[place]]), return_counts=True)
+        except UserError:
+            continue
+        counts.update(dict(zip(ids.tolist(), pixels.tolist(), strict=True)))
+    return counts
+
+
+def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> np.ndarray:
+    """Return a matrix of one of `shapes` from a text file; it may hold inf or nan. Raises UserError if it is missing or
+    of another shape."""
     try:
-        values = [float(word) for word in path.read_text().split()]
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except (ValueError, OSError):
+        values = [float(word) for word in read_text(path).replace(",", " ").split()]
+    except ValueError:
         raise UserError(f"{path}: should hold a 4x4 matrix, but holds something else") from None
-    if len(values) != 16:
+    shape = next((shape for shape in shapes if shape[0] * shape[1] == len(values)), None)
+    if shape is None:
         raise UserError(f"{path}: should hold a 4x4 matrix, but has {len(values)} numbers")
-    return np.array(values).reshape(4, 4)
+    return np.array(values).reshape(shape)
+
+
+def read_intrinsics(path: Path) -> np.ndarray:
+    """Return (3, 3) from a file of a 4x4, 3x4 or 3x3 matrix. Raises UserError if it is no pinhole camera's."""
+    K = read_matrix(path, ((4, 4), (3, 4), (3, 3)))[:3, :3]
+    skewed = not np.allclose([K[0, 1], K[1, 0], *K[2]], [0, 0, 0, 0, 1], atol=1e-6)
+    if not np.isfinite(K).all() or skewed or min(K[0, 0], K[1, 1]) <= 0:
+        raise UserError(f"{path}: should hold fx 0 cx, 0 fy cy, 0 0 1 (no skew, fx and fy positive)")
+    return K
+
+
+def _pose(path: Path | None) -> np.ndarray | None:
+    return None if path is None else to_pose(read_matrix(path, ((4, 4), (3, 4))), path.parent, path.name)

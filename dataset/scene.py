@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,18 @@ import numpy as np
 import torch
 
 from dataset.cache import Cache
+from dataset.capture import CAPTURE_FILE, capture_file
 from dataset.depth_range import DEPTH_FRAMES, evenly, matching_pairs, range_of_depth, range_of_matches
-from dataset.frames import Frames
+from dataset.frames import Frames, same_shape
 from dataset.labels import LabelSet
+from dataset.maps import MILLIMETRES, DepthUnit, read_depth, read_ids, read_mask
 from dataset.view_selection import Split, split_frames
 from dataset.views import Cameras, Views
 from utils.errors import UserError
-from utils.files import read_color, read_map
+from utils.files import read_color
 from utils.logging import warn
 
-NO_DEPTH_READING = 65535  # what some sensors write instead of 0
-CAPTURE_FILE = "transforms.json"  # what makes a folder a capture of its own
+OTHER_FOLDERS = {"replica": ("Replica",)}  # names of a type's folder under data
 FOLDER_WIDTH = 320  # of the images of a capture named by its folder alone
 
 
@@ -51,30 +53,38 @@ class SceneName:
 
     @classmethod
     def of_folder(cls, text: str) -> SceneName | None:
-        """The name of the capture in a folder with a transforms.json, given as `FOLDER` or `FOLDER/black_WIDTH`; None
-        if there is none."""
+        """The name of the capture in a folder, given as `FOLDER` or `FOLDER/black_WIDTH`; None if there is none. Its
+        `path` is the whole one, and a part of its hash tells folders of one name apart in results."""
         head, _, tail = text.strip().rstrip("/").rpartition("/")
         background, _, width = tail.rpartition("_")
-        if not (background and width.isdigit() and Path(head, CAPTURE_FILE).is_file()):
+        if not (background and width.isdigit() and capture_file(Path(head))):
             head, background, width = text.strip(), "black", str(FOLDER_WIDTH)
-        if not Path(head, CAPTURE_FILE).is_file():
+        if not capture_file(Path(head)):
             return None
-        folder = Path(head).resolve()
-        name = cls.parse(f"transforms/{folder.name}/{background}_{width}")
-        return cls(name.text, name.kind, str(folder), name.width)
+        place = Path(head).resolve()
+        place = place.parent if place.name == CAPTURE_FILE else place
+        mark = hashlib.blake2b(str(place).encode(), digest_size=2).hexdigest()
+        name = cls.parse(f"transforms/{place.name}-{mark}/{background}_{width}")
+        return cls(name.text, name.kind, str(place), name.width)
+
+    def folder(self, data_root: str | Path) -> Path:
+        """Where the scene lies: what two names of the same scene have in common, whatever the image size they ask for."""
+        roots = [Path(data_root) / folder for folder in (*OTHER_FOLDERS.get(self.kind, ()), self.kind)]
+        return next((root / self.path for root in roots if (root / self.path).exists()), roots[0] / self.path)
 
 
 @dataclass(frozen=True)
 class SceneFiles:
     """What a kind of dataset knows of one of its scenes before any frame is read.
 
-    files: of each kind that the scene has (color, depth, labels, mask), frame number -> image file.
+    folder: where it lies. files: of each kind that the scene has (color, depth, labels, mask), frame number -> image file.
     others: further files that it depends on (poses, intrinsics, tables).
     raw_size: (height, width) of the colour files. find_frames: reads the poses and says which frames are usable.
-    split: the capture's own, in frame numbers; None for the published rule.
+    split: the capture's own, in frame numbers; None for the published rule. depth_unit: of its depth files.
     """
 
     name: SceneName
+    folder: Path
     files: dict[str, dict[int, Path]]
     others: list[Path]
     raw_size: tuple[int, int]
@@ -82,23 +92,26 @@ class SceneFiles:
     labels: LabelSet | None
     find_frames: Callable[[], Frames]
     split: Split | None = None
+    depth_unit: DepthUnit = MILLIMETRES
 
 
 class Scene:
     """A scene on disk, ready to give `Views` of its frames at the size that its name asks for.
 
+    folder: where it lies, which is what tells scenes apart.
     frame_ids: the usable frames in numeric order. camera_to_world: (N, 4, 4) float64, row by row theirs.
     size: (height, width) of the views. labels: None where the scene has none.
     skipped: why frames are not usable -> how many.
     """
 
     def __init__(self, source: SceneFiles, cache: Cache | None = None):
-        self.name = source.name.text
+        self.name, self.folder = source.name.text, source.folder.resolve()
         self.raw_size, self.depth_range, self.labels = source.raw_size, source.depth_range, source.labels
         self.size = view_size(source.name.width, source.raw_size)
-        self._files = source.files
+        self._files, self._depth_unit = source.files, source.depth_unit
         everything = [path for paths in source.files.values() for path in paths.values()] + source.others
-        self._store = cache.open(self.name, self.size, list(source.files), everything) if cache else None
+        meaning = (source.depth_unit, source.labels and source.labels.source)
+        self._store = cache.open(self.name, self.size, list(source.files), everything, meaning) if cache else None
         frames = self._store.frames if self._store else None
         if frames is None:
             frames = source.find_frames()
@@ -169,9 +182,9 @@ class Scene:
         """The sorted numbers of all colour files, usable or not."""
         return np.array(sorted(self._files["color"]))
 
-    def path(self, frame: str, kind: str = "color") -> Path:
-        """The image file of a frame: color, depth, labels or mask."""
-        return self._files[kind][int(frame)]
+    def path(self, frame: str, kind: str = "color") -> Path | None:
+        """The image file of a frame: color, depth, labels or mask; None for a frame without a mask."""
+        return self._files[kind].get(int(frame))
 
     def centres(self, frames: Sequence[str]) -> np.ndarray:
         """Camera centres (N, 3) in metres."""
@@ -213,34 +226,35 @@ class Scene:
         return values
 
     def _decode(self, kind: str, frame: str) -> np.ndarray:
-        path = self.path(frame, kind)
+        if self.path(frame, kind) is None:  # without a mask all of an image counts
+            return np.ones(self.size, np.uint8)
+        values = self.stored(frame, kind)
         if kind == "color":
-            return self._decode_color(path)
-        values = read_map(path)
-        self._require_shape(values, frame, kind)
-        if kind == "depth":
-            depth = _resize_nearest(values, self.size)
-            return np.where(depth == NO_DEPTH_READING, 0, depth).astype(np.uint16)
+            return cv2.resize(values, self.size[::-1], interpolation=cv2.INTER_AREA)
         if kind == "labels":
-            return _resize_nearest(self.labels.classes(values, path), self.size)
-        return _resize_nearest((values > 0).astype(np.uint8), self.size)
+            values = self.labels.classes(values, self.path(frame, kind))
+        return cv2.resize(values, self.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
-    def _decode_color(self, path: Path) -> np.ndarray:
-        image = read_color(path)
-        if image.shape[:2] != self.raw_size:
-            raise UserError(
-                f"{path}: is {image.shape[1]}x{image.shape[0]}, but the scene's first frame "
-                f"is {self.raw_size[1]}x{self.raw_size[0]} and they share one camera"
-            )
-        return cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_AREA)
+    def stored(self, frame: str, kind: str) -> np.ndarray:
+        """A frame's image at the size of its file: RGB uint8, depth in millimetres uint16, raw class ids, mask 0 or 1.
+        Raises UserError for one that cannot be read, or cannot be of this scene."""
+        path = self.path(frame, kind)
+        if kind == "depth":
+            values = read_depth(path, self._depth_unit)
+        else:
+            values = {"color": read_color, "labels": read_ids, "mask": read_mask}[kind](path)
+        self._require_shape(values, path, kind)
+        return values
 
-    def _require_shape(self, values: np.ndarray, frame: str, kind: str) -> None:
+    def _require_shape(self, values: np.ndarray, path: Path, kind: str) -> None:
         """Maps may be of another size than the colour image, but not of another shape."""
-        ratio = (values.shape[1] / values.shape[0]) / (self.raw_size[1] / self.raw_size[0])
-        if not 0.97 < ratio < 1.03:
+        size = values.shape[:2]
+        ratio = (size[1] / size[0]) / (self.raw_size[1] / self.raw_size[0])
+        if not (same_shape(size, self.raw_size) or (kind != "color" and 0.97 < ratio < 1.03)):
+            what = "the scene's images are" if kind == "color" else "the frame's colour is"
             raise UserError(
-                f"{self.path(frame, kind)}: is {values.shape[1]}x{values.shape[0]}, but the frame's colour is "
-                f"{self.raw_size[1]}x{self.raw_size[0]}: they cannot be of the same frame"
+                f"{path}: is {size[1]}x{size[0]}, but {what} {self.raw_size[1]}x{self.raw_size[0]}: "
+                "they cannot be of the same camera"
             )
 
 
@@ -269,7 +283,3 @@ def scale_intrinsics(Ks, raw_size: tuple[int, int], size: tuple[int, int]):
         scaled[..., row, :] *= ratio
         scaled[..., row, 2] += 0.5 * (ratio - 1)
     return scaled
-
-
-def _resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

@@ -20,3 +20,25 @@ def hit_probabilities(density: torch.Tensor) -> torch.Tensor:
 def composite(hit_probability: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Expected value of a ray: hit_probability (R, S), values (R, S, C) -> (R, C)."""
     return (hit_probability[..., None] * values).sum(-2)
+
+
+def end_at_last(hit_probability: torch.Tensor) -> torch.Tensor:
+    """Return hit probabilities (R, S) of rays that end at their last sample if they did not before: they add up to 1."""
+    missing = (1 - hit_probability.sum(-1, keepdim=True)).clamp_min(0)
+    return torch.cat([hit_probability[:, :-1], hit_probability[:, -1:] + missing], -1)
+
+
+def expected_depth(hit_probability: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+    """Return the expected depth (R,) of rays that end at depths (R, S) with these probabilities (R, S)."""
+    return (hit_probability * depths).sum(-1)
+
+
+ONE_SURFACE = 0.05  # samples closer than this, relative, lie on one surface
+
+
+def modal_depth(hit_probability: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+    """Return the expected depth (R,) on the surface that a ray most probably ends at: at an edge the expected depth over all
+    would lie in the air between two surfaces."""
+    likeliest = depths.gather(-1, hit_probability.argmax(-1, keepdim=True))
+    weights = hit_probability * ((depths / likeliest - 1).abs() < ONE_SURFACE)
+    return (weights * depths).sum(-1) / weights.sum(-1)

@@ -42,11 +42,9 @@ def main() -> None:
     else:
         checkpoint = load_checkpoint(args.file)
         config = checkpoint.config or infer_config(checkpoint.network)
-        _write(
-            checkpoint.network,
-            {"step": str(checkpoint.step), "best_para": repr(checkpoint.best), "config": json.dumps(config)},
-            out,
-        )
+        about = {"step": str(checkpoint.step), "best_para": repr(checkpoint.best), "config": json.dumps(config)}
+        about |= {"classes": json.dumps(checkpoint.classes)} if checkpoint.classes else {}
+        _write(checkpoint.network, about, out)
         write_text(out.with_suffix(".yaml"), yaml.safe_dump(config, sort_keys=False))
     say(f"wrote {out}" + ("" if args.action == "mvsnet" else f" and {out.with_suffix('.yaml')}"))
 
@@ -62,17 +60,30 @@ def inspect(path: Path) -> dict[str, str]:
         return {"file": f"{path}: MVSNet weights", "parameters": _count(checkpoint.network)}
     shown = infer_config(checkpoint.network)
     semantic = "num_classes" in shown
+    shown |= {key: checkpoint.config[key] for key in shown if key in (checkpoint.config or {})}
     return {
         "file": f"{path}: {'S-Ray' if semantic else 'NeuRay (no semantic layers)'}",
-        "classes": str(shown["num_classes"]) if semantic else "none",
+        "classes": str(shown["num_classes"]) + _named(checkpoint.classes) if semantic else "none",
         "front end": shown["init_net_type"],
-        "attention": "Cross-Reprojection Attention" if shown["agg_net_cfg"]["use_ptrans"] else "none",
+        "attention": _attention(shown["agg_net_cfg"]),
         "passes": "coarse and fine" if shown["use_hierarchical_sampling"] else "coarse",
         "step": str(checkpoint.step),
         "best metric": f"{checkpoint.best:.4f}",
         "config": "inside" if checkpoint.config else "not inside (inferred above)",
         "parameters": _count(checkpoint.network),
     }
+
+
+def _named(classes: tuple[str, ...] | None) -> str:
+    return f": {', '.join(classes)}" if classes else ", without names"
+
+
+def _attention(section: dict) -> str:
+    """Of `agg_net_cfg`; the order shows in a config alone."""
+    if not section["use_ptrans"]:
+        return "none"
+    order = {True: ", views first", False: ", rays first", None: ""}[section.get("ptrans_first")]
+    return f"Cross-Reprojection Attention{order}"
 
 
 def _count(tensors: dict[str, torch.Tensor]) -> str:

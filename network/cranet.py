@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from network.attention import SelfAttention, sine_encoding
-from network.compositing import composite, hit_probabilities
+from network.compositing import composite, end_at_last, hit_probabilities
 from network.linear import MLP, Linear, RayLinear, wide
 from network.rendering import CLASSES
 from network.sight import Sight
@@ -108,15 +108,17 @@ class CRANet(nn.Module):
         latent: int = 32,
         geometry: int = 16,
         heads: dict[str, HeadFactory] | None = None,
+        opaque: bool = False,
     ):
         """image_channels, embedding: of what comes in. latent: channels of a view's latent, geometry: of a sample's.
 
         use_attention, views_first: of Cross-Reprojection Attention. heads: what to render besides colour and classes.
+        opaque: every ray ends, at its last sample at the latest.
         """
         super().__init__()
         own, direction = 3 + image_channels, 4
         self.views_first, self.with_logits = views_first, with_logits
-        self.latent = latent
+        self.latent, self.opaque = latent, opaque
         self.ray_dir_fc = nn.Sequential(Linear(direction, out=16), nn.ELU(), Linear(16, out=own), nn.ELU())
         statistics = [own] * 4  # mean and variance by trust, and with all views alike
         self.base_fc = MLP(Linear(*statistics, own, embedding, out=64), nn.ELU(), nn.Linear(64, latent), nn.ELU())
@@ -143,6 +145,8 @@ class CRANet(nn.Module):
         geometry = self._ray_geometry(refined, visibility, sight)
         density, hidden = self.out_geometry_fc(geometry)
         hit_probability = hit_probabilities(density.masked_fill(~sight.seen, 0))
+        if self.opaque:
+            hit_probability = end_at_last(hit_probability)
         if density_only:
             return RayValues(hit_probability, None, {})
         blending = self._blending_weights(refined, visibility, sight)

@@ -135,3 +135,23 @@ def interval_halves(intervals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     """How far each sample reaches back and forth, (R, S) each: half its intervals (R, S); the first as far back as forth."""
     half = intervals / 2
     return torch.cat([half[:, :1], half[:, :-1]], -1), half
+
+
+@torch.no_grad()
+def fill_unknown(values: torch.Tensor, known: torch.Tensor, otherwise: float = 0.5) -> torch.Tensor:
+    """Return values (V, 1, h, w) with what is not `known` (bool, same shape) taken from the surroundings; `otherwise` if
+    nothing is known.
+
+    Pull-push interpolation (Gortler et al., The Lumigraph, 1996): means over ever larger blocks of what is
+    known fill the holes, from coarse to fine.
+    """
+    total, weight = values * known, known.to(values.dtype)
+    levels = []
+    while max(total.shape[-2:]) > 1:
+        levels.append((total, weight))
+        total, weight = (F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in (total, weight))
+    filled = torch.where(weight > 0, total / weight.clamp_min(1e-12), otherwise)
+    for total, weight in reversed(levels):
+        coarse = F.interpolate(filled, scale_factor=2, mode="nearest")[..., : total.shape[-2], : total.shape[-1]]
+        filled = torch.where(weight > 0, total / weight.clamp_min(1e-12), coarse)
+    return filled

@@ -13,14 +13,18 @@ from torch import nn
 from dataset.views import Cameras, Views
 from network import init_net
 from network.aggregate_net import AggregateNet
+from network.context_encoder import ContextEncoder
 from network.cranet import HeadFactory
 from network.dist_decoder import DistDecoder
 from network.front_ends import GeometryFeatures
+from network.heads import ContextHead
 from network.image_encoder import image_encoder
 from network.init_net import FRONT_ENDS
-from network.rendering import Encoding, Prediction, Rays, Rendering, camera_rays
-from network.samplers import SPACINGS, CoarseToFine, Sampler
+from network.query_decoder import QueryDecoder
+from network.rendering import CLASSES, CONTEXT, Encoding, Prediction, Rays, RenderedView, Rendering
+from network.samplers import SPACINGS, CoarseToFine, OnSurfaces, Sampler
 from network.stage import Stage
+from network.surfaces import with_neighbours
 from network.vis_encoder import VisEncoder
 from utils.capture import concurrently
 from utils.config import Setting, no_effect
@@ -36,6 +40,11 @@ _AGGREGATION = {
 }
 DEFAULTS = {
     **init_net.DEFAULTS,
+    # coarse_to_fine: as published; surfaces: a few samples where the references' depth shows surfaces
+    "sampler": Setting("coarse_to_fine", str, choices=("coarse_to_fine", "surfaces")),
+    "image_encoder": Setting("published", str, choices=("published", "context")),  # context: sees its whole image
+    "reference_classes": False,  # classes of the references too, blended into the query like their colours
+    "query_decoder": False,  # a convolutional network in the query view corrects what rays show
     "num_classes": Setting(20, int, minimum=1, maximum=254),
     "render_label": True,
     "use_hierarchical_sampling": True,
@@ -78,20 +87,22 @@ class Renderer(nn.Module):
         """sampler: None for the config's coarse and fine samples. heads: what each pass shows of a ray besides colour and
         classes. encoder: None for the published image encoder; see `network.image_encoder` for what one must have."""
         super().__init__()
-        self.sampler = sampler or CoarseToFine(
-            cfg.depth_sample_num,
-            cfg.fine_depth_sample_num if cfg.use_hierarchical_sampling else 0,
-            cfg.fine_depth_use_all,
-            cfg.sample_spacing,
-        )
+        self.sampler = sampler or _sampler(cfg)
         self.scoring = cfg.ray_mask_view_num, cfg.ray_mask_point_num
         front_end = FRONT_ENDS[cfg.init_net_type]
-        image_channels = 32 if encoder is None else encoder.channels
-        aggregation = {"image_channels": image_channels, "ray_channels": RAY_CHANNELS, "heads": heads}
+        encoder = encoder or (ContextEncoder() if cfg.image_encoder == "context" else image_encoder())
+        self.image_channels = image_channels = encoder.channels
+        self.refines = cfg.reference_classes or cfg.query_decoder
+        if self.refines:
+            heads = {**(heads or {}), CONTEXT: ContextHead}
+        opaque = self.sampler.reads_surfaces
+        aggregation = {
+            "image_channels": image_channels, "ray_channels": RAY_CHANNELS, "heads": heads, "opaque": opaque
+        }  # fmt: skip
 
         self.vis_encoder = VisEncoder(image_channels, front_end.channels, RAY_CHANNELS)
-        self.dist_decoder = DistDecoder(cfg.dist_decoder_cfg.use_vis, RAY_CHANNELS)
-        self.image_encoder = image_encoder() if encoder is None else encoder
+        self.dist_decoder = None if opaque else DistDecoder(cfg.dist_decoder_cfg.use_vis, RAY_CHANNELS)
+        self.image_encoder = encoder
         self.agg_net = _aggregate_net(cfg, "agg_net_cfg", **aggregation)
         self.fine_dist_decoder = self.fine_agg_net = None
         if self.sampler.stages > 1:
@@ -99,12 +110,24 @@ class Renderer(nn.Module):
             self.fine_agg_net = _aggregate_net(cfg, "fine_agg_net_cfg", **aggregation)
         self.init_net = front_end.of(cfg, image_channels)
         self.multiple = math.lcm(self.image_encoder.multiple, self.init_net.multiple)
+        outputs = cfg.num_classes + 1 if self.agg_net.agg_impl.with_logits else 0
+        self.reference_classes_new = nn.Linear(image_channels, outputs) if cfg.reference_classes and outputs else None
+        self.query_decoder_new = None
+        if cfg.query_decoder:
+            context = ContextHead.channels(image_channels, self.agg_net.agg_impl.latent)
+            self.query_decoder_new = QueryDecoder(3 + context + outputs + 2, 3 + outputs)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The networks of each pass: the first has its own, all later ones share the fine ones."""
-        first = Stage(self.dist_decoder, self.agg_net, *self.scoring)
+        opaque = self.sampler.reads_surfaces
+        first = Stage(self.dist_decoder, self.agg_net, *self.scoring, opaque)
         return first, *[Stage(self.fine_dist_decoder, self.fine_agg_net, *self.scoring)] * (self.sampler.stages - 1)
+
+    @property
+    def pass_names(self) -> tuple[str, ...]:
+        """Of all that a prediction holds, in their order."""
+        return (*self.sampler.names, "refined") if self.refines else self.sampler.names
 
     def forward(
         self,
@@ -113,11 +136,19 @@ class Renderer(nn.Module):
         pixels: torch.Tensor,
         draws: torch.Tensor | None = None,
         stages: Sequence[RunStage] | None = None,
+        patch: tuple[int, int] | None = None,
     ) -> Prediction:
-        """Renders pixels (Q, N, 2) of Q query cameras: R = Q * N rays. draws, stages: see `render_rays`."""
+        """Renders pixels (Q, N, 2) of Q query cameras: R = Q * N rays. draws, stages: see `render_rays`.
+
+        patch: (height, width) of the rectangle that the pixels of a query are, row by row; a network that refines what rays
+        show needs it.
+        """
         encoding = self.encode(references)
-        prediction = self.render_rays(encoding, camera_rays(query, pixels), draws, stages)
-        return replace(prediction, reference_depth=encoding.depth)
+        prediction = self.render_rays(encoding, self.sampler.rays(encoding, query, pixels), draws, stages)
+        passes = prediction.passes
+        if self.refines:
+            passes += (self.refine(passes[-1], (len(query), *patch)),)
+        return Prediction(passes, encoding.depth, self.reference_logits(encoding))
 
     def pad(self, views: Views) -> Views:
         """Views of a size that the encoders take."""
@@ -132,7 +163,7 @@ class Renderer(nn.Module):
 
         In float32 under autocast too, but for its result: bfloat16 would put features off by 5%.
         """
-        references = self.pad(references)
+        unpadded, references = references, self.pad(references)
         device = references.images.device.type
         with torch.autocast(device, enabled=False):
             image_features, geometry = self._read(references, image_features)
@@ -140,8 +171,20 @@ class Renderer(nn.Module):
             features = torch.cat([image_features, ray_features], 1).permute(0, 2, 3, 1).contiguous()
         if torch.is_autocast_enabled(device):
             features = features.to(torch.get_autocast_dtype(device))
-        channels = image_features.shape[1]
-        return Encoding(references.cameras, references.images, features, channels, references.mask, geometry.depth)
+        surfaces = shown = None
+        if self.sampler.reads_surfaces:
+            shown = unpadded.cameras.size
+            surfaces = reference_surfaces(unpadded, geometry.depth, references.cameras.size)
+        return Encoding(
+            references.cameras,
+            references.images,
+            features,
+            image_features.shape[1],
+            references.mask,
+            geometry.depth,
+            surfaces,
+            shown,
+        )
 
     def _read(self, references: Views, image_features: torch.Tensor | None) -> tuple[torch.Tensor, GeometryFeatures]:
         """Image features, made unless they are given, and what the front end finds."""
@@ -180,6 +223,59 @@ class Renderer(nn.Module):
             density_only = final_only and len(passes) + 1 < len(stages)
             passes += (stage(encoding, rays, depths, density_only),)
         return Prediction(passes)
+
+    def refine(self, rendering: Rendering | RenderedView, shape: tuple[int, int, int]) -> Rendering | RenderedView:
+        """What rays show, corrected by the references' classes and by the decoder in the query view.
+
+        shape: (Q, h, w) of the pixels, row by row.
+        """
+        color, heads, context = rendering.color, dict(rendering.heads), rendering.heads[CONTEXT]
+        logits = heads.get(CLASSES)
+        if self.reference_classes_new is not None:
+            logits = logits + self.reference_classes_new(context[:, : self.image_channels]).float()
+        if self.query_decoder_new is not None:
+            depth = rendering.depth.clamp_min(1e-3)
+            geometry = torch.stack([depth.log(), rendering.deviation / depth], -1).detach()
+            parts = [2 * color - 1, context, geometry] + ([] if logits is None else [logits])
+            residual = self.query_decoder_new(torch.cat(parts, -1), shape).float()
+            color = color + residual[:, :3]
+            logits = None if logits is None else logits + residual[:, 3:]
+        if logits is not None:
+            heads[CLASSES] = logits
+        return replace(rendering, color=color, heads=heads)
+
+    def reference_logits(self, encoding: Encoding) -> torch.Tensor | None:
+        """Class logits of the references themselves, (V, h/4, w/4, K+1), if the network has them."""
+        if self.reference_classes_new is None:
+            return None
+        return self.reference_classes_new(encoding.features[..., : encoding.image_channels]).float()
+
+
+def _sampler(cfg) -> Sampler:
+    if cfg.sampler == "surfaces":
+        return OnSurfaces()
+    fine = cfg.fine_depth_sample_num if cfg.use_hierarchical_sampling else 0
+    return CoarseToFine(cfg.depth_sample_num, fine, cfg.fine_depth_use_all, cfg.sample_spacing)
+
+
+def reference_surfaces(views: Views, predicted: torch.Tensor | None, padded: tuple[int, int]) -> torch.Tensor:
+    """Return the depth of references, measured or else `predicted` (V, 1, H, W), `with_neighbours`: (V, *padded, 4).
+
+    Raises UserError where there is neither. What a mask hides, and what padding adds, is unknown.
+    """
+    height, width = views.cameras.size
+    if predicted is not None:
+        depth = F.interpolate(predicted.log(), size=padded, mode="bilinear", align_corners=False).exp()
+        depth = depth[..., :height, :width]
+    elif views.depth is not None:
+        depth = views.depth
+    else:
+        raise UserError(
+            "sampler: surfaces needs depth of the references: a scene with depth maps, or a front end that finds it"
+        )
+    if views.mask is not None:
+        depth = depth * (views.mask > 0)
+    return with_neighbours(F.pad(depth, (0, padded[1] - width, 0, padded[0] - height)))
 
 
 def _aggregate_net(cfg, key: str, **widths_and_heads) -> AggregateNet:

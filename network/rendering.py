@@ -8,8 +8,10 @@ import torch
 
 from dataset.views import Cameras, Tensors
 from network.geometry import Projection, pixel_rays, read_map
+from network.surfaces import Layers
 
 CLASSES = "classes"  # the head that networks with classes have
+CONTEXT = "context"  # the head that is refined in the query view
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Encoding(Tensors):
     others ray features; they may have another size than h/4, w/4.
     mask: (V, 1, h, w) of 0 and 1, where the images count; None for everywhere.
     depth: (V, 1, h/4, w/4) metres, if the front end predicts it.
+    surfaces: (V, h, w, 4), the references' depth `surfaces.with_neighbours`, if the network reads it.
+    shown: (height, width) of the images before they were padded, if what lies beyond does not count.
     """
 
     cameras: Cameras
@@ -28,9 +32,15 @@ class Encoding(Tensors):
     image_channels: int
     mask: torch.Tensor | None = None
     depth: torch.Tensor | None = None
+    surfaces: torch.Tensor | None = None
+    shown: tuple[int, int] | None = None
 
     def seen(self, projection: Projection) -> torch.Tensor:
         """Which of N projections count, (V, N) bool: those inside the images, where no mask hides them."""
+        if self.shown is not None:
+            height, width = self.shown
+            x, y = projection.pixels.unbind(-1)
+            projection = projection._replace(valid=projection.valid & (x < width - 0.5) & (y < height - 0.5))
         if self.mask is None:
             return projection.valid
         shown = read_map(self.mask, projection.pixels, self.cameras.size, align_corners=True)[..., 0]
@@ -40,17 +50,36 @@ class Encoding(Tensors):
 class ByRay(Tensors):
     """Tensors whose first axis is rays."""
 
-    def __getitem__(self, which: slice):
+    def __getitem__(self, which):
         return self._map(lambda tensor: tensor[which])
+
+    @classmethod
+    def join(cls, parts: list):
+        """The rays of all parts, one after the other."""
+        return _joined(parts)
+
+
+def _joined(parts: list):
+    """Tensors, dictionaries or dataclasses of them, one after the other; None where they are None."""
+    first = parts[0]
+    if first is None:
+        return None
+    if isinstance(first, torch.Tensor):
+        return torch.cat(parts)
+    if isinstance(first, dict):
+        return {name: _joined([part[name] for part in parts]) for name in first}
+    return type(first)(*[_joined([getattr(part, field.name) for part in parts]) for field in fields(first)])
 
 
 @dataclass(frozen=True)
 class Rays(ByRay):
-    """R rays: centres (R, 3), directions (R, 3) with z = 1 in the ray's camera, depth_range (R, 2) in metres."""
+    """R rays: centres (R, 3), directions (R, 3) with z = 1 in the ray's camera, depth_range (R, 2) in metres, and the layers of
+    surfaces that they meet, if the sampler looks for them."""
 
     centres: torch.Tensor
     directions: torch.Tensor
     depth_range: torch.Tensor
+    layers: Layers | None = None
 
     def __len__(self) -> int:
         return len(self.directions)
@@ -114,25 +143,29 @@ class RenderedView(ByRay):
         """Of classes (R, K+1); None without them."""
         return self.heads.get(CLASSES)
 
-    @classmethod
-    def join(cls, parts: list[RenderedView]) -> RenderedView:
-        """The rays of all parts, one after the other."""
+    def blank(self, rays: int, device) -> RenderedView:
+        """Room for so many rays of what this one shows of its own, on `device`."""
+        return self._map(lambda x: torch.empty(rays, *x.shape[1:], dtype=x.dtype, device=device))
 
-        def joined(values: list):
-            if isinstance(values[0], dict):
-                return {name: torch.cat([value[name] for value in values]) for name in values[0]}
-            return torch.cat(values)
-
-        return cls(*[joined([getattr(part, field.name) for part in parts]) for field in fields(cls)])
+    def fill(self, start: int, part: RenderedView) -> None:
+        """Writes the rays of `part` to the places from `start` on."""
+        places = slice(start, start + len(part.depth))
+        for field in fields(self):
+            ours, theirs = getattr(self, field.name), getattr(part, field.name)
+            for room, values in (
+                zip(ours.values(), theirs.values(), strict=True) if ours is self.heads else [(ours, theirs)]
+            ):
+                room[places] = values
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What each pass over the same rays saw, the last one best. reference_depth: metres (V, 1, h/4, w/4), if the front end
-    predicts it."""
+    predicts it. reference_logits: (V, h/4, w/4, K+1), if the network has classes of the references too."""
 
     passes: tuple[Rendering, ...]
     reference_depth: torch.Tensor | None = None
+    reference_logits: torch.Tensor | None = None
 
     @property
     def final(self) -> Rendering:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from network.geometry import from_inverse_depth, to_inverse_depth
-from network.rendering import Encoding, Rays, Rendering
+from dataset.views import Cameras
+from network.geometry import from_inverse_depth, pixel_grid, to_inverse_depth
+from network.rendering import Encoding, Rays, Rendering, camera_rays
+from network.surfaces import find_layers
 
 # What evenly spaced samples are even in. From 0.5 to 10 m, half of them are nearer than 0.95, 2.2 and 5.3 m.
 SPACINGS = ("inverse", "log", "linear")
@@ -18,6 +20,7 @@ class Sampler(ABC):
     """Chooses depths. `names`: of its passes, one each."""
 
     names: tuple[str, ...]
+    reads_surfaces = False  # whether encodings must have the references' depth
 
     @property
     def stages(self) -> int:
@@ -34,6 +37,10 @@ class Sampler(ABC):
         self, encoding: Encoding, rays: Rays, passes: tuple[Rendering, ...], draws: torch.Tensor | None
     ) -> torch.Tensor:
         """Depths (R, S) in metres, sorted, of the pass that follows `passes`. draws: of `draw`; None without chance."""
+
+    def rays(self, encoding: Encoding, query: Cameras, pixels: torch.Tensor) -> Rays:
+        """The rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N; with what `depths` wants to know."""
+        return camera_rays(query, pixels)
 
     def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor | None:
         """Random numbers for all passes over so many rays (training); None if it needs none."""
@@ -69,6 +76,52 @@ class CoarseToFine(Sampler):
 
     def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor:
         return torch.rand(rays, self.fine, generator=generator, device=generator.device)
+
+
+@dataclass(frozen=True)
+class OnSurfaces(Sampler):
+    """A few samples around each of the surfaces that the references' depth shows on a ray: three on and around the first
+    layer, three on and around the second, two at the third.
+
+    Where there is no surface the samples are spread around the depth of the neighbours.
+    """
+
+    names = ("surface",)
+    reads_surfaces = True
+    most_samples = 8
+
+    def rays(self, encoding: Encoding, query: Cameras, pixels: torch.Tensor) -> Rays:
+        height, width = query.size
+        grid = pixel_grid(height, width, device=pixels.device)
+        x, y = pixels.long().unbind(-1)
+        rays = []
+        for q, place in enumerate(y * width + x):
+            camera = replace(
+                query, poses=query.poses[q : q + 1], Ks=query.Ks[q : q + 1], depth_range=query.depth_range[q : q + 1]
+            )
+            whole = camera_rays(camera, grid[None])
+            layers = find_layers(whole, encoding.surfaces, encoding.cameras, camera)
+            rays.append(replace(whole, layers=layers)[place])
+        return rays[0] if len(rays) == 1 else Rays.join(rays)
+
+    def depths(
+        self, encoding: Encoding, rays: Rays, passes: tuple[Rendering, ...], draws: torch.Tensor | None
+    ) -> torch.Tensor:
+        layers = rays.layers
+        first, second, third = layers.depth.unbind(-1)
+        reach = (1.5 * layers.spread + 0.002).clamp(0.003, 0.04)  # relative, to either side of a layer
+        near, behind = torch.where(layers.found, reach[:, 0], 0.12), reach[:, 1]
+        behind = torch.where(second > 0, behind, near)
+        second = torch.where(second > 0, second, first * (1 + 4 * near))
+        beyond = torch.where(layers.found, 1.25 * torch.maximum(first, second), 0.7 * first)
+        third = torch.where(third > 0, third, beyond)
+        if draws is not None:
+            near, behind = near * (0.5 + draws[:, 0]), behind * (0.5 + draws[:, 1])
+        parts = [first * (1 - near), first, first * (1 + near), second * (1 - behind), second, second * (1 + behind)]
+        return torch.stack([*parts, third, 1.04 * third], -1).sort(-1).values
+
+    def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor:
+        return torch.rand(rays, 2, generator=generator, device=generator.device)
 
 
 def uniform_depths(depth_range: torch.Tensor, count: int, spacing: str = "inverse") -> torch.Tensor:

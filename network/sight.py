@@ -6,9 +6,28 @@ from typing import NamedTuple
 
 import torch
 
-from network.geometry import directions_to_cameras, interval_halves, inverse_depth_intervals, project, to_inverse_depth
+from network.geometry import (
+    Projection,
+    directions_to_cameras,
+    interval_halves,
+    inverse_depth_intervals,
+    project,
+    to_inverse_depth,
+)
 from network.ops.reading import read_rows
 from network.rendering import Encoding, Rays
+from network.surfaces import depth_disagreement, read_neighbours
+
+AGREEMENT = 0.012  # how far, relatively, a point may lie from a reference's surface and still be on it
+OCCLUDED = 0.03  # a point so far behind the surface that a reference shows is not seen by it
+
+
+class Evidence(NamedTuple):
+    """What the references' depth says of N samples, (V, N) each: hit, how near their rays end to a sample, and visibility,
+    whether they get so far. Both are 0.5 where the depth is unknown."""
+
+    visibility: torch.Tensor
+    hit: torch.Tensor
 
 
 class Sight(NamedTuple):
@@ -17,6 +36,7 @@ class Sight(NamedTuple):
     valid: (V, N) bool, whether a view sees a sample. color: (V, N, 3). features: (V, N, C), image features, then ray features,
     the first `image_channels` and the rest. near_end, far_end: (V, N), the sample's extent in the view's normalised
     inverse depth. direction: (V, N, 4), how the directions to the view and to the query differ. shape: (R, S).
+    evidence: what the references' depth says, if the encoding has it.
     """
 
     valid: torch.Tensor
@@ -27,6 +47,7 @@ class Sight(NamedTuple):
     far_end: torch.Tensor
     direction: torch.Tensor
     shape: torch.Size
+    evidence: Evidence | None = None
 
     @property
     def image_features(self) -> torch.Tensor:
@@ -67,8 +88,11 @@ def look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sight:
     with torch.autocast(depths.device.type, enabled=False):
         points = rays.points(depths)
         projection = project(points, cameras)
-        valid = encoding.seen(projection)
-        mask = valid[..., None].to(points.dtype)
+        valid, evidence = encoding.seen(projection), None
+        if encoding.surfaces is not None:
+            valid, evidence = look_at_surfaces(encoding.surfaces, projection, valid)
+        # A surface that no view shows takes the colours at the nearest border of the images.
+        mask = (valid if evidence is None else torch.ones_like(valid))[..., None].to(points.dtype)
         to_view = directions_to_cameras(points, cameras)
         to_query = -rays.directions / rays.directions.norm(dim=-1, keepdim=True)
         to_query = to_query[:, None].expand(*depths.shape, 3).reshape(-1, 3)
@@ -78,4 +102,21 @@ def look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sight:
         inverse_depth = to_inverse_depth(projection.depth, cameras.depth_range)
         before, after = interval_halves(inverse_depth_intervals(depths, rays.depth_range))
         ends = inverse_depth - before.flatten(), inverse_depth + after.flatten()
-    return Sight(valid, color, features, encoding.image_channels, *ends, direction, depths.shape)
+    return Sight(valid, color, features, encoding.image_channels, *ends, direction, depths.shape, evidence)
+
+
+def look_at_surfaces(
+    surfaces: torch.Tensor, projection: Projection, valid: torch.Tensor
+) -> tuple[torch.Tensor, Evidence]:
+    """Return which of the `valid` samples (V, N) a view sees, as nothing nearer hides them, and the evidence of its depth.
+
+    surfaces: (V, h, w, 4), see `surfaces.with_neighbours`. Where all views that might see a sample are hidden from it, all
+    of them count.
+    """
+    behind = depth_disagreement(*read_neighbours(surfaces, projection.pixels), projection.depth)
+    known = behind.isfinite() & valid
+    behind = torch.where(known, behind, 0)
+    seen = valid & ~(known & (behind > OCCLUDED))
+    valid = torch.where(seen.any(0), seen, valid)
+    hit = torch.where(known, torch.exp(-((behind / AGREEMENT) ** 2)), 0.5)
+    return valid, Evidence(torch.where(known, torch.sigmoid(-behind / AGREEMENT), 0.5), hit)

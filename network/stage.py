@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from network.aggregate_net import AggregateNet
+from network.compositing import expected_depth, modal_depth
 from network.dist_decoder import DistDecoder, visibility_and_hit
 from network.rendering import Encoding, Rays, Rendering
 from network.sight import Sight, look
@@ -15,12 +16,17 @@ from network.sight import Sight, look
 @dataclass(frozen=True)
 class Stage:
     """The networks of one pass, and what makes a ray count: more than `scored_samples` of its samples are seen by more
-    than `scored_views` views."""
+    than `scored_views` views.
 
-    dist_decoder: DistDecoder
+    dist_decoder: None where the references' depth says itself where their rays end. opaque: every ray ends, at its last sample
+    at the latest, on one surface.
+    """
+
+    dist_decoder: DistDecoder | None
     agg_net: AggregateNet
     scored_views: int
     scored_samples: int
+    opaque: bool = False
 
     def __call__(self, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool = False) -> Rendering:
         """Renders R rays from their samples at `depths` (R, S), metres; density_only: without colour and heads."""
@@ -28,9 +34,12 @@ class Stage:
 
     def shade(self, sight: Sight, depths: torch.Tensor, density_only: bool = False) -> Rendering:
         """The same from what the views see of the samples."""
-        visibility, hit = visibility_and_hit(self.dist_decoder(sight.ray_features), sight.near_end, sight.far_end)
+        if self.dist_decoder is None:
+            visibility, hit = sight.evidence
+        else:
+            visibility, hit = visibility_and_hit(self.dist_decoder(sight.ray_features), sight.near_end, sight.far_end)
         values = self.agg_net(sight, hit, visibility, density_only)
         seeing = sight.valid.sum(0).view(depths.shape)
         scored = (seeing > self.scored_views).sum(-1) > self.scored_samples
-        depth = (values.hit_probability * depths).sum(-1)
+        depth = (modal_depth if self.opaque else expected_depth)(values.hit_probability, depths)
         return Rendering(values.color, values.heads, depth, values.hit_probability, depths, scored)

@@ -15,7 +15,7 @@ from network.engine.requirements import reason_against
 from network.engine.stage import EngineStage
 from network.geometry import pixel_grid
 from network.renderer import Renderer, RunStage
-from network.rendering import Encoding, Rays, RenderedView, camera_rays
+from network.rendering import Encoding, Rays, RenderedView
 from utils.config import Setting
 from utils.errors import UserError
 from utils.logging import say_once
@@ -74,7 +74,8 @@ class ViewRenderer:
     @torch.no_grad()
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
         """The whole image of one camera. Raises UserError if the device's memory is too small for anything."""
-        rays = camera_rays(camera, pixel_grid(*camera.size, device=encoding.images.device)[None])
+        pixels = pixel_grid(*camera.size, device=encoding.images.device)[None]
+        rays = self.network.sampler.rays(encoding, camera, pixels)
         in_engine = self._in_engine(encoding)
         if in_engine:
             render_batch = self._engine
@@ -83,11 +84,11 @@ class ViewRenderer:
             stages = self.backend.stages(self.network, len(rays) * self._samples() * len(encoding.cameras))
             render_batch = functools.partial(render_rays, self.network, self.backend, stages)
         batches = math.ceil(len(rays) / self._rays_at_once(encoding, in_engine))
-        count, start, parts = math.ceil(len(rays) / batches), 0, []
+        count, start, view = math.ceil(len(rays) / batches), 0, None
         while start < len(rays):
             begin = max(min(start, len(rays) - count), 0)  # all batches have one size: what is compiled is so once
             try:
-                part = render_batch(encoding, rays[begin : begin + count])[start - begin :]
+                part = render_batch(encoding, rays[begin : begin + count])
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
                 if count <= FEWEST_RAYS:
@@ -97,9 +98,17 @@ class ViewRenderer:
                     ) from None
                 count = max(count // 2, FEWEST_RAYS)
                 continue
-            parts.append(part.to("cpu") if len(rays) > LARGE_VIEW else part)
+            if view is None:
+                # One place for all rays: a small result kept of each batch would, between the batches' large tensors,
+                # split the memory that they free, and a process that keeps that would grow with every batch.
+                view = part.blank(len(rays), "cpu" if len(rays) > LARGE_VIEW else self.device)
+            view.fill(begin, part)
             start = begin + count
-        return RenderedView.join(parts)
+        return self._refine(view, camera.size) if self.network.refines else view
+
+    def _refine(self, view: RenderedView, size: tuple[int, int]) -> RenderedView:
+        with self.backend.at_work(self.network), self.backend.autocast():
+            return self.network.refine(view, (1, *size))
 
     def _in_engine(self, encoding: Encoding) -> bool:
         if not self.backend.engine:

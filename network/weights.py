@@ -29,7 +29,7 @@ _SAFE = [*_NUMPY_SCALARS, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds. config is None in published files, optimizer in safetensors.
+    """What a file holds. config and classes (their names) are None in published files, optimizer in safetensors.
 
     trained: the weights to go on training with, where those of `network` are averages of them; else None.
     """
@@ -41,6 +41,7 @@ class Checkpoint:
     samples: int
     best: float
     config: dict | None
+    classes: tuple[str, ...] | None = None
     trained: dict[str, torch.Tensor] | None = None
 
     @property
@@ -60,7 +61,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         tensors, about = _read_safetensors(path)
         config = json.loads(about["config"]) if "config" in about else None
         step = int(about.get("step", 0))
-        return Checkpoint(path, tensors, None, step, step, float(about.get("best_para", 0)), config)
+        classes = tuple(json.loads(about["classes"])) if "classes" in about else None
+        return Checkpoint(path, tensors, None, step, step, float(about.get("best_para", 0)), config, classes)
     content = read_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("network_state_dict"), dict):
         raise UserError(f"{path}: not a checkpoint of this network (it has no network_state_dict)")
@@ -73,6 +75,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         int(content.get("samples", content.get("step", 0))),
         float(content.get("best_para", 0.0)),
         content.get("config"),
+        tuple(content["classes"]) if content.get("classes") else None,
         content.get("trained_state_dict"),
     )
 
@@ -144,6 +147,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
         raise UserError(f"{path}: not a safetensors file ({error})") from None
 
 
+def _front_end(state: dict[str, torch.Tensor]) -> str:
+    """By a layer that no other one has; the learned one has those of measured depth too."""
+    layers = {"sweep_new.match.weight": "learned_depth", "depth_skip.0.weight": "depth"}
+    return next((name for layer, name in layers.items() if f"init_net.{layer}" in state), "cost_volume")
+
+
 def infer_config(state: dict[str, torch.Tensor]) -> dict:
     """The config keys that a state dict shows. Whether views come first in the attention it does not."""
 
@@ -152,7 +161,7 @@ def infer_config(state: dict[str, torch.Tensor]) -> dict:
 
     semantic = state.get("agg_net.agg_impl.semantic_fc2_new.bias")
     config = {
-        "init_net_type": "depth" if "init_net.depth_skip.0.weight" in state else "cost_volume",
+        "init_net_type": _front_end(state),
         "use_hierarchical_sampling": "fine_agg_net.prob_embed.0.weight" in state,
         "dist_decoder_cfg": {"use_vis": "dist_decoder.vis_decoder.0.weight" in state},
         "fine_dist_decoder_cfg": {"use_vis": "fine_dist_decoder.vis_decoder.0.weight" in state},

@@ -14,6 +14,7 @@ from dataset import cache as cache_module
 from dataset.cache import Cache, list_entries
 from dataset.render_dataset import open_scene
 from utils import logging
+from utils.errors import UserError
 from utils.files import write_image
 
 ROOM = "scannet/train_000/black_32"
@@ -125,6 +126,53 @@ def test_the_size_is_bounded_and_the_longest_unused_goes_first(data, cache):
         "scannet_train_001",
         "scannet_val_000",
     ]
+
+
+def _open_and_wait(data, cache, opened, go_on):
+    scene = open_scene("scannet/train_000/black_32", data, cache)
+    views(scene)
+    opened.set()
+    assert go_on.wait(60)
+    views(scene, scene.frame_ids)  # the files are still there
+
+
+def test_what_another_process_has_open_is_not_removed(data, cache, capsys):
+    logging._said.clear()
+    context = get_context("spawn")
+    opened, go_on = context.Event(), context.Event()
+    other = context.Process(target=_open_and_wait, args=(data, cache, opened, go_on))
+    other.start()
+    assert opened.wait(60)
+    (held,) = list_entries(cache.root)
+    small = Cache(cache.root, 1.5 * held.bytes)
+    scene = open_scene("scannet/train_001/black_32", data, small)
+    assert_equal(views(scene), views(open_scene("scannet/train_001/black_32", data)))
+    assert [entry.path for entry in list_entries(cache.root)] == [held.path]
+    assert "beside what is in use: it is not cached" in capsys.readouterr().err
+    go_on.set()
+    other.join(60)
+    assert other.exitcode == 0
+    scene = open_scene("scannet/train_001/black_32", data, small)  # nobody holds it any more
+    assert "train_001" in list_entries(cache.root)[0].path.name and len(list_entries(cache.root)) == 1
+    assert_equal(views(scene), views(open_scene("scannet/train_001/black_32", data)))
+
+
+def test_scenes_of_one_name_below_two_data_roots_keep_their_entries(data, cache, tmp_path):
+    other = shutil.copytree(data, tmp_path / "other")
+    for root in (data, other, data, other):
+        views(open_scene(ROOM, root, cache))
+    assert len(list_entries(cache.root)) == 2
+
+
+def test_another_reading_of_the_same_files_is_another_entry(data, cache):
+    views(open_scene(ROOM, data, cache), ["2"])
+    table = {"raw": 0, "nyu40": 0}
+    for ids in table:
+        try:
+            table[ids] = open_scene(ROOM, data, cache, label_ids=ids).views(["2"], labels=True).labels.sum()
+        except UserError:
+            table[ids] = -1
+    assert table["raw"] != table["nyu40"]
 
 
 def test_a_scene_that_can_never_fit_is_used_without(data, tmp_path, capsys):

@@ -132,6 +132,28 @@ def test_what_is_wrong_is_told_with_file_and_key(text, overrides, message, write
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("overrides", [[], ["lr_cfg.decay_step=5"]])
+def test_a_typo_is_blamed_on_the_file_that_has_it(write, overrides):
+    """Whoever else changes the same section."""
+    write("lr_cfg: {lr_int: 3, optim_args: {weight_decay: 0}}\n", "base.yaml")
+    path = write("base: base.yaml\nlr_cfg: {decay_step: 4, lr_min: x}\n")
+    with pytest.raises(UserError, match=r"base.yaml: unknown key `lr_cfg.lr_int`"):
+        load_config(path, SCHEMA, overrides)
+    write("lr_cfg: {lr_init: 3, optim_args: {weight_decay: 0}}\n", "base.yaml")
+    with pytest.raises(UserError, match=r"test.yaml: `lr_cfg.lr_min` should be a number"):
+        load_config(path, SCHEMA, overrides)
+
+
+@pytest.mark.parametrize("value", ["false", "0", "''", "[]"])
+def test_a_section_is_no_value(write, value):
+    with pytest.raises(UserError, match=r"test.yaml: `lr_cfg` should be a section of keys, not "):
+        load_config(write(f"lr_cfg: {value}\n"), SCHEMA)
+
+
+def test_a_section_whose_lines_are_comments_is_empty(write):
+    assert load_config(write("lr_cfg:\n  # lr_init: 3\n"), SCHEMA) == check_config({}, SCHEMA)
+
+
 def test_a_missing_config(tmp_path):
     with pytest.raises(UserError, match="there is no such config file"):
         load_config(tmp_path / "no.yaml", SCHEMA)

@@ -201,7 +201,7 @@ def test_held_out_scenes_keep_their_test_frames_from_training(config, rooms):
     name = "scannet/val_000/black_64"
     tests = set(TestSet(open_scene(name, rooms), 3, DEPTH).split.tests)
     cfg = config(train_set_list=[name], val_set_list=[name])
-    training = TrainingSet(cfg, 0, DEPTH, held_out_scenes([name.replace("64", "32")]))
+    training = TrainingSet(cfg, 0, DEPTH, held_out_scenes([name.replace("64", "32")], rooms))
     assert tests and not tests & set(training.frames[0])
     assert tests <= set(TrainingSet(cfg, 0, DEPTH).frames[0])
 
@@ -339,7 +339,6 @@ def no_intrinsics(root):
         (unknown_label, r"label-filt/2.png: label ids 40000 are not in .*\.tsv"),
         (labels_of_other_frames, r"none of the 48 frames is usable \(.*no labels"),
         (label_of_another_shape, r"label-filt/2.png: is 64x20, but the frame's colour is 64x48"),
-        (color_of_another_size, r"color/2.jpg: is 128x96, but the scene's first frame is 64x48"),
         (no_table, r"tsv: the label table is missing"),
         (broken_table, r"tsv: not ScanNet's label table"),
         (no_intrinsics, r"intrinsic_color.txt: there is no such file"),
@@ -352,9 +351,16 @@ def test_damage_is_told_in_one_line(damage, message, room):
     assert "\n" not in str(caught.value)
 
 
-def test_too_few_frames_for_the_references(config, rooms):
-    with pytest.raises(UserError, match=r"frames in the reference pool, but 40 are needed"):
-        TestSet(open_scene("scannet/test_000/black_64", rooms), 40, DEPTH)
+def test_an_image_of_another_size_is_left_out_and_counted(room):
+    color_of_another_size(room)
+    scene = open_scene(ROOM, room)
+    assert "2" not in scene.frame_ids and scene.skipped["of another image size"] == 1
+
+
+def test_too_few_frames_for_the_references(config, rooms, capsys):
+    small = TestSet(open_scene("scannet/test_000/black_64", rooms), 40, DEPTH)
+    assert len(small[0].references) == len(small.split.references) < 40
+    assert "so that 40 cannot be used" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"usable training frames, but 61 are needed"):
         TrainingSet(config(train_dataset_cfg={"min_wn": 60, "max_wn": 61}), 0, DEPTH)
 

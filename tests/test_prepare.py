@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -15,13 +16,14 @@ import cv2
 import numpy as np
 import pytest
 
+from dataset.camera import Lens, undistort
+from dataset.capture import read_pose
 from dataset.labels import SCANNET_TABLE
 from dataset.prepare.scannet import prepare_scannet
-from dataset.prepare.transforms import prepare_transforms, undistort
+from dataset.prepare.transforms import prepare_transforms
 from dataset.render_dataset import open_scene
 from dataset.synthetic.generate import SIZES, Size, generate
 from dataset.synthetic.raycast import Light
-from dataset.transforms import pose
 from utils.errors import UserError
 
 REPOSITORY = Path(__file__).parent.parent
@@ -175,8 +177,68 @@ def test_stride_and_missing_labels_and_scenes_without_any(tmp_path, capsys):
 def test_names_that_climb_out_of_the_folder_are_left_out(tmp_path, capsys):
     members = ["../../evil.png", "../label-filt/3.png", "label-filt/../../1.png", "/etc/evil.png", "label-filt/x.png"]
     prepared(release(tmp_path, members=members), tmp_path)
-    assert capsys.readouterr().out.count("was left out") == len(members)
+    assert f"{len(members)} members are not label-filt/<number>.png, left out" in capsys.readouterr().out
     assert not list(tmp_path.rglob("evil*")) and not list(tmp_path.rglob("x.png"))
+
+
+def test_members_of_an_archive_with_other_paths_are_one_line_or_honoured(tmp_path, capsys):
+    source = release(tmp_path, labels=None)
+    path = source / "scans" / "scene0000_00" / "scene0000_00_2d-label-filt.zip"
+    label = cv2.imencode(".png", np.ones((48, 64), np.uint16))[1].tobytes()
+    for prefix, good in (("some/where/", False), ("scene0000_00/label-filt/", True)):
+        with zipfile.ZipFile(path, "w") as archive:
+            for number in range(6):
+                archive.writestr(f"{prefix}{number}.png", label)
+        folder, whole = prepared(source, tmp_path)
+        assert whole == good and len(list((folder / "label-filt").glob("*.png")) if good else []) == 6 * good
+        said = capsys.readouterr().out
+        assert ("6 members are not label-filt/<number>.png, left out (some/where/0.png," in said) == (not good)
+
+
+def test_missing_labels_are_mentioned(tmp_path, capsys):
+    _, good = prepared(release(tmp_path, labels=None), tmp_path)
+    assert good and "no labels (scene0000_00_2d-label-filt.zip is not there)" in capsys.readouterr().out
+
+
+def test_recordings_without_frames_or_poses_are_a_problem(tmp_path, capsys):
+    whole = sens_bytes()[0]
+    count = whole.index(struct.pack("<f", 1000.0)) + 4
+    _, good = prepared(release(tmp_path, sens=whole[:count] + struct.pack("<Q", 0)), tmp_path)
+    assert not good and "holds no frames" in capsys.readouterr().out
+    lost = whole
+    for pose in POSES:
+        lost = lost.replace(pose.astype("<f4").tobytes(), np.full((4, 4), -np.inf, "<f4").tobytes())
+    shutil.rmtree(tmp_path / "data")
+    shutil.rmtree(tmp_path / "release")
+    _, good = prepared(release(tmp_path, sens=lost), tmp_path)
+    assert not good and "no frame has a pose" in capsys.readouterr().out
+
+
+def test_damaged_colour_in_a_recording_is_counted_and_named(tmp_path, capsys):
+    whole, blobs = sens_bytes()
+    at = whole.index(blobs[2]) + len(blobs[2]) // 2
+    folder, good = prepared(release(tmp_path, sens=whole[:at] + b"\xff" * 60 + whole[at + 60 :]), tmp_path)
+    assert not good and "frames are damaged and left out: 2 (" in capsys.readouterr().out
+    assert not (folder / "pose" / "2.txt").exists() and (folder / "pose" / "3.txt").exists()
+
+
+def test_a_scene_of_the_user_s_own_is_not_written_over(tmp_path, capsys):
+    source = release(tmp_path)
+    own = tmp_path / "data" / "scannet" / "scene0000_00"
+    (own / "color").mkdir(parents=True)
+    (own / "intrinsic").mkdir()
+    (own / "intrinsic" / "intrinsic_color.txt").write_text("mine")
+    _, good = prepared(source, tmp_path)
+    assert not good and "was not made by preparation" in capsys.readouterr().out
+    assert (own / "intrinsic" / "intrinsic_color.txt").read_text() == "mine" and not (own / "depth").exists()
+
+
+def test_a_label_table_that_differs_is_not_written_over(tmp_path):
+    source = release(tmp_path)
+    (tmp_path / "data" / "scannet").mkdir(parents=True)
+    (tmp_path / "data" / "scannet" / SCANNET_TABLE).write_text("mine")
+    with pytest.raises(UserError, match="is another label table than"):
+        prepared(source, tmp_path)
 
 
 def test_a_damaged_archive_keeps_the_images(tmp_path, capsys):
@@ -287,7 +349,7 @@ def test_transforms_equal_scannet_of_the_same_room(capture, tmp_path):
 def test_opengl_axes_and_scale():
     gl = np.eye(4)
     gl[:3, 3] = (2, 4, 6)
-    matrix = pose({"file_path": "x", "transform_matrix": gl.tolist()}, 2.0, Path("t.json"))
+    matrix = read_pose(gl.tolist(), 2.0, Path("t.json"), "x")
     np.testing.assert_allclose(matrix, [[1, 0, 0, 1], [0, -1, 0, 2], [0, 0, -1, 3], [0, 0, 0, 1]])
 
 
@@ -336,7 +398,8 @@ def test_undistortion_equals_a_loop():
         np.array([-0.2, 0.03, 0.001, -0.002, 0, 0, 0, 0]),
     )
     rows, columns = np.mgrid[:48, :64].astype(np.float32)
-    read = [undistort(values, K, coefficients, "color", (48, 64)) for values in (columns, rows)]
+    lens = Lens("OPENCV", coefficients)
+    read = [undistort(values, K, lens, False, (48, 64)) for values in (columns, rows)]
     k1, k2, p1, p2 = coefficients[:4]
     for y in range(8, 40, 5):
         for x in range(8, 56, 7):
@@ -355,7 +418,7 @@ def test_undistortion_equals_a_loop():
     [
         ({"frames": []}, "has no list of frames"),
         ({"fl_x": None}, "fl_x should be a number"),
-        ({"camera_model": "OPENCV_FISHEYE"}, "camera_model OPENCV_FISHEYE cannot be undistorted"),
+        ({"camera_model": "EQUIRECTANGULAR"}, "camera_model EQUIRECTANGULAR is not supported"),
         ({"frames": [{"transform_matrix": []}]}, "frame 0 has no file_path"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -99,6 +100,22 @@ def test_batches_are_halved_where_memory_ends(config, scene, monkeypatch):
     monkeypatch.setattr(view_renderer, "render_rays", with_none)
     with pytest.raises(UserError, match=f"no memory for {FEWEST_RAYS} rays from 3 references"):
         renderer.render(encoding, camera)
+
+
+def test_nothing_of_a_batch_is_kept(config, scene, monkeypatch):
+    """Small tensors between large ones would split the memory that a process keeps: it grew to 14 GB in one view."""
+    renderer = renderer_of(build_network(config(), CPU), "exact", rays_at_once=500)
+    render_rays, alive = view_renderer.render_rays, []
+
+    def watched(*inputs):
+        assert not any(part() is not None for part in alive[:-1])
+        view = render_rays(*inputs)
+        alive.append(weakref.ref(view.color))
+        return view
+
+    monkeypatch.setattr(view_renderer, "render_rays", watched)
+    renderer.render(renderer.encode(references(scene)), scene.cameras(scene.frame_ids[3:4]))
+    assert len(alive) == 7
 
 
 @pytest.mark.skipif(not compiles_for_cpu(), reason="no C++ compiler")

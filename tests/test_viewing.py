@@ -78,6 +78,38 @@ def test_a_path_of_nerfstudio(tmp_path, scene):
     assert 2 * np.degrees(np.arctan(scene.size[0] / 2 / float(cameras.Ks[0, 1, 1]))) == pytest.approx(60, abs=1e-3)
 
 
+def test_a_transforms_json_is_a_path_with_its_field_of_view(tmp_path):
+    pose = np.diag([1.0, -1, -1, 1])
+    pose[:3, 3] = 4, 5, 6
+    content = {"fl_x": 50, "fl_y": 40, "cx": 32, "cy": 24, "w": 64, "h": 48, "applied_scale": 2.0}
+    content["frames"] = [{"file_path": "nowhere.jpg", "transform_matrix": pose.tolist()}]
+    file = tmp_path / "transforms.json"
+    file.write_text(json.dumps(content))
+    path = paths.read_path(file)
+    np.testing.assert_allclose(path.camera_to_world[0], [[1, 0, 0, 2], [0, 1, 0, 2.5], [0, 0, 1, 3], [0, 0, 0, 1]])
+    assert path.field_of_view[0] == pytest.approx(2 * np.arctan(24 / 40))
+    file.write_text(json.dumps({**content, "camera_model": "OPENCV_FISHEYE"}))
+    with pytest.raises(UserError, match="fisheye"):
+        paths.read_path(file)
+
+
+def test_exported_cameras_are_moved_back_to_the_capture_s_frame(tmp_path, capsys):
+    """nerfstudio's frame: positions are turned, shifted and scaled."""
+    truth = np.eye(4)
+    truth[:3, 3] = 1, 2, 3
+    moved = np.array([[0, -1, 0, 0.5], [1, 0, 0, -1], [0, 0, 1, 2], [0, 0, 0, 1.0]])
+    exported = moved @ truth @ np.diag([1.0, -1, -1, 1])
+    exported[:3, 3] *= 0.25
+    file = tmp_path / "transforms_train.json"
+    file.write_text(json.dumps([{"file_path": "a.jpg", "transform": exported[:3].tolist()}]))
+    paths.read_path(file)
+    assert "taken to be in the capture's own frame" in capsys.readouterr().err
+    (tmp_path / "dataparser_transforms.json").write_text(json.dumps({"transform": moved[:3].tolist(), "scale": 0.25}))
+    path = paths.read_path(file)
+    np.testing.assert_allclose(path.camera_to_world[0], truth, atol=1e-9)
+    assert path.field_of_view is None
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -88,6 +120,17 @@ def test_a_path_of_nerfstudio(tmp_path, scene):
         (json.dumps({"camera_path": [camera(), camera(camera_to_world=[1.0] * 16)]}), "camera 1 is no rotation"),
         (json.dumps({"camera_path": [camera(fov=200)]}), "fov of camera 0 is 200"),
         (json.dumps({"camera_path": ["x"]}), "camera 0 should have"),
+        (json.dumps({"camera_path": [camera(fov=0.87)]}), "in radians, multiply it by 57.3"),
+        (json.dumps({"camera_path": [camera()], "camera_type": "equirectangular"}), "camera_type equirectangular"),
+        (json.dumps({"camera_path": [camera(camera_type="fisheye")]}), "camera_type fisheye"),
+        (json.dumps({"camera_path": [camera(camera_to_world=[0.0] * 16)]}), "camera 0 has no pose"),
+        (
+            json.dumps({"camera_path": [camera(camera_to_world=np.diag([-1.0, 1, 1, 1]).ravel().tolist())]}),
+            "camera 0 is a mirror image",
+        ),
+        (json.dumps({"frames": [{"file_path": "a"}]}), "frame 0 has no transform_matrix"),
+        (json.dumps({"frames": [{"transform_matrix": np.eye(4).tolist()}]}), "w and h should be given"),
+        (json.dumps([{"file_path": "a"}]), "camera 0 has no transform"),
     ],
 )
 def test_a_broken_path_is_named(tmp_path, content, message):

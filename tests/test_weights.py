@@ -23,10 +23,12 @@ from network.ops.sweep import agreement
 from network.renderer import Renderer
 from network.weights import infer_config, load_checkpoint, read_mvsnet
 from train.checkpoint import checkpoint_content, load_network, save_checkpoint
+from train.commands import evaluate_model
 from train.run import build_network
 from train.schedule import build_optimizer
 from train.trainer import Trainer
 from utils.errors import UserError
+from viewing.session import open_session
 
 PUBLISHED_MVSNET = Path(__file__).parent.parent.parent / "shared" / "checkpoints" / "mvsnet_pl.ckpt"
 
@@ -143,6 +145,63 @@ def test_a_published_file_is_understood_without_a_config(config, tmp_path):
         and shown["fine_dist_decoder_cfg"]["use_vis"]
     )
     assert checkpoint.best == 0.5 and inspect(tmp_path / "model_best.pth")["config"].startswith("not inside")
+
+
+@pytest.mark.parametrize("front_end", ["depth", "cost_volume", "learned_depth"])
+def test_every_front_end_is_known_by_its_weights(config, front_end):
+    network = Renderer(config(init_net_type=front_end))
+    assert infer_config(network.state_dict())["init_net_type"] == front_end
+
+
+def test_inspection_reads_the_config_and_the_names_inside(config, tmp_path, monkeypatch):
+    cfg = config(num_classes=3, agg_net_cfg={"ptrans_first": True})
+    network = build_network(cfg, "cpu")
+    content = checkpoint_content(
+        network, build_optimizer(network, cfg), 4, 4, 0.5, cfg, classes=("wall", "floor", "sofa")
+    )
+    save_checkpoint(tmp_path / "model.pth", content)
+    convert(monkeypatch, "checkpoint", tmp_path / "model.pth", tmp_path / "model.safetensors")
+    for name in ("model.pth", "model.safetensors"):
+        shown = inspect(tmp_path / name)
+        assert shown["classes"] == "3: wall, floor, sofa" and shown["config"] == "inside"
+        assert shown["attention"] == "Cross-Reprojection Attention, views first"
+    del content["config"], content["classes"]
+    save_checkpoint(tmp_path / "old.pth", content)
+    shown = inspect(tmp_path / "old.pth")
+    assert shown["classes"] == "3, without names" and shown["attention"] == "Cross-Reprojection Attention"
+
+
+def test_classes_of_other_names_are_refused_though_there_are_as_many(config, tmp_path):
+    trainer = Trainer(config(total_step=1))
+    trainer.run()
+    names = load_checkpoint(trainer.checkpoints.latest).classes
+    assert len(names) == 20 and names[0] == "wall"
+    content = torch.load(trainer.checkpoints.latest, weights_only=True)
+    content["classes"][0] = "hedge"
+    save_checkpoint(tmp_path / "garden.pth", content)
+    wrong = r"its class 0 is 'wall', but .*garden.pth was trained with 'hedge'"
+    with pytest.raises(UserError, match=wrong):
+        evaluate_model(config(name="garden", val_metric=["iou"]), str(tmp_path / "garden.pth"))
+    with pytest.raises(UserError, match=wrong):
+        open_session(config(), str(tmp_path / "garden.pth"), "scannet/val_000/black_64")
+    save_checkpoint(trainer.checkpoints.latest, content)
+    with pytest.raises(UserError, match="its class 0 is 'wall', but .*model.pth was trained with 'hedge'"):
+        Trainer(config(total_step=2)).run()
+
+
+def test_a_capture_without_labels_has_the_classes_of_the_model(config, rooms, tmp_path):
+    shutil.copytree(rooms / "scannet", tmp_path / "data" / "scannet", ignore=shutil.ignore_patterns("label-filt"))
+    cfg = config(data_root=str(tmp_path / "data"))
+    network = build_network(cfg, "cpu")
+    classes = tuple(f"thing {i}" for i in range(20))
+    for name, known in (("model.pth", classes), ("old.pth", ())):
+        content = checkpoint_content(network, build_optimizer(network, cfg), 4, 4, 0.5, cfg, known)
+        save_checkpoint(tmp_path / name, content)
+    names = [
+        open_session(cfg, str(tmp_path / name), "scannet/val_000/black_64").classes.names
+        for name in ("model.pth", "old.pth")
+    ]
+    assert names[0] == (*classes, "invalid") and names[1][0] == "wall"
 
 
 def test_a_plane_sweep_finds_what_lies_on_the_plane():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,9 +82,10 @@ def checkpoint_content(
     samples: int,
     best: float,
     config: dict,
+    classes: Sequence[str] = (),
     trained: nn.Module | None = None,
 ) -> dict:
-    """The published entries, the config, and how many samples of the data's order were used.
+    """The published entries, the config, the classes' names, and how many samples of the data's order were used.
 
     trained: the network that training goes on with, where `network` has its averaged weights.
     """
@@ -95,6 +97,7 @@ def checkpoint_content(
         "samples": samples,
         "best_para": float(best),
         "config": plain(config),
+        "classes": list(classes),
     }
 
 

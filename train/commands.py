@@ -11,7 +11,7 @@ from network.view_renderer import ViewRenderer
 from train.evaluator import evaluate, labels_of
 from train.pictures import PanelWriter
 from train.report import report, summary_table, write_report
-from train.run import choose_device, class_colors, load_trained, run_folder, test_sets
+from train.run import choose_device, class_colors, load_trained, require_classes_of, run_folder, test_sets
 from train.settings import SCHEMA
 from train.trainer import Trainer
 from utils.config import load_config
@@ -46,7 +46,9 @@ def evaluate_model(cfg, model_path: str) -> None:
     sets = test_sets(cfg)
     if not sets:
         raise UserError("`val_set_list` names no scenes to evaluate on")
-    colors = class_colors(cfg, [test.scene for test in sets])
+    scenes = [test.scene for test in sets]
+    require_classes_of(checkpoint, scenes)
+    colors = class_colors(cfg, scenes)
     with PanelWriter(folder / "panels", colors, labels_of(sets)) as write_panel:
         renderer = ViewRenderer(network, Backend.for_rendering(cfg.renderer, device), cfg.ray_batch_num)
         result = evaluate(renderer, sets, device, cfg.worker_num, cfg.baselines, write_panel)

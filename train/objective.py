@@ -15,6 +15,7 @@ from network.rendering import Prediction, Rendering
 from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, termination_loss
 
 LOSSES = ("render", "semantic")  # that `loss` may list
+WITHOUT_HEADS = ("color", "termination")  # terms that ask for nothing that heads show
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,30 @@ def require_classes(cfg, scenes: list[Scene]) -> None:
                 )
 
 
+def class_names(scenes: list[Scene]) -> tuple[str, ...]:
+    """Of the first scene that has classes; none if there is none."""
+    return next((scene.labels.names for scene in scenes if scene.labels is not None), ())
+
+
+def other_classes(checkpoint: Checkpoint, scenes: list[Scene]) -> str | None:
+    """The first class that a scene names otherwise than a checkpoint, in words; None if all agree, as far as it says."""
+    for scene in scenes:
+        ours = () if scene.labels is None else scene.labels.names
+        for number, (name, theirs) in enumerate(zip(ours, checkpoint.classes or (), strict=False)):
+            if name != theirs:
+                return (
+                    f"{scene.name}: its class {number} is '{name}', but {checkpoint.path} was trained with '{theirs}'"
+                )
+    return None
+
+
+def require_classes_of(checkpoint: Checkpoint, scenes: list[Scene]) -> None:
+    """Raises UserError where a scene names classes otherwise than the checkpoint."""
+    difference = other_classes(checkpoint, scenes)
+    if difference is not None:
+        raise UserError(f"{difference}; map the labels before, or take a checkpoint of these classes")
+
+
 def class_colors(cfg, scenes: list[Scene]) -> np.ndarray:
     """(K+1, 3) uint8: `semantic_color_map`, or the colours of the first scene that has classes."""
     if cfg.semantic_color_map is not None:

@@ -15,7 +15,7 @@ from network.backend import PRECISIONS, Backend
 from network.renderer import Renderer
 from train import averaging
 from train.averaging import AveragedWeights
-from train.objective import LOSSES, Objective, Term
+from train.objective import LOSSES, WITHOUT_HEADS, Objective, Term
 from train.processes import Processes
 from train.schedule import NEW_LAYERS, build_optimizer, learning_rate, set_learning_rate
 from utils.config import Setting
@@ -117,7 +117,7 @@ def trained_parameters(objective: Objective) -> list[nn.Parameter]:
     """The parameters that a loss reaches. The others are frozen: Adam's weight decay alone would ruin them."""
     network, terms = objective.network, objective.terms
     if not objective.learns_classes:
-        others = any(term.name != "color" for term in terms)  # they may ask for what other heads show
+        others = any(term.name not in WITHOUT_HEADS for term in terms)
         unreached = "semantic_fc" if others else NEW_LAYERS
         for name, parameter in network.named_parameters():
             if "agg_net" in name and NEW_LAYERS in name and unreached in name:

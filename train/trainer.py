@@ -26,7 +26,17 @@ from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
 from train.objective import Term
 from train.pictures import Frame, PanelWriter, make_panel
 from train.processes import Processes, Status
-from train.run import build_network, choose_device, class_colors, require_classes, run_folder, test_sets
+from train.run import (
+    build_network,
+    choose_device,
+    class_colors,
+    class_names,
+    other_classes,
+    require_classes,
+    require_classes_of,
+    run_folder,
+    test_sets,
+)
 from train.schedule import load_optimizer
 from train.scores import IMAGE_METRICS, summarise
 from train.step import StepLog, TrainingStep
@@ -67,13 +77,13 @@ class Trainer:
         self.device = self.processes.device(choose_device(cfg))
         self.folder = run_folder(cfg)
         self.checkpoints = Checkpoints(self.folder, cfg.keep_checkpoints)
-        held_out = held_out_scenes(list_scenes(cfg.val_set_list, "val_set_list"))
+        held_out = held_out_scenes(list_scenes(cfg.val_set_list, "val_set_list"), cfg.data_root)
         self.training_set = TrainingSet(cfg, cfg.seed, needs(cfg), held_out)
         self.test_sets = test_sets(cfg)
         scenes = [*self.training_set.scenes, *[test.scene for test in self.test_sets]]
         require_classes(cfg, scenes)
         self._require_something_to_learn()
-        self.colors = class_colors(cfg, scenes)
+        self.scenes, self.colors = scenes, class_colors(cfg, scenes)
         self.network = build(cfg, self.device)
         self.step, self.samples, self.best = 0, 0, -math.inf
         self.unreadable = 0
@@ -183,6 +193,7 @@ class Trainer:
         """Weights and counters of the run so far, or what a new one starts from."""
         if checkpoint is not None:
             load_network(self.network, checkpoint.as_trained())
+            require_classes_of(checkpoint, self.scenes)
             self.step, self.samples, self.best = checkpoint.step, checkpoint.samples, checkpoint.best
             say(
                 f"goes on from step {self.step} of {checkpoint.path}"
@@ -192,8 +203,12 @@ class Trainer:
         self.network.init_net.load_weights(self.cfg)
         if self.cfg.load_pretrain is not None:
             path = find_weights("load_pretrain", self.cfg.load_pretrain, "starts from random weights")
-            report = load_network(self.network, load_checkpoint(path), allow_new_layers=True)
+            pretrained = load_checkpoint(path)
+            report = load_network(self.network, pretrained, allow_new_layers=True)
             say(f"starts from {path}: {report}")
+            difference = other_classes(pretrained, self.scenes)
+            if difference is not None:
+                warn(f"{difference}; it is trained further for the new ones")
 
     def _report(self, progress: tqdm) -> None:
         """Fetches the latest steps from the device, checks them, shows and logs their means."""
@@ -294,8 +309,9 @@ class Trainer:
 
     def _content(self) -> dict:
         trained = None if self.model is self.network else self.network
+        counters = self.step, self.samples, self.best
         return checkpoint_content(
-            self.model, self.updates.optimizer, self.step, self.samples, self.best, self.cfg, trained=trained
+            self.model, self.updates.optimizer, *counters, self.cfg, class_names(self.scenes), trained
         )
 
     @contextmanager

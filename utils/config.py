@@ -59,9 +59,17 @@ def load_config(path: str | Path, schema: dict, overrides: list[str] = ()) -> Ea
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise UserError(f"{key}={text}: the value is not valid YAML") from None
-        _set_dotted(values, key.split("."), _number(value))
-        origins[key.split(".")[0]] = "the command line"
-    return check_config(values, schema, lambda key: origins.get(key.split(".")[0], str(path)))
+        value = _number(value)
+        _set_dotted(values, key.split("."), value)
+        origins |= dict.fromkeys([key, *_dotted(value, f"{key}.")], "the command line")
+
+    def where(key: str) -> str:
+        """The file that set a key, or the nearest section around it."""
+        while key not in origins and "." in key:
+            key = key.rpartition(".")[0]
+        return origins.get(key, str(path))
+
+    return check_config(values, schema, where)
 
 
 def check_config(values: dict, schema: dict, where=lambda key: "the configuration") -> EasyDict:
@@ -81,6 +89,7 @@ def plain(values: Any) -> Any:
 
 
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict]:
+    """The values of a file and those it is based on, and the file that set each key, dotted where nested."""
     if path.resolve() in seen:
         raise UserError(f"{path}: `{BASE_KEY}` leads back to this file")
     try:
@@ -97,11 +106,18 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict]:
         raise UserError(f"{path}: should hold `key: value` lines, but holds {_type_name(values)}")
     base = values.pop(BASE_KEY, None)
     if base is None:
-        return values, dict.fromkeys(values, str(path))
+        return values, dict.fromkeys(_dotted(values), str(path))
     if not isinstance(base, str):
         raise UserError(f"{path}: `{BASE_KEY}` should be a file name, not {_type_name(base)}")
     below, origins = _read_with_bases(path.parent / base, (*seen, path.resolve()))
-    return _merge(below, values), origins | dict.fromkeys(values, str(path))
+    return _merge(below, values), origins | dict.fromkeys(_dotted(values), str(path))
+
+
+def _dotted(values: Any, prefix: str = "") -> list[str]:
+    """The names of all keys in a section and in those within it."""
+    if not isinstance(values, dict):
+        return []
+    return [name for key, value in values.items() for name in (f"{prefix}{key}", *_dotted(value, f"{prefix}{key}."))]
 
 
 def _merge(below: dict, above: dict) -> dict:
@@ -142,7 +158,8 @@ def _check_section(values: dict, schema: dict, prefix: str, where, idle: list[st
     for key, default in schema.items():
         name = f"{prefix}{key}"
         if isinstance(default, dict):
-            given = values.get(key) or {}
+            given = values.get(key)
+            given = {} if given is None else given  # a section of which every line is a comment
             if not isinstance(given, dict):
                 raise UserError(f"{where(name)}: `{name}` should be a section of keys, not {_type_name(given)}")
             result[key] = _check_section(given, default, f"{name}.", where, idle)

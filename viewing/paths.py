@@ -9,17 +9,22 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation, RotationSpline
 
+from dataset.capture import field_of_view, read_pose, read_scale
+from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.scene import Scene, scale_intrinsics, to_cameras, view_size
-from dataset.transforms import OPENGL_TO_OPENCV
 from dataset.views import Cameras
 from utils.errors import UserError
 from utils.files import read_json
+from utils.logging import warn
 
 KINDS = ("interp", "test", "orbit", "spiral")
 FRAMES_A_KNOT = 8  # of a path along a capture: more would follow every shake of the hand
 METRES_A_RADIAN = 1.0  # turning counts as so much way, so that a turn on the spot takes time too
 SPIRAL_TURNS, SPIRAL_REACH = 2, 0.3
 AHEAD = 2.0  # metres, at which cameras of a room look
+SMALLEST_VIEW = 5.0  # degrees of a field of view; less is probably radians
+PERSPECTIVE = (None, "", "perspective", "pinhole", 1)  # what camera_type may say
+NORMALISATION = "dataparser_transforms.json"  # of nerfstudio: how it moved a capture before it exported cameras
 COMMON_DIRECTION = 0.3  # length of the mean of their directions, from which on cameras look the same way
 
 
@@ -136,34 +141,95 @@ def _orthogonal(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
 
 
 def read_path(path: Path) -> CameraPath:
-    """A path as nerfstudio's viewer exports it: `camera_path`, each with `camera_to_world` (16 numbers, OpenGL axes) and
-    `fov` (vertical, degrees). Raises UserError if the file is none, and names what is wrong."""
+    """Return the path in a JSON file: as nerfstudio's viewer exports it, cameras as `ns-export cameras` writes them, or the
+    cameras of a transforms.json. Raises UserError if the file is none, and names what is wrong."""
     content = read_json(path, f"there is no such camera path (a JSON file, or one of {', '.join(KINDS)})")
+    if isinstance(content, list) and content:
+        return _exported_cameras(content, path)
     return parse_path(content, str(path))
 
 
 def parse_path(content, source: str) -> CameraPath:
     """The path in the content of a JSON file; `source` names it in errors."""
+    if isinstance(content, dict) and isinstance(content.get("frames"), list) and "camera_path" not in content:
+        return _capture_cameras(content, source)
     cameras = content.get("camera_path") if isinstance(content, dict) else None
     if not isinstance(cameras, list) or not cameras:
-        raise UserError(f"{source}: has no list `camera_path`, as nerfstudio's viewer exports it")
-    poses, views = [], []
-    for number, camera in enumerate(cameras):
-        try:
-            pose = np.array(camera["camera_to_world"], float).reshape(4, 4)
-            view = np.radians(float(camera.get("fov", 50)))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise UserError(
-                f"{source}: camera {number} should have 16 numbers camera_to_world and a number fov"
-            ) from None
-        rotation = pose[:3, :3]
-        if not (np.isfinite(pose).all() and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)):
-            raise UserError(f"{source}: the camera_to_world of camera {number} is no rotation and position")
-        if not 0 < view < np.pi:
-            raise UserError(f"{source}: the fov of camera {number} is {camera['fov']}, but should be degrees below 180")
-        poses.append(pose @ OPENGL_TO_OPENCV)
-        views.append(view)
+        raise UserError(
+            f"{source}: has no list `camera_path`, as nerfstudio's viewer exports it (nor `frames`, as a transforms.json)"
+        )
+    if content.get("crop") is not None:
+        warn(f"{source}: its crop is not applied")
+    poses, views = zip(
+        *[_viewer_camera(content, cameras, number, source) for number in range(len(cameras))], strict=True
+    )
     return CameraPath(np.stack(poses), np.array(views))
+
+
+def _viewer_camera(content: dict, cameras: list, number: int, source: str) -> tuple[np.ndarray, float]:
+    """Pose and vertical field of view in radians of one entry of `camera_path`: camera_to_world (16 numbers, OpenGL axes)
+    and fov (vertical, degrees)."""
+    camera = cameras[number]
+    try:
+        matrix = np.array(camera["camera_to_world"], float).reshape(4, 4)
+        degrees = float(camera.get("fov", 50))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{source}: camera {number} should have 16 numbers camera_to_world and a number fov") from None
+    kind = camera.get("camera_type", content.get("camera_type"))
+    if (kind.lower() if isinstance(kind, str) else kind) not in PERSPECTIVE:
+        raise UserError(f"{source}: camera_type {kind} cannot be rendered; only perspective can")
+    if 0 < degrees < SMALLEST_VIEW:
+        raise UserError(
+            f"{source}: the fov of camera {number} is {degrees:g}, but should be degrees; in radians, multiply it by 57.3"
+        )
+    if not 0 < degrees < 180:
+        raise UserError(f"{source}: the fov of camera {number} is {degrees:g}, but should be degrees below 180")
+    pose = to_pose(matrix, source, f"the camera_to_world of camera {number}")
+    return _known(pose, source, f"camera {number}") @ OPENGL_TO_OPENCV, np.radians(degrees)
+
+
+def _capture_cameras(content: dict, source: str) -> CameraPath:
+    """The cameras of a transforms.json, in its order."""
+    scale, poses, views = read_scale(content, Path(source)), [], []
+    for number, frame in enumerate(content["frames"]):
+        if not isinstance(frame, dict) or frame.get("transform_matrix") is None:
+            raise UserError(f"{source}: frame {number} has no transform_matrix")
+        name = str(frame.get("file_path", f"frame {number}"))
+        poses.append(_known(read_pose(frame["transform_matrix"], scale, Path(source), name), source, name))
+        views.append(field_of_view(content, frame, f"{source}: {name}"))
+    if not poses:
+        raise UserError(f"{source}: has no list of frames")
+    return CameraPath(np.stack(poses), np.array(views))
+
+
+def _exported_cameras(content: list, path: Path) -> CameraPath:
+    """A list of {file_path, transform}, as `ns-export cameras` writes it: in the frame that nerfstudio normalised the capture
+    to, which the file beside it undoes. The field of view is the scene's."""
+    undo, scale = np.eye(4), 1.0
+    if path.with_name(NORMALISATION).is_file():
+        given = read_json(path.with_name(NORMALISATION), "")
+        try:
+            undo = np.linalg.inv(np.concatenate([np.array(given["transform"], float), [[0, 0, 0, 1]]]))
+            scale = float(given["scale"])
+        except (TypeError, KeyError, ValueError, np.linalg.LinAlgError):
+            raise UserError(f"{path.with_name(NORMALISATION)}: should hold a 3x4 transform and a scale") from None
+    else:
+        warn(f"{path}: without its {NORMALISATION} beside it, cameras are taken to be in the capture's own frame")
+    poses = []
+    for number, camera in enumerate(content):
+        values = camera.get("transform", camera.get("transform_matrix")) if isinstance(camera, dict) else None
+        if values is None:
+            raise UserError(f"{path}: camera {number} has no transform (3x4 numbers)")
+        pose = _known(to_pose(values, path, f"the transform of camera {number}"), str(path), f"camera {number}").copy()
+        pose[:3, 3] /= scale
+        poses.append(undo @ pose @ OPENGL_TO_OPENCV)
+    return CameraPath(np.stack(poses))
+
+
+def _known(pose: np.ndarray, source: str, name: str) -> np.ndarray:
+    if not np.isfinite(pose).all():
+        raise UserError(f"{source}: {name} has no pose (not finite, or all zero), so it is no rotation and position")
+    return pose
 
 
 def path_cameras(path: CameraPath, scene: Scene, width: int | None) -> Cameras:

@@ -18,9 +18,10 @@ from network.backend import Backend
 from network.init_net import needs
 from network.rendering import CLASSES, Encoding, RenderedView
 from network.view_renderer import ViewRenderer
-from train.run import choose_device, class_colors, load_trained, require_classes
+from train.run import choose_device, class_colors, load_trained, require_classes, require_classes_of
 from utils.config import plain
 from utils.errors import UserError
+from utils.logging import warn
 from utils.recent import Recent
 from viewing.references import Mix
 
@@ -98,9 +99,10 @@ def blend(parts: list[tuple[float, RenderedView]]) -> RenderedView:
 def open_session(cfg, model_path: str, scene_name: str) -> Session:
     """scene_name: a database name, or a folder with a transforms.json. Raises UserError for what does not fit."""
     device = choose_device(cfg)
-    network, _ = load_trained(cfg, device, model_path)
+    network, checkpoint = load_trained(cfg, device, model_path)
     scene = configured_scene(scene_name, cfg, needs(cfg).depth)
     require_classes(cfg, [scene])
+    require_classes_of(checkpoint, [scene])
     if needs(cfg).depth and not scene.has_depth:
         raise UserError(
             f"{scene.name}: has no depth, which init_net_type: depth reads; "
@@ -108,21 +110,24 @@ def open_session(cfg, model_path: str, scene_name: str) -> Session:
         )
     renderer = ViewRenderer(network, Backend.for_rendering(cfg.renderer, device), cfg.ray_batch_num)
     has_classes = network.agg_net.agg_impl.with_logits
-    classes = _classes(cfg, scene) if has_classes else None
+    classes = _classes(cfg, scene, checkpoint.classes) if has_classes else None
     model = Path(model_path)
     origin = {"model": f"{model.resolve()} {model.stat().st_mtime_ns}", "config": plain(cfg)}
     return Session(renderer, scene, needs(cfg), cfg.train_dataset_cfg.min_wn, classes, origin)
 
 
-def _classes(cfg, scene: Scene) -> Classes:
-    """The scene's own; of a capture without labels ScanNet's, where there are as many."""
-    colors = class_colors(cfg, [scene])
-    if scene.labels is not None:
-        names = scene.labels.names
-    elif cfg.num_classes == len(SCANNET_CLASSES):
-        names = tuple(SCANNET_CLASSES)
-        if cfg.semantic_color_map is None:
-            colors = np.array([*(color for _, color in SCANNET_CLASSES.values()), INVALID_COLOR], np.uint8)
-    else:
+def _classes(cfg, scene: Scene, trained: tuple[str, ...] | None) -> Classes:
+    """The scene's own; of a capture without labels those that the network was trained for.
+
+    Published files name none: where one has as many classes as ScanNet, they are taken for ScanNet's, and that is said.
+    """
+    colors, scannet = class_colors(cfg, [scene]), tuple(SCANNET_CLASSES)
+    names = trained if scene.labels is None else scene.labels.names
+    if names is None and cfg.num_classes == len(scannet):
+        names = scannet
+        warn("the model names no classes; its 20 are taken for ScanNet's")
+    if names is None:
         names = tuple(f"class {number}" for number in range(cfg.num_classes))
+    if scene.labels is None and names == scannet and cfg.semantic_color_map is None:
+        colors = np.array([*(color for _, color in SCANNET_CLASSES.values()), INVALID_COLOR], np.uint8)
     return Classes((*names, "invalid"), colors)

@@ -9,9 +9,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dataset.check.consistency import check_consistency, choose_pairs
-from dataset.check.inventory import take_inventory
+from dataset.check.inventory import Inventory, take_inventory
 from dataset.check.page import SceneReport, describe, verdict, write_page
-from dataset.render_dataset import SCENE_KINDS, open_scene
+from dataset.labels import SCANNET_TABLE, look_like_nyu40
+from dataset.render_dataset import SCENE_KINDS, open_scene, scene_name
+from dataset.replica import find_sequences
+from dataset.scannet import LABEL_IDS, NYU40_HINT
+from dataset.scene import Scene, SceneName
+from dataset.transforms import unit_hint
 from utils.cli import run_command
 from utils.errors import UserError
 from utils.logging import say
@@ -27,11 +32,16 @@ def main() -> None:
     parser.add_argument(
         "--sample", type=int, default=100, help="frames of each scene to decode, 0 for all (default: %(default)s)"
     )
+    parser.add_argument(
+        "--label-ids", choices=LABEL_IDS, default="auto", help="what ScanNet's label maps hold (default: %(default)s)"
+    )
     parser.add_argument("--html", type=Path, default=Path("check.html"), help="page to write (default: %(default)s)")
     parser.add_argument("--debug", action="store_true")
     args = parser.parse_args()
     named = [entry for text in args.scenes for entry in find_scenes(text, args.data_root)]
-    reports = [check_scene(name, root, args.sample) for name, root in tqdm(named, desc="scenes", unit="scene")]
+    reports = [
+        check_scene(name, root, args.sample, args.label_ids) for name, root in tqdm(named, desc="scenes", unit="scene")
+    ]
     for report in reports:
         say_report(report)
     write_page(reports, args.html)
@@ -40,7 +50,8 @@ def main() -> None:
 
 
 def find_scenes(text: str, data_root: Path) -> list[tuple[str, Path]]:
-    """(database name, data root) of a name, or of all scenes in a folder data/<type> or of one scene in it."""
+    """(database name, data root) of a name, of a capture's folder, or of all scenes in a folder data/<type> or of one scene
+    in it."""
     folder = Path(text)
     if not folder.is_dir():
         return [(text, data_root)]
@@ -48,25 +59,43 @@ def find_scenes(text: str, data_root: Path) -> list[tuple[str, Path]]:
         kind = level.name.lower()
         if kind in SCENE_KINDS:
             below = [folder] if level != folder else sorted(path for path in folder.iterdir() if path.is_dir())
-            below = [s for path in below for s in (sorted(path.glob("Sequence_*")) or [path])]
+            below = [sequence for path in below for sequence in (find_sequences(path) or [path])]
             if not below:
                 break
             return [(f"{kind}/{path.relative_to(level).as_posix()}/black_{WIDTH}", level.parent) for path in below]
+    if SceneName.of_folder(text) is not None:
+        return [(text, data_root)]
     raise UserError(
         f"{text}: holds no scenes; give a folder such as data/scannet ({', '.join(SCENE_KINDS)}), or database names"
     )
 
 
-def check_scene(name: str, data_root: Path, sample: int) -> SceneReport:
+def check_scene(name: str, data_root: Path, sample: int, label_ids: str = "auto") -> SceneReport:
     """Everything about one scene. What cannot be opened is said in its report."""
     try:
-        scene = open_scene(f"{name.rpartition('/')[0]}/black_{WIDTH}", data_root)
+        parsed = scene_name(name)
+        place = str(parsed.folder(data_root)) if Path(parsed.path).is_absolute() else name.rpartition("/")[0]
+        scene = open_scene(f"{place}/black_{WIDTH}", data_root, label_ids=label_ids)
         inventory = take_inventory(scene, sample)
-        pairs = choose_pairs(scene, PAIRS) if scene.has_depth and not inventory.unreadable else []
+        pairs = choose_pairs(scene, PAIRS) if scene.has_depth else []
     except UserError as error:
         return SceneReport(name, str(error))
     shown = tuple(pairs[:: max(1, len(pairs) // SHOWN_PAIRS)][:SHOWN_PAIRS])
-    return SceneReport(name, None, inventory, check_consistency(pairs), shown, scene.labels)
+    hints = _hints(scene, inventory, label_ids)
+    return SceneReport(name, None, inventory, check_consistency(pairs), shown, scene.labels, hints)
+
+
+def _hints(scene: Scene, inventory: Inventory, label_ids: str) -> tuple[str, ...]:
+    """What no single file shows."""
+    hints = []
+    raw_ids = scene.labels is not None and scene.labels.source.endswith(SCANNET_TABLE)
+    if raw_ids and label_ids == "auto" and look_like_nyu40(inventory.ids):
+        hints.append(NYU40_HINT)
+    if not scene.has_depth and (hint := unit_hint(scene.camera_to_world)):
+        hints.append(hint)
+    if inventory.depth_valid == 0:
+        hints.append("no depth map holds a depth")
+    return tuple(hints)
 
 
 def say_report(report: SceneReport) -> None:
@@ -83,7 +112,8 @@ def say_report(report: SceneReport) -> None:
     if report.consistency is not None:
         c = report.consistency
         say(
-            f"  {'frames agree':<24} {c.agreement:.0%} of pixels; depth to {c.depth_disagreement:.1%}, colour to {c.color_disagreement:.3f}"
+            f"  {'frames agree':<24} {c.agreement:.0%} of pixels (best pairs {c.best_agreement:.0%}); "
+            f"depth to {c.depth_disagreement:.1%}, colour to {c.color_disagreement:.3f}, its detail to {c.detail:.2f} of 1"
         )
     for line in verdict(report):
         say(f"  warning: {line}")

@@ -5,22 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from dataset.scene import Scene, scale_intrinsics
 from utils.errors import UserError
 
 TOLERANCES = (0.01, 0.02, 0.05)  # two depths agree within such a share of the larger; agreement is the mean over these
-ENOUGH_AGREEMENT = 0.3  # of the pixels that have depth, in an average pair of a good scene
+ENOUGH_AGREEMENT = 0.5  # of the pixels that land in the other frame, in an average pair of a good scene
+OF_THE_BEST = 0.75  # so much of what the best pairs of the same scene reach
+BEST_PAIRS = 0.9  # quantile of pairs
+COLOR_OF_THE_BEST = (3.0, 0.02)  # times as much disagreement of colour as in the best pairs, and so much more
+ENOUGH_DETAIL, DETAIL_OF_THE_BEST = 0.4, 0.5  # correlation of fine detail in an average pair; share of the best pairs'
+DETAIL_SIZE = 60  # of an image's width: detail is what is finer than a 60th of it
 CLEARLY_BETTER = (1.15, 0.08)  # times as much agreement, and so much more, names a cause
 PAIR_ANGLES = (5.0, 20.0)  # degrees between the views of a pair
-UNITS = {
-    0.001: "micrometres",
-    0.1: "tenths of millimetres",
-    0.2: "1/5000 m, as in TUM's files",
-    0.25: "1/4000 m",
-    10.0: "centimetres",
-    1000.0: "metres",
+STRIDE = 3  # pixels between those that are moved when causes are tried
+FACTORS = np.geomspace(1 / 2000, 2000, 153)  # of depth, that are tried
+FINE_FACTORS = np.geomspace(0.93, 1.07, 31)
+FINE_TOLERANCES = (0.003, 0.005, 0.01)  # that tell near factors apart
+SCALE_OFF, SCALE_SURE, SCALE_GAIN = 0.04, 3.0, 0.02  # a factor counts from 4% on, at 3 standard errors, if it gains 2%
+PARALLAX = 0.25  # of the way to full agreement from what frames reach as if cameras did not move
+NEAR_A_UNIT = 0.04  # a factor so close to a unit's names it
+ROOM_DEPTH = (0.4, 5.5)  # metres: the middle of what cameras in rooms see
+UNITS = {  # metres: name
+    1e-6: "micrometres",
+    1e-4: "tenths of millimetres",
+    1 / 6553.5: "1/6553.5 m, as in NICE-SLAM's Replica",
+    1 / 5000: "1/5000 m, as in TUM's files",
+    1 / 4000: "1/4000 m",
+    1 / 256: "1/256 m, as in KITTI's files",
+    0.01: "centimetres",
+    0.0254: "inches",
+    1.0: "metres",
 }
 
 
@@ -39,30 +56,49 @@ class Pair:
 @dataclass(frozen=True)
 class Warp:
     """The first frame of a pair in the second one's view. rows, columns: where its pixels landed; source: their
-    indices; depth: their z there; agreement: share of the pixels with depth that land on a surface at their depth,
-    mean over TOLERANCES."""
+    indices; depth: their z there; agreement: share of those that land on a surface at their depth, mean over TOLERANCES;
+    visible: which do, at the widest tolerance."""
 
     rows: np.ndarray
     columns: np.ndarray
     source: np.ndarray
     depth: np.ndarray
     agreement: float
+    visible: np.ndarray
 
 
 @dataclass(frozen=True)
 class Consistency:
-    """Over all pairs: median share of agreeing pixels, median disagreement of depth (share of the depth) and of colour
-    (0 to 1) where pixels land, and what is probably wrong (None: nothing, or nobody knows)."""
+    """Over all pairs: the mean share of agreeing pixels and what the best pairs reach; median disagreement of depth (share
+    of the depth) where pixels land; where surfaces agree, of colour (0 to 1), and correlation of its fine detail (which
+    exposure does not change), in the middle and in the best pairs; what is probably wrong with geometry, and with colour
+    (None: nothing, or nobody knows)."""
 
     pairs: int
     agreement: float
+    best_agreement: float
     depth_disagreement: float
     color_disagreement: float
+    best_color: float
+    detail: float
+    best_detail: float
     cause: str | None
+    color_cause: str | None
+
+    @property
+    def geometry_is_wrong(self) -> bool:
+        wanted = max(ENOUGH_AGREEMENT, OF_THE_BEST * self.best_agreement)
+        return self.cause is not None or self.agreement < wanted
+
+    @property
+    def color_is_wrong(self) -> bool:
+        times, more = COLOR_OF_THE_BEST
+        blurred = self.detail < max(ENOUGH_DETAIL, DETAIL_OF_THE_BEST * self.best_detail)
+        return not self.geometry_is_wrong and (blurred or self.color_disagreement > times * self.best_color + more)
 
     @property
     def looks_wrong(self) -> bool:
-        return self.agreement < ENOUGH_AGREEMENT or self.cause is not None
+        return self.geometry_is_wrong or self.color_is_wrong
 
 
 def _flip_axes(pose):
@@ -71,6 +107,10 @@ def _flip_axes(pose):
 
 def _swap_axes(K):
     return K[[1, 0, 2]][:, [1, 0, 2]]
+
+
+def _still(pose):
+    return np.block([[pose[:3, :3], np.zeros((3, 1))], [np.eye(4)[3:]]])
 
 
 @dataclass(frozen=True)
@@ -90,28 +130,37 @@ CAUSES = [
     Cause("width and height are swapped in the intrinsics (fx with fy, cx with cy)", K=_swap_axes),
     Cause("intrinsics are of images of twice the size", K=lambda K: np.diag([0.5, 0.5, 1]) @ K),
     Cause("intrinsics are of images of half the size", K=lambda K: np.diag([2.0, 2, 1]) @ K),
-    *[Cause(f"depth is not in millimetres but in {unit}", depth=factor) for factor, unit in UNITS.items()],
 ]
 AS_IT_IS = Cause("")
+STANDING_STILL = Cause("the positions of the cameras do not fit (frames agree as well if none moves)", pose=_still)
+FEWEST_PIXELS = 100  # that show the same surface, for colours to be compared
+TURNS = {  # what may have happened to colour alone: its name, and what undoes it
+    "turned by 180 degrees": lambda image: image[::-1, ::-1],
+    "mirrored": lambda image: image[:, ::-1],
+    "upside down": lambda image: image[::-1],
+}
 
 
 def choose_pairs(scene: Scene, count: int) -> list[Pair]:
     """Pairs spread over the scene whose views differ by a moderate angle (whatever is wrong with the poses' convention,
-    the angle between two of them is right)."""
+    the angle between two of them is right). Frames that cannot be read are left to the inventory."""
     rotations = scene.camera_to_world[:, :3, :3]
     pairs = []
-    for first in np.linspace(0, max(0, len(scene) - 2), count).round().astype(int):
+    for first in np.unique(np.linspace(0, max(0, len(scene) - 2), count).round().astype(int)):
         cosine = (np.einsum("ij,nij->n", rotations[first], rotations[first + 1 :]) - 1) / 2
         angles = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         fitting = np.flatnonzero((angles > PAIR_ANGLES[0]) & (angles < PAIR_ANGLES[1]))
         second = first + 1 + (int(fitting[0]) if len(fitting) else 0)
         if second < len(scene):
             pairs.append(_read_pair(scene, scene.frame_ids[first], scene.frame_ids[second]))
-    return pairs
+    return [pair for pair in pairs if pair is not None]
 
 
-def _read_pair(scene: Scene, first: str, second: str) -> Pair:
-    views = scene.views([first, second], depth=True)
+def _read_pair(scene: Scene, first: str, second: str) -> Pair | None:
+    try:
+        views = scene.views([first, second], depth=True)
+    except UserError:
+        return None
     rows = [scene.frame_ids.index(frame) for frame in (first, second)]
     return Pair(
         (first, second),
@@ -131,26 +180,31 @@ def _classes(scene: Scene, *frames: str) -> list[np.ndarray] | None:
     return None if labels is None else list(labels.numpy())
 
 
-def warp(pair: Pair, cause: Cause = AS_IT_IS) -> Warp:
-    """Moves the first frame into the second one's view, with what `cause` says undone."""
+def warp(pair: Pair, cause: Cause = AS_IT_IS, stride: int = 1, tolerances: tuple[float, ...] = TOLERANCES) -> Warp:
+    """Move the first frame into the second one's view, with what `cause` says undone."""
     depths = [depth * cause.depth for depth in pair.depths]
     K1, K2 = (cause.K(K) for K in pair.Ks)
     pose1, pose2 = (cause.pose(pose) for pose in pair.poses)
     height, width = depths[0].shape
-    source = np.flatnonzero(depths[0] > 0)
-    pixels = np.stack([source % width, source // width, np.ones(len(source))], -1)
-    camera = (pixels @ np.linalg.inv(K1).T) * depths[0].ravel()[source, None]
-    moved = camera @ (np.linalg.inv(pose2) @ pose1)[:3, :3].T + (np.linalg.inv(pose2) @ pose1)[:3, 3]
+    rows, columns = (grid.ravel() for grid in np.mgrid[0:height:stride, 0:width:stride])
+    known = depths[0][rows, columns] > 0
+    rows, columns = rows[known], columns[known]
+    pixels = np.stack([columns, rows, np.ones(len(rows))], -1)
+    camera = (pixels @ np.linalg.inv(K1).T) * depths[0][rows, columns, None]
+    between = np.linalg.inv(pose2) @ pose1
+    moved = camera @ between[:3, :3].T + between[:3, 3]
     ahead = moved[:, 2] > 1e-3
     projected = moved[ahead] @ K2.T
-    columns, rows = np.round(projected[:, :2] / projected[:, 2:]).T
-    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    rows, columns = rows[inside].astype(int), columns[inside].astype(int)
-    landed, z = source[ahead][inside], moved[ahead][inside][:, 2]
-    there = depths[1][rows, columns]
-    error = np.where(there > 0, np.abs(there - z) / np.maximum(there, z), np.inf)
-    agreement = np.mean([(error < tolerance).sum() for tolerance in TOLERANCES]) / max(len(source), 1)
-    return Warp(rows, columns, landed, z / cause.depth, float(agreement))
+    x, y = np.round(projected[:, :2] / projected[:, 2:]).T
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    x, y = x[inside].astype(int), y[inside].astype(int)
+    z = moved[ahead][inside][:, 2]
+    there = depths[1][y, x]
+    error = np.where(there > 0, np.abs(there - z) / np.maximum(np.maximum(there, z), 1e-9), np.inf)
+    agreement = np.mean([(error < tolerance).sum() for tolerance in tolerances]) / max(int((there > 0).sum()), 1)
+    source = (rows * width + columns)[ahead][inside]
+    landed_share = len(z) / max(len(rows), 1)  # frames that show nothing of each other do not agree
+    return Warp(y, x, source, z / cause.depth, float(agreement * min(1, 4 * landed_share)), error < tolerances[-1])
 
 
 def check_consistency(pairs: list[Pair]) -> Consistency | None:
@@ -158,18 +212,122 @@ def check_consistency(pairs: list[Pair]) -> Consistency | None:
     if not pairs:
         return None
     warps = [warp(pair) for pair in pairs]
-    agreement = float(np.mean([one.agreement for one in warps]))
-    depth_errors, color_errors = [], []
+    agreements = np.array([one.agreement for one in warps])
+    depth_errors = []
     for pair, one in zip(pairs, warps, strict=True):
         there = pair.depths[1][one.rows, one.columns]
-        known = there > 0
-        if known.any():
-            depth_errors.append(np.median(np.abs(there - one.depth)[known] / one.depth[known]))
-            moved = pair.colors[0].reshape(-1, 3)[one.source[known]].astype(float)
-            color_errors.append(np.median(np.abs(moved - pair.colors[1][one.rows, one.columns][known])) / 255)
-    scores = [np.mean([warp(pair, each).agreement for pair in pairs]) for each in CAUSES]
+        if (there > 0).any():
+            depth_errors.append(np.median((np.abs(there - one.depth) / one.depth)[there > 0]))
+    colors = np.array([compare_color(pair, one) for pair, one in zip(pairs, warps, strict=True)])
+    colors = colors[np.isfinite(colors).all(1)]
+    nothing = np.full(2, np.nan)
+    color, detail = np.median(colors, 0) if len(colors) else nothing
+    best_color = np.quantile(colors[:, 0], 1 - BEST_PAIRS) if len(colors) else np.nan
+    best_detail = np.quantile(colors[:, 1], BEST_PAIRS) if len(colors) else np.nan
+    return Consistency(
+        len(pairs),
+        float(agreements.mean()),
+        float(np.quantile(agreements, BEST_PAIRS)),
+        float(np.median(depth_errors)) if depth_errors else float("nan"),
+        float(color),
+        float(best_color),
+        float(detail),
+        float(best_detail),
+        find_cause(pairs),
+        find_color_cause(pairs, warps, float(detail)),
+    )
+
+
+# What is wrong with the geometry
+
+
+def find_cause(pairs: list[Pair]) -> str | None:
+    """What would make frames agree clearly better than they do; None if nothing that is known here does."""
+    as_it_is = agreement_under(AS_IT_IS, pairs)
+    scores = [agreement_under(cause, pairs).mean() for cause in CAUSES]
     best = int(np.argmax(scores))
     times, more = CLEARLY_BETTER
-    cause = CAUSES[best].text if scores[best] > max(times * agreement, agreement + more) else None
-    median = [float(np.median(errors)) if errors else float("nan") for errors in (depth_errors, color_errors)]
-    return Consistency(len(pairs), agreement, *median, cause)
+    now = as_it_is.mean()
+    scale = find_scale(pairs, as_it_is, max(now, scores[best]) if scores[best] > now + more else now)
+    if scale is not None:
+        return scale
+    if scores[best] > max(times * now, now + more):
+        return CAUSES[best].text
+    still = agreement_under(STANDING_STILL, pairs).mean()
+    return STANDING_STILL.text if _cameras_move(pairs) and still > max(times * now, now + more) else None
+
+
+def agreement_under(cause: Cause, pairs: list[Pair], tolerances: tuple[float, ...] = TOLERANCES) -> np.ndarray:
+    """Of each pair, (N,)."""
+    return np.array([warp(pair, cause, STRIDE, tolerances).agreement for pair in pairs])
+
+
+def _cameras_move(pairs: list[Pair]) -> bool:
+    return any(np.linalg.norm(pair.poses[0][:3, 3] - pair.poses[1][:3, 3]) > 0.01 for pair in pairs)
+
+
+def find_scale(pairs: list[Pair], as_it_is: np.ndarray, to_beat: float) -> str | None:
+    """What a factor of depth that makes frames agree better says of units; None if there is none."""
+
+    def score(factor: float, tolerances: tuple[float, ...] = TOLERANCES) -> np.ndarray:
+        return agreement_under(Cause("", depth=float(factor)), pairs, tolerances)
+
+    coarse = max(FACTORS, key=lambda factor: score(factor).mean())
+    factor = float(max(coarse * FINE_FACTORS, key=lambda factor: score(factor, FINE_TOLERANCES).mean()))
+    found = score(factor)
+    gains = found - as_it_is
+    sure = gains.mean() > max(SCALE_GAIN, SCALE_SURE * gains.std() / np.sqrt(len(gains)))
+    still = agreement_under(STANDING_STILL, pairs).mean()
+    moves = found.mean() > still + PARALLAX * (1 - still)  # else any large factor does: it makes positions vanish
+    if abs(np.log(factor)) < SCALE_OFF or not sure or not moves or found.mean() <= to_beat:
+        return None
+    middle = np.median(np.concatenate([depth[depth > 0] for pair in pairs for depth in pair.depths]))
+    return describe_scale(factor, float(middle))
+
+
+def describe_scale(factor: float, middle: float) -> str:
+    """What it means that depth, read as millimetres and `middle` metres in the middle, fits the poses times `factor`."""
+    unit = min(UNITS, key=lambda unit: abs(np.log(factor * 0.001 / unit)))
+    distance = factor * 0.001 / unit - 1
+    near, far = ROOM_DEPTH
+    plausible = near <= middle <= far
+    if abs(distance) < NEAR_A_UNIT and not plausible:
+        return (
+            f"depth is not in millimetres but in {UNITS[unit]} (the factor {factor:.4g} is {abs(distance):.1%} from it)"
+        )
+    told = f"the nearest known unit of depth, {UNITS[unit]}, is {abs(distance):.0%} from that"
+    larger = f"{1 / factor:.3g} times too small" if factor < 1 else f"{factor:.3g} times too large"
+    return f"depth and positions do not fit: positions are {larger} for the depth, or depth is in another unit ({told})"
+
+
+# What is wrong with the colour
+
+
+def compare_color(pair: Pair, one: Warp, turn=lambda image: image) -> tuple[float, float]:
+    """Where surfaces agree: the median difference of colour, 0 to 1, and the correlation of fine detail. turn: what is done
+    to the colour images first."""
+    source, rows, columns = one.source[one.visible], one.rows[one.visible], one.columns[one.visible]
+    if len(source) < FEWEST_PIXELS:
+        return float("nan"), float("nan")
+    first, second = (np.ascontiguousarray(turn(image)).astype(np.float32) for image in pair.colors)
+    difference = np.abs(first.reshape(-1, 3)[source] - second[rows, columns]).mean(-1)
+    first_detail, second_detail = _detail(first).ravel()[source], _detail(second)[rows, columns]
+    spread = first_detail.std() * second_detail.std()
+    covariance = ((first_detail - first_detail.mean()) * (second_detail - second_detail.mean())).mean()
+    return float(np.median(difference)) / 255, float(covariance / spread) if spread > 1e-3 else float("nan")
+
+
+def _detail(image: np.ndarray) -> np.ndarray:
+    """What is finer than a 60th of the width, (h, w)."""
+    grey = image.mean(-1)
+    return grey - cv2.GaussianBlur(grey, (0, 0), grey.shape[1] / DETAIL_SIZE)
+
+
+def find_color_cause(pairs: list[Pair], warps: list[Warp], now: float) -> str | None:
+    """How colour images lie against depth and poses, where another way fits much better; None otherwise."""
+    found = {}
+    for name, turn in TURNS.items():
+        details = [compare_color(pair, one, turn)[1] for pair, one in zip(pairs, warps, strict=True)]
+        found[name] = np.median([detail for detail in details if np.isfinite(detail)] or [-1.0])
+    name = max(found, key=found.get)
+    return f"colour is {name} against depth" if found[name] > max(ENOUGH_DETAIL, now + 0.3) else None

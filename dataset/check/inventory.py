@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from dataset.labels import UNKNOWN
-from dataset.scene import NO_DEPTH_READING, Scene
+from dataset.labels import UNKNOWN, LabelSet
+from dataset.scene import Scene
 from utils.errors import UserError
-from utils.files import read_color, read_map
 
 THREADS = 8
+SHOWN_FILES = 3  # of those that have the same problem
 
 
 @dataclass
 class Inventory:
     """Of a scene: frames usable, skipped by reason, gaps in the numbering, (w, h) of each kind of image -> how many,
-    unreadable files, share of pixels with depth, pixels of each class and of ids that the table does not know,
+    files that cannot be read, or are of another scene, and why, share of pixels with depth, pixels of each class, of each raw id, and of ids that the table does not know,
     length of the camera's path in metres, frames that were decoded."""
 
     name: str
@@ -30,9 +30,10 @@ class Inventory:
     path_length: float
     decoded: int
     sizes: dict[str, Counter] = field(default_factory=dict)
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
     depth_valid: float | None = None
     classes: dict[str, int] = field(default_factory=dict)
+    ids: Counter = field(default_factory=Counter)
     unknown_ids: dict[int, int] = field(default_factory=dict)
 
 
@@ -60,11 +61,11 @@ def take_inventory(scene: Scene, sample: int) -> Inventory:
                 result.sizes.setdefault(kind, Counter())[size] += 1
             known, depth_pixels = known + found.depth_known, depth_pixels + found.depth_pixels
             classes += found.classes if found.classes is not None else 0
-            for raw, count in found.unknown.items():
-                result.unknown_ids[raw] = result.unknown_ids.get(raw, 0) + count
+            result.ids.update(found.ids)
     if depth_pixels:
         result.depth_valid = known / depth_pixels
     if scene.labels is not None:
+        result.unknown_ids = {raw: count for raw, count in sorted(result.ids.items()) if _is_unknown(scene.labels, raw)}
         result.classes = dict(zip([*scene.labels.names, "ignored"], classes.tolist(), strict=True))
     return result
 
@@ -76,41 +77,57 @@ def spread(frames: list[str], count: int) -> list[str]:
     return [frames[i] for i in np.linspace(0, len(frames) - 1, count).round().astype(int)]
 
 
+def summarize(unreadable: list[tuple[str, str]]) -> list[str]:
+    """A line for each reason: how many files, which they are, and why."""
+    by_reason: dict[str, list[str]] = {}
+    for file, reason in unreadable:
+        by_reason.setdefault(reason, []).append(file)
+    return [f"{_named(files)}: {reason}" for reason, files in by_reason.items()]
+
+
+def _named(files: list[str]) -> str:
+    more = f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else ""
+    return (f"{len(files)} files: " if len(files) > 1 else "") + ", ".join(files[:SHOWN_FILES]) + more
+
+
 @dataclass
 class _Found:
-    problems: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     depth_known: int = 0
     depth_pixels: int = 0
     classes: np.ndarray | None = None
-    unknown: dict[int, int] = field(default_factory=dict)
+    ids: dict[int, int] = field(default_factory=dict)
 
 
 def _read_frame(scene: Scene, frame: str) -> _Found:
     found = _Found()
     for kind in scene.kinds:
+        path = scene.path(frame, kind)
+        if path is None:  # a frame without a mask
+            continue
         try:
-            values = (read_color if kind == "color" else read_map)(scene.path(frame, kind))
+            values = scene.stored(frame, kind)
         except UserError as error:
-            found.problems.append(str(error))
+            found.problems.append((str(path), str(error).removeprefix(f"{path}: ")))
             continue
         found.sizes[kind] = (values.shape[1], values.shape[0])
         if kind == "depth":
-            found.depth_known = int(((values > 0) & (values < NO_DEPTH_READING)).sum())
-            found.depth_pixels = values.size
+            found.depth_known, found.depth_pixels = int((values > 0).sum()), values.size
         if kind == "labels":
-            found.classes, found.unknown = _count_classes(scene, values)
+            found.classes, found.ids = _count_classes(scene.labels, values)
     return found
 
 
-def _count_classes(scene: Scene, raw: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
-    lookup = scene.labels.lookup
+def _count_classes(labels: LabelSet, raw: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
     ids, counts = np.unique(raw, return_counts=True)
-    classes = np.zeros(scene.labels.ignore + 1, np.int64)
-    unknown = {}
-    for raw_id, count in zip(ids.tolist(), counts.tolist(), strict=True):
-        if raw_id >= len(lookup) or lookup[raw_id] == UNKNOWN:
-            unknown[raw_id] = count
-        else:
-            classes[lookup[raw_id]] += count
-    return classes, unknown
+    found = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    classes = np.zeros(labels.ignore + 1, np.int64)
+    for raw_id, count in found.items():
+        if not _is_unknown(labels, raw_id):
+            classes[labels.lookup[raw_id]] += count
+    return classes, found
+
+
+def _is_unknown(labels: LabelSet, raw_id: int) -> bool:
+    return not 0 <= raw_id < len(labels.lookup) or labels.lookup[raw_id] == UNKNOWN

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from dataset.check.consistency import Consistency, Pair, warp
-from dataset.check.inventory import Inventory
+from dataset.check.inventory import Inventory, summarize
+from dataset.frames import LOST
 from dataset.labels import LabelSet
 from utils.colors import color_depth
 from utils.files import write_text
@@ -28,7 +29,7 @@ h2 { margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem } small {
 
 @dataclass(frozen=True)
 class SceneReport:
-    """What was found out about a scene; `error` if it could not even be opened."""
+    """What was found out about a scene; `error` if it could not even be opened. hints: what else speaks against it."""
 
     name: str
     error: str | None = None
@@ -36,6 +37,7 @@ class SceneReport:
     consistency: Consistency | None = None
     pairs: tuple[Pair, ...] = ()
     labels: LabelSet | None = None
+    hints: tuple[str, ...] = ()
 
 
 def write_page(reports: list[SceneReport], path: Path) -> None:
@@ -91,15 +93,23 @@ def describe(inventory: Inventory) -> dict[str, str]:
 
 def verdict(report: SceneReport) -> list[str]:
     """Warnings about a scene, a line each."""
-    lines = list(report.inventory.unreadable)
-    if report.inventory.unknown_ids:
-        lines.append(f"label ids {', '.join(map(str, report.inventory.unknown_ids))} are not in the table")
-    consistency = report.consistency
-    if consistency is not None and consistency.looks_wrong:
-        line = f"frames do not agree with each other ({consistency.agreement:.0%} of the pixels land on a surface at their depth)"
+    inventory, consistency = report.inventory, report.consistency
+    lines = summarize(inventory.unreadable)
+    lines += [f"{count} frames are left out: {why}" for why, count in inventory.skipped.items() if why != LOST]
+    if inventory.unknown_ids:
+        lines.append(f"label ids {', '.join(map(str, inventory.unknown_ids))} are not in the table")
+    lines += report.hints
+    if consistency is not None and consistency.geometry_is_wrong:
+        cause = f"likely cause: {consistency.cause}" if consistency.cause else "check poses, intrinsics and depth"
         lines.append(
-            line
-            + (f"; likely cause: {consistency.cause}" if consistency.cause else "; check poses, intrinsics and depth")
+            f"frames do not agree with each other ({consistency.agreement:.0%} of the pixels land on a surface at their "
+            f"depth; in the best pairs {consistency.best_agreement:.0%}); {cause}"
+        )
+    if consistency is not None and consistency.color_is_wrong:
+        cause = f"likely cause: {consistency.color_cause}" if consistency.color_cause else "are images of other frames?"
+        lines.append(
+            f"colour does not fit depth and poses (where surfaces agree it differs by {consistency.color_disagreement:.3f}, in "
+            f"the best pairs by {consistency.best_color:.3f}; its detail correlates to {consistency.detail:.2f} of 1); {cause}"
         )
     return lines
 
@@ -109,8 +119,9 @@ def _verdict(report: SceneReport) -> str:
     if report.consistency is not None:
         c = report.consistency
         numbers = (
-            f"<p><small>{c.pairs} pairs of frames: {c.agreement:.0%} of the pixels agree; median disagreement of depth "
-            f"{c.depth_disagreement:.1%}, of colour {c.color_disagreement:.3f}</small></p>"
+            f"<p><small>{c.pairs} pairs of frames: {c.agreement:.0%} of the pixels agree ({c.best_agreement:.0%} in the best "
+            f"pairs); median disagreement of depth {c.depth_disagreement:.1%}, of colour {c.color_disagreement:.3f}; "
+            f"detail of colour correlates to {c.detail:.2f}</small></p>"
         )
     lines = verdict(report)
     if lines:

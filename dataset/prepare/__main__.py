@@ -12,6 +12,7 @@ from dataset.prepare.scannet import prepare_scannet
 from dataset.prepare.transforms import prepare_transforms
 from utils.cli import run_command
 from utils.errors import UserError
+from utils.files import read_text
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def _listed(text: str | None) -> list[str] | None:
     """Scan names; database names such as scannet/scene0000_00/black_320 will do."""
     if text is None:
         return None
-    lines = Path(text).read_text().splitlines() if Path(text).is_file() else text.split(",")
+    lines = read_text(Path(text)).splitlines() if Path(text).is_file() else text.split(",")
     names = [line.strip() for line in lines if line.strip()]
     return [name.split("/")[1] if name.count("/") == 2 else name for name in names]
 

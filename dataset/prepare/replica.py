@@ -1,4 +1,4 @@
-"""Replica as rendered for Semantic-NeRF: nothing to convert, but to be verified, and found under data/."""
+"""Replica as rendered for Semantic-NeRF, vMAP or NICE-SLAM: nothing to convert, but to be verified, and found under data/."""
 
 from __future__ import annotations
 
@@ -6,39 +6,50 @@ import os
 from pathlib import Path
 
 from dataset.render_dataset import open_scene
+from dataset.replica import find_sequences
 from utils.errors import UserError
 from utils.logging import say
 
-SEQUENCE_PARTS = ("rgb", "depth", "semantic_class")
-
 
 def prepare_replica(source: Path, out: Path) -> bool:
-    """Verifies each <scene>/Sequence_N below `source` and links the scenes into `out` if that is another folder.
+    """Verify each sequence below `source` (Semantic-NeRF's, vMAP's or NICE-SLAM's) and link the scenes into `out` if that
+    is another folder.
 
     Accepts the folder itself, or one that holds Replica/ or replica/. Returns False if any sequence is not usable.
     """
     roots = [path for path in (source, source / "Replica", source / "replica") if path.is_dir()]
-    sequences = [path for root in roots for path in sorted(root.glob("*/Sequence_*")) if path.is_dir()]
+    scenes = [path for root in roots for path in sorted(root.iterdir()) if path.is_dir()]
+    sequences = [(scene, sequence) for scene in scenes for sequence in find_sequences(scene)]
     if not sequences:
-        raise UserError(f"{source}: has no <scene>/Sequence_1; give the folder that holds Replica's scenes")
+        raise UserError(
+            f"{source}: has no <scene>/Sequence_1 (nor <scene>/imap/00, <scene>/results); "
+            "give the folder that holds Replica's scenes"
+        )
     good = True
-    for sequence in sequences:
-        _link(sequence.parent, out / sequence.parent.name)
-        try:
-            scene = open_scene(f"replica/{sequence.parent.name}/{sequence.name}/black_320", out.parent)
-            absent = [part for part in SEQUENCE_PARTS if not (sequence / part).is_dir()]
-            scene.views(scene.frame_ids[:1], depth=True, labels=True)
-            say(
-                f"{sequence.parent.name}/{sequence.name}: {len(scene)} frames"
-                + (f", no {', '.join(absent)}" if absent else "")
-            )
-        except UserError as error:
-            good = False
-            say(f"{sequence.parent.name}/{sequence.name}: {error}")
+    for scene, sequence in sequences:
+        _link(scene, out / scene.name)
+        for beside in ("cam_params.json", "info_semantic.json"):
+            if (scene.parent / beside).is_file():
+                _link(scene.parent / beside, out / beside)
+        good &= _verify(f"{scene.name}/{sequence.relative_to(scene).as_posix()}".removesuffix("/."), out.parent)
     return good
 
 
+def _verify(name: str, data_root: Path) -> bool:
+    """Say what a sequence holds. Returns False if it is not usable."""
+    try:
+        scene = open_scene(f"replica/{name}/black_320", data_root)
+        scene.views(scene.frame_ids[:1], depth=True, labels=True)
+    except UserError as error:
+        say(f"{name}: {error}")
+        return False
+    absent = [kind for kind in ("depth", "labels") if kind not in scene.kinds]
+    say(f"{name}: {len(scene)} frames" + (f", no {', no '.join(absent)}" if absent else ""))
+    return True
+
+
 def _link(scene: Path, target: Path) -> None:
+    """Link a scene's folder, or a file beside it; what is there already stays."""
     if target.exists() or target.is_symlink():
         return
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,23 +16,27 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.labels import SCANNET_TABLE
+from dataset.poses import to_pose
 from dataset.prepare.sens import SensFile, SensFrame, Truncated
 from utils.errors import UserError
 from utils.files import atomic_write, write_image, write_text
 from utils.logging import say
 
-LABEL_MEMBER = re.compile(r"label-filt/(\d+)\.png")
+LABEL_MEMBER = re.compile(r"(?:[\w-]+/)?label-filt/(\d+)\.png")  # the folder above may be the scan's
 DONE = ".complete"  # written last: with the stride and the source's size and time it says that a scene is whole
+BEGUN = ".prepared"  # written first: what is in the folder may be added to and written anew
+SHOWN_PROBLEMS = 3  # of one kind
 
 
 @dataclass
 class Outcome:
-    """Of one scene: how many frames it has now, and what was wrong, if anything (the scene is usable all the same
-    if it has frames)."""
+    """Of one scene: how many frames it has now, what is worth knowing, and what was wrong, if anything (the scene is usable
+    all the same if it has frames)."""
 
     scan: str
     frames: int = 0
     skipped: bool = False
+    notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -71,7 +75,7 @@ def _follow(outcomes, progress) -> list[Outcome]:
     for outcome in outcomes:
         done.append(outcome)
         state = "complete already" if outcome.skipped else f"{outcome.frames} frames"
-        say(f"{outcome.scan}: " + "; ".join([state, *outcome.problems]))
+        say(f"{outcome.scan}: " + "; ".join([state, *outcome.notes, *outcome.problems]))
         progress.update()
     return done
 
@@ -88,11 +92,13 @@ def find_scans(source: Path) -> dict[str, Path]:
 def copy_label_table(source: Path, out: Path) -> None:
     """The table of label ids goes beside the scenes. Raises UserError if it is nowhere."""
     table, target = source / SCANNET_TABLE, out / SCANNET_TABLE
-    if table.is_file():
+    if table.is_file() and target.is_file() and table.read_bytes() != target.read_bytes():
+        raise UserError(f"{target}: is another label table than {table}; remove it, or choose another --out")
+    if table.is_file() and not target.is_file():
         out.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as temporary:
             shutil.copyfile(table, temporary)
-    elif not target.is_file():
+    if not target.is_file():
         raise UserError(f"{table}: the label table is missing; it is at the top of the ScanNet release")
 
 
@@ -139,18 +145,31 @@ def prepare_scan(sens: Path, folder: Path, stride: int, show_progress: bool) -> 
         outcome.frames = sum(1 for _ in (folder / "pose").glob("*.txt"))
         return outcome
     try:
+        _claim(folder)
         with SensFile(sens) as file:
             _write_intrinsics(file, folder)
             _write_frames(file, folder, stride, outcome, show_progress)
     except UserError as error:
         outcome.problems.append(str(error))
         return outcome
-    labels = _write_labels(_label_archive(sens), folder, outcome)
-    if labels and labels < outcome.frames:
+    archive = _label_archive(sens)
+    labels = _write_labels(archive, folder, outcome)
+    if not archive.is_file():
+        outcome.notes.append(f"no labels ({archive.name} is not there)")
+    elif labels < outcome.frames:
         outcome.problems.append(f"{outcome.frames - labels} frames have no label")
     if not outcome.problems:
         write_text(folder / DONE, _fingerprint(sens, stride))
     return outcome
+
+
+def _claim(folder: Path) -> None:
+    """Raise UserError if there is a scene in `folder` that was not made by preparation: it is the user's."""
+    if (folder / "color").is_dir() and not any((folder / mark).is_file() for mark in (BEGUN, DONE)):
+        raise UserError(
+            f"{folder}: is there already and was not made by preparation; choose another --out, or remove it"
+        )
+    write_text(folder / BEGUN, "python -m dataset.prepare scannet\n")
 
 
 def _write_intrinsics(file: SensFile, folder: Path) -> None:
@@ -163,19 +182,28 @@ def _write_frames(file: SensFile, folder: Path, stride: int, outcome: Outcome, s
     frames = tqdm(
         file.frames(), total=file.header.frames, desc=outcome.scan, unit="frame", leave=False, disable=not show_progress
     )
-    number = -1
+    number, lost, damaged = -1, 0, {}
     try:
         for number, frame in enumerate(frames):
             if number % stride == 0:
                 try:
+                    lost += not np.isfinite(to_pose(frame.pose, file.path, f"the pose of frame {number}")).all()
                     _write_frame(file, frame, folder, number)
                     outcome.frames += 1
-                except (ValueError, cv2.error, zlib.error) as error:
-                    outcome.problems.append(f"frame {number} is damaged and left out ({str(error).splitlines()[0]})")
+                except (ValueError, cv2.error, zlib.error, UserError) as error:
+                    damaged[number] = str(error).splitlines()[0]
     except Truncated:
         outcome.problems.append(
             f"{file.path.name} ends inside frame {number + 1} of {file.header.frames}; the frames before it are there"
         )
+    if damaged:
+        some = ", ".join(f"{number} ({why})" for number, why in list(damaged.items())[:SHOWN_PROBLEMS])
+        more = f" and {len(damaged) - SHOWN_PROBLEMS} more" if len(damaged) > SHOWN_PROBLEMS else ""
+        outcome.problems.append(f"frames are damaged and left out: {some}{more}")
+    if lost == outcome.frames:
+        outcome.problems.append("holds no frames" if not outcome.frames else "no frame has a pose (tracking was lost)")
+    elif lost:
+        outcome.notes.append(f"tracking was lost in {lost}")
 
 
 def _write_frame(file: SensFile, frame: SensFrame, folder: Path, number: int) -> None:
@@ -184,7 +212,7 @@ def _write_frame(file: SensFile, frame: SensFrame, folder: Path, number: int) ->
     if pose.is_file():
         return
     depth = file.depth_millimetres(frame)
-    suffix, content = file.color_file(frame)
+    suffix, content = file.color_file(frame)  # which raises an error for a damaged image
     with atomic_write(folder / "color" / f"{number}{suffix}") as temporary:
         temporary.write_bytes(content)
     write_image(folder / "depth" / f"{number}.png", depth)
@@ -196,23 +224,23 @@ def _write_labels(archive: Path, folder: Path, outcome: Outcome) -> int:
     if not archive.is_file():
         return 0
     frames = {int(path.stem) for path in (folder / "pose").glob("*.txt")}
-    labels = 0
+    labels, others = 0, []
     try:
         with zipfile.ZipFile(archive) as members:
             for member in members.infolist():
                 match = LABEL_MEMBER.fullmatch(member.filename)
                 if match is None:
-                    if not member.is_dir():
-                        outcome.problems.append(
-                            f"{archive.name}: '{member.filename}' is not label-filt/<number>.png and was left out"
-                        )
-                    continue
-                number = int(match[1])
-                if number in frames:
-                    _write_label(members, member, folder / "label-filt" / f"{number}.png")
+                    others += [] if member.is_dir() else [member.filename]
+                elif int(match[1]) in frames:
+                    _write_label(members, member, folder / "label-filt" / f"{int(match[1])}.png")
                     labels += 1
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         outcome.problems.append(f"{archive.name}: is damaged ({error}); the labels before that are there")
+    if others:
+        some = ", ".join(others[:SHOWN_PROBLEMS]) + (", …" if len(others) > SHOWN_PROBLEMS else "")
+        outcome.problems.append(
+            f"{archive.name}: {len(others)} members are not label-filt/<number>.png, left out ({some})"
+        )
     return labels
 
 

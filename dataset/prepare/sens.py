@@ -17,7 +17,9 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
+from dataset.maps import DepthUnit, to_millimetres
 from utils.errors import UserError
+from utils.files import decode_image
 
 VERSION = 4
 LONGEST_NAME, LARGEST_BLOB = 4096, 256 * 2**20  # more than any real file has: what claims more is damaged
@@ -120,12 +122,14 @@ class SensFile:
             yield SensFrame(np.array(values).reshape(4, 4), self._read(color_bytes), self._read(depth_bytes))
 
     def color_file(self, frame: SensFrame) -> tuple[str, bytes]:
-        """A frame's colour as a file: suffix and content. What is jpeg or png already stays byte for byte."""
-        if self.header.color_compression == JPEG:
-            return ".jpg", frame.color
-        if self.header.color_compression == PNG:
-            return ".png", frame.color
+        """Return a frame's colour as a file: suffix and content. What is jpeg or png already stays byte for byte. Raises
+        UserError or ValueError if the image is damaged, or of another size than the header says."""
         height, width = self.header.sizes["color"]
+        if self.header.color_compression in (JPEG, PNG):
+            found = decode_image(frame.color).shape[:2]
+            if found != (height, width):
+                raise ValueError(f"its colour is {found[1]}x{found[0]}, but the header says {width}x{height}")
+            return (".jpg" if self.header.color_compression == JPEG else ".png"), frame.color
         image = np.frombuffer(frame.color, np.uint8).reshape(height, width, 3)
         return ".jpg", cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
@@ -139,4 +143,4 @@ class SensFile:
         depth = np.frombuffer(data, "<u2").reshape(height, width)
         if self.header.depth_shift == 1000:
             return depth
-        return np.clip(depth * (1000 / self.header.depth_shift), 0, 65535).round().astype(np.uint16)
+        return to_millimetres(depth, DepthUnit(1 / self.header.depth_shift, stated=True))

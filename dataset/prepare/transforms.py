@@ -1,111 +1,219 @@
-"""A capture with a transforms.json (nerfstudio's format) to data/transforms/<name>: undistorted, with masks and a depth range."""
+"""A capture in nerfstudio's format, or a relative of it, to data/transforms/<name>: undistorted, in one plain transforms.json
+of pinhole cameras, with masks, depth in millimetres and a depth range."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dataset.transforms import DISTORTION_KEYS, PATH_KEYS, distortion, intrinsics, read_transforms
+from dataset.camera import undistort
+from dataset.capture import CAPTURE_FILE, Capture, CaptureFrame, capture_file, read_capture
+from dataset.frames import usable_frames
+from dataset.labels import capture_labels
+from dataset.maps import read_depth, read_ids, read_mask
+from dataset.poses import OPENGL_TO_OPENCV
+from dataset.transforms import unit_hint
 from utils.errors import UserError
-from utils.files import atomic_write, read_color, read_map, write_image, write_text
-from utils.logging import say
+from utils.files import PNG, read_color, write_image, write_text
+from utils.logging import say, warn
 
-MODELS = ("PINHOLE", "OPENCV")
 FOLDERS = {"color": "images", "depth": "depth", "labels": "labels", "mask": "masks"}
-DEPTH_MARGIN = 1.1  # around what the depth maps show
+FILE_KEYS = {"color": "file_path", "depth": "depth_file_path", "labels": "semantic_path", "mask": "mask_path"}
+MADE_FROM = "prepared_from"  # in a transforms.json that may be replaced, because it was made here
+DEPTH_MARGIN, NEAREST = 1.1, 0.05  # around what the depth maps show; metres
 
 
 def prepare_transforms(source: Path, out: Path, name: str) -> None:
-    """Undistorts each frame once and writes a PINHOLE transforms.json of the same poses.
+    """Write a capture anew: images undistorted once, poses in metres. `source`: its folder or its JSON file.
 
-    Images of cameras without distortion are copied byte for byte. Raises UserError naming what cannot be used.
+    Colour of cameras without distortion is copied byte for byte (but for its orientation tag). The folder takes its place
+    when it is whole. Raises UserError naming what cannot be used; then nothing is written.
     """
-    path = source / "transforms.json" if source.is_dir() else source
-    capture = read_transforms(path)
-    model = capture.get("camera_model", "OPENCV")
-    if model not in MODELS:
-        raise UserError(f"{path}: camera_model {model} cannot be undistorted here (there are {', '.join(MODELS)})")
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise UserError(f"--name {name}: should be the name of one folder, without / and ..")
+    path = capture_file(source)
+    if path is None:
+        raise UserError(f"{source}: holds no {CAPTURE_FILE} (nor Blender's transforms_train.json)")
+    capture = read_capture(path)
     target = out / name
-    depth_ends: list[tuple[float, float]] = []
-    frames = [
-        _prepare_frame(capture, frame, number, path, target, depth_ends)
-        for number, frame in enumerate(tqdm(capture["frames"], desc=name, unit="frame"))
-    ]
-    renamed = {old["file_path"]: new["file_path"] for old, new in zip(capture["frames"], frames, strict=True)}
-    content = {key: value for key, value in capture.items() if key not in DISTORTION_KEYS}
-    for key in ("train_filenames", "val_filenames", "test_filenames"):
-        if key in content:
-            content[key] = [renamed[name] for name in content[key] if name in renamed]
-    if depth_ends:
-        near, far = np.array(depth_ends).T
-        content["depth_range"] = [float(max(0.05, near.min() / DEPTH_MARGIN)), float(far.max() * DEPTH_MARGIN)]
-    content |= {"camera_model": "PINHOLE", "frames": frames}
-    write_text(target / "transforms.json", json.dumps(content, indent=1) + "\n")
-    depth = (
-        f", depth from {content['depth_range'][0]:.2f} to {content['depth_range'][1]:.2f} m"
-        if depth_ends
-        else ", no depth"
-    )
-    say(f"transforms/{name}: {len(frames)} frames{depth}; its database name is transforms/{name}/black_320")
+    _require_apart(capture, target)
+    found = usable_frames(str(path), _all_files(capture), capture.pose, np.eye(3), capture.left_out)
+    with _in_place_of(target) as folder:
+        depth_ends: list[tuple[float, float]] = []
+        frames = {
+            number: _prepare_frame(capture, number, pose, folder, depth_ends)
+            for number, pose in zip(found.numbers, tqdm(found.camera_to_world, desc=name, unit="frame"), strict=True)
+        }
+        content = _content(capture, frames, depth_ends)
+        write_text(folder / CAPTURE_FILE, json.dumps(content, indent=1) + "\n")
+    _say_what_was_made(name, content, found.camera_to_world)
 
 
-def _prepare_frame(capture, frame, number, path, target, depth_ends) -> dict:
-    """Writes one frame's images and returns its entry."""
-    K, coefficients = intrinsics(capture, frame, path), distortion(capture, frame)
-    files = {kind: path.parent / frame[key] for kind, key in PATH_KEYS.items() if frame.get(key)}
-    entry = {
-        key: value for key, value in frame.items() if key not in (*DISTORTION_KEYS, *PATH_KEYS.values(), "camera_model")
-    }
-    images = {
-        kind: read_color(file) if kind == "color" else read_map(_one_channel(file)) for kind, file in files.items()
-    }
-    if "depth" in images:
-        depth = images["depth"]
-        valid = depth[(depth > 0) & (depth < 65535)]
-        if len(valid):
-            depth_ends.append(tuple(np.quantile(valid, [0.001, 0.999]) / 1000))
-    for kind, image in images.items():
-        suffix = files[kind].suffix.lower() if kind == "color" else ".png"
-        name = f"{FOLDERS[kind]}/{number}{suffix}"
-        if not coefficients.any() and suffix == files[kind].suffix.lower():
-            _copy(files[kind], target / name)
+def _require_apart(capture: Capture, target: Path) -> None:
+    """Raise UserError where writing `target` would touch a file of the user's."""
+    place = target.resolve()
+    mine = [capture.path, *(file for frame in capture.frames for file in frame.files.values())]
+    for file in mine:
+        if place in file.resolve().parents:
+            raise UserError(f"{target}: holds {file.name} of the source itself; choose another --out or --name")
+    if target.exists():
+        try:
+            made_here = MADE_FROM in json.loads((target / CAPTURE_FILE).read_text())
+        except (OSError, ValueError):
+            made_here = False
+        if not made_here:
+            raise UserError(
+                f"{target}: is there already and was not made by preparation; choose another --name, or remove it"
+            )
+
+
+@contextmanager
+def _in_place_of(target: Path) -> Iterator[Path]:
+    """Give a new folder beside `target` that takes its place when the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield new
+        new.chmod(0o755)
+        if target.exists():
+            before = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+            target.rename(before / "before")
+            new.rename(target)
+            shutil.rmtree(before)
         else:
-            write_image(target / name, undistort(image, K, coefficients, kind, images["color"].shape[:2]), quality=95)
-        entry[PATH_KEYS[kind]] = name
-    if coefficients.any() and "mask" not in images:
-        whole = np.full(images["color"].shape[:2], 255, np.uint8)
-        mask = undistort(whole, K, coefficients, "mask", whole.shape)
-        if not mask.all():
-            entry["mask_path"] = f"masks/{number}.png"
-            write_image(target / entry["mask_path"], mask)
+            new.rename(target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _all_files(capture: Capture) -> dict[str, dict[int, Path]]:
+    return {kind: paths for kind in FOLDERS if (paths := capture.files(kind))}
+
+
+def _prepare_frame(
+    capture: Capture, number: int, pose: np.ndarray, folder: Path, depth_ends: list[tuple[float, float]]
+) -> dict:
+    """Write one frame's images and return its entry."""
+    frame = capture.frames[number]
+    maps = {kind: _read(kind, file, capture) for kind, file in frame.files.items() if kind != "color"}
+    color = read_color(frame.files["color"])  # also where it is copied: damage is said here
+    if "depth" in maps and maps["depth"].any():
+        depth_ends.append(tuple(np.quantile(maps["depth"][maps["depth"] > 0], [0.001, 0.999]) / 1000))
+    entry = {"transform_matrix": (pose @ OPENGL_TO_OPENCV).tolist(), **_camera(frame)}
+    entry[FILE_KEYS["color"]] = _write_color(frame, color, folder, number)
+    if not frame.lens.is_pinhole:
+        whole = maps.get("mask", np.ones(color.shape[:2], np.uint8))
+        maps = {kind: undistort(values, frame.K, frame.lens, True, frame.size) for kind, values in maps.items()}
+        mask = undistort(whole, frame.K, frame.lens, True, frame.size)
+        maps |= {} if mask.all() else {"mask": mask}
+    for kind, values in maps.items():
+        entry[FILE_KEYS[kind]] = f"{FOLDERS[kind]}/{number}.png"
+        write_image(folder / entry[FILE_KEYS[kind]], values * np.uint8(255) if kind == "mask" else values)
     return entry
 
 
-def undistort(
-    image: np.ndarray, K: np.ndarray, coefficients: np.ndarray, kind: str, size: tuple[int, int]
-) -> np.ndarray:
-    """An image as a pinhole camera of the same K would see it; 0 where it shows nothing. Colour is read bilinearly,
-    maps by their nearest pixel. `K` is of colour images of `size` (h, w); maps may be smaller."""
-    scale = np.array([image.shape[1] / size[1], image.shape[0] / size[0], 1])
-    own = K * scale[:, None]
-    own[:2, 2] += 0.5 * (scale[:2] - 1)
-    maps = cv2.initUndistortRectifyMap(own, coefficients, None, own, image.shape[1::-1], cv2.CV_32FC1)
-    how = cv2.INTER_LINEAR if kind == "color" else cv2.INTER_NEAREST
-    return cv2.remap(image, *maps, how, borderMode=cv2.BORDER_CONSTANT)
+def _read(kind: str, file: Path, capture: Capture) -> np.ndarray:
+    """A map in the type it is written in: depth uint16, class ids and masks uint8."""
+    if kind == "depth":
+        return read_depth(file, capture.depth_unit)
+    if kind == "mask":
+        return read_mask(file)
+    ids = read_ids(file)
+    capture_labels(capture.classes, str(capture.path)).classes(ids, file)  # refuses ids that are no classes
+    return ids.astype(np.uint8)
 
 
-def _one_channel(path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such image")
-    return path
+def _write_color(frame: CaptureFrame, color: np.ndarray, folder: Path, number: int) -> str:
+    """Write a frame's colour and return the file's name."""
+    source = frame.files["color"]
+    suffix = source.suffix.lower() if source.suffix.lower() in (".jpg", ".jpeg", ".png") else ".png"
+    name = f"{FOLDERS['color']}/{number}{suffix}"
+    if not frame.lens.is_pinhole:
+        write_image(folder / name, undistort(color, frame.K, frame.lens, False, frame.size), quality=95)
+    elif suffix == source.suffix.lower():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(without_orientation(source.read_bytes()))
+    else:
+        write_image(folder / name, color)
+    return name
 
 
-def _copy(source: Path, target: Path) -> None:
-    if not (target.is_file() and target.samefile(source)):
-        with atomic_write(target) as temporary:
-            shutil.copyfile(source, temporary)
+def without_orientation(data: bytes) -> bytes:
+    """Return a JPEG or PNG file without its EXIF data, where the tag is that makes other programs turn it."""
+    if data.startswith(PNG):
+        kept, at = [data[:8]], 8
+        while at < len(data):
+            end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+            kept += [] if data[at + 4 : at + 8] == b"eXIf" else [data[at:end]]
+            at = end
+        return b"".join(kept)
+    kept, at = [data[:2]], 2
+    while data[at : at + 1] == b"\xff" and data[at + 1] not in (0xDA, 0xD9):  # up to the pixels
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        is_exif = data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0"
+        kept += [] if is_exif else [data[at:end]]
+        at = end
+    return b"".join([*kept, data[at:]])
+
+
+def _camera(frame: CaptureFrame) -> dict[str, float]:
+    """A frame's intrinsics in the file's convention: pixel centres at +0.5."""
+    K = frame.K
+    values = {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2] + 0.5, "cy": K[1, 2] + 0.5}
+    return {key: float(value) for key, value in values.items()} | {"w": frame.size[1], "h": frame.size[0]}
+
+
+def _content(capture: Capture, frames: dict[int, dict], depth_ends: list[tuple[float, float]]) -> dict:
+    """The new transforms.json: what all frames share stands at the top."""
+    entries = list(frames.values())
+    shared = {key: entries[0][key] for key in _camera(capture.frames[0]) if len({entry[key] for entry in entries}) == 1}
+    content = {MADE_FROM: str(capture.path.resolve()), "camera_model": "PINHOLE", **shared}
+    if capture.classes:
+        content["semantic_classes"] = list(capture.classes)
+    near_far = capture.depth_range or _range(depth_ends, capture.path)
+    if near_far is not None:
+        content["depth_range"] = list(near_far)
+    parts = zip(("train_filenames", "test_filenames"), capture.split, strict=True)
+    for key, part in parts:
+        content[key] = [frames[int(number)]["file_path"] for number in part if int(number) in frames]
+    content["frames"] = [{key: value for key, value in entry.items() if key not in shared} for entry in entries]
+    return content
+
+
+def _range(depth_ends: list[tuple[float, float]], path: Path) -> tuple[float, float] | None:
+    """Near and far in metres around what the depth maps show."""
+    if not depth_ends:
+        return None
+    near, far = np.array(depth_ends).T
+    near, far = max(NEAREST, float(near.min()) / DEPTH_MARGIN), float(far.max()) * DEPTH_MARGIN
+    if near >= far:
+        raise UserError(
+            f"{path}: its depth maps end {far:.3f} m away, nearer than a camera sees; are they in another unit? "
+            "give depth_unit_scale_factor (metres of a unit)"
+        )
+    return near, far
+
+
+def _say_what_was_made(name: str, content: dict, camera_to_world: np.ndarray) -> None:
+    has_depth = any("depth_file_path" in frame for frame in content["frames"])
+    depth = "no depth"
+    if "depth_range" in content:
+        depth = "depth from {:.2f} to {:.2f} m".format(*content["depth_range"])
+    say(
+        f"transforms/{name}: {len(content['frames'])} frames, {depth}; its database name is transforms/{name}/black_320"
+    )
+    if not has_depth:
+        hint = unit_hint(camera_to_world)
+        if hint:
+            warn(hint)
+        else:
+            say(
+                "without depth, lengths are taken for metres; if they are not, set applied_scale in the source and prepare again"
+            )

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from dataset.labels import REPLICA_CLASSES, SCANNET_CLASSES, SCANNET_TABLE
+from dataset.poses import OPENGL_TO_OPENCV
 from dataset.synthetic.raycast import CLASS_NAMES
-from dataset.transforms import OPENGL_TO_OPENCV
 from utils.files import atomic_write, write_image, write_text
 
 # Raw ids as ScanNet has them: several categories for a class, gaps, and a category that no class takes.

@@ -6,13 +6,20 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from dataset.render_dataset import Needs
 from dataset.views import Views
 from network.front_ends import FrontEnd, GeometryFeatures
-from network.geometry import from_inverse_depth, pixel_grid, pixel_rays, project, read_map, to_inverse_depth
+from network.geometry import (
+    fill_unknown,
+    from_inverse_depth,
+    pixel_grid,
+    pixel_rays,
+    project,
+    read_map,
+    to_inverse_depth,
+)
 from network.layers import Conv2d, ResUNet
 from utils.errors import UserError
 
@@ -63,25 +70,6 @@ class DepthInitNet(DepthFrontEnd):
         if views.depth is None:
             raise UserError("init_net_type: depth needs depth maps of the reference views, and this scene has none")
         return GeometryFeatures(self.features(views), None)
-
-
-@torch.no_grad()
-def fill_unknown(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Values (V, 1, h, w) with what is not `known` (bool, same shape) taken from the surroundings; 0.5 if nothing is known.
-
-    Pull-push interpolation (Gortler et al., The Lumigraph, 1996): means over ever larger blocks of what is
-    known fill the holes, from coarse to fine.
-    """
-    total, weight = values * known, known.to(values.dtype)
-    levels = []
-    while max(total.shape[-2:]) > 1:
-        levels.append((total, weight))
-        total, weight = (F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in (total, weight))
-    filled = torch.where(weight > 0, total / weight.clamp_min(1e-12), 0.5)
-    for total, weight in reversed(levels):
-        coarse = F.interpolate(filled, scale_factor=2, mode="nearest")[..., : total.shape[-2], : total.shape[-1]]
-        filled = torch.where(weight > 0, total / weight.clamp_min(1e-12), coarse)
-    return filled
 
 
 @torch.no_grad()

@@ -1,0 +1,159 @@
+"""Camera models as capture files name them, and the one that everything behind uses: a pinhole.
+
+The terms are those of COLMAP, nerfstudio and OpenCV. A model that is not known, a term that the named model does not have,
+and k4 of OPENCV (OpenCV's rational term to some, a factor of r^8 to others) are refused: read as something else they would
+give a wrong picture without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from utils.errors import UserError
+
+TERMS = {  # model: the terms that it may have
+    "PINHOLE": (),
+    "SIMPLE_RADIAL": ("k1",),
+    "RADIAL": ("k1", "k2"),
+    "OPENCV": ("k1", "k2", "p1", "p2", "k3"),
+    "FULL_OPENCV": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
+    "SIMPLE_RADIAL_FISHEYE": ("k1",),
+    "RADIAL_FISHEYE": ("k1", "k2"),
+    "OPENCV_FISHEYE": ("k1", "k2", "k3", "k4"),
+}
+OTHER_NAMES = {
+    "SIMPLE_PINHOLE": "PINHOLE",
+    "PERSPECTIVE": "PINHOLE",
+    "RADTAN": "OPENCV",
+    "PLUMB_BOB": "OPENCV",
+    "BROWN": "OPENCV",
+    "RATIONAL_POLYNOMIAL": "FULL_OPENCV",
+    "FISHEYE": "OPENCV_FISHEYE",
+    "EQUIDISTANT": "OPENCV_FISHEYE",
+    "KANNALA_BRANDT": "OPENCV_FISHEYE",
+    "KANNALABRANDT4": "OPENCV_FISHEYE",
+}
+# Any of these names the model; two that disagree are refused. "PINHOLE" beside a distortion model names the projection.
+MODEL_KEYS = ("camera_model", "camera_type", "camera_model_name", "lens_model", "projection")
+LOOSE_KEYS = ("model", "lens", "type")  # may also be the name of a device
+UNSUPPORTED = (
+    "FOV",
+    "THIN_PRISM_FISHEYE",
+    "RAD_TAN_THIN_PRISM_FISHEYE",
+    "EQUIRECTANGULAR",
+    "SPHERICAL",
+    "ORTHOGRAPHIC",
+)
+UNSUPPORTED += ("ORTHOPHOTO", "OMNIDIRECTIONAL", "CYLINDRICAL", "MEI", "DOUBLE_SPHERE", "FTHETA", "LATLONG")
+DISTORTION_MODEL = "distortion_model"
+FLAGS = {  # instant-ngp's keys
+    "is_fisheye": "OPENCV_FISHEYE",
+    "fisheye": "OPENCV_FISHEYE",
+    "equirectangular": "EQUIRECTANGULAR",
+    "latlong": "EQUIRECTANGULAR",
+    "orthographic": "ORTHOGRAPHIC",
+}
+COEFFICIENTS = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")  # in OpenCV's order
+OTHER_TERMS = ("k7", "k8", "s1", "s2", "s3", "s4", "sx1", "sy1", "b1", "b2", "omega", "xi", "alpha", "skew", "tilt")
+OTHER_TERMS += tuple(f"ftheta_p{i}" for i in range(5))
+DISTORTION_LISTS = ("distortion_params", "distortion_coeffs", "distortion_coefficients", "distortion", "dist_coeffs")
+CAMERA_KEYS = (*MODEL_KEYS, *LOOSE_KEYS, DISTORTION_MODEL, *FLAGS, *COEFFICIENTS, *OTHER_TERMS, *DISTORTION_LISTS)
+OTHER_SIZE_RATIOS = (0.75, 1.35, 0.1)  # of a principal point to the middle: below, above; nearly 0 means none is given
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A model of TERMS and its coefficients, (8,) in OpenCV's order: k1 k2 p1 p2 k3 k4 k5 k6."""
+
+    model: str
+    coefficients: np.ndarray
+
+    @property
+    def is_fisheye(self) -> bool:
+        return "FISHEYE" in self.model
+
+    @cached_property
+    def is_pinhole(self) -> bool:
+        return not (self.is_fisheye or self.coefficients.any())
+
+
+def read_lens(capture: Mapping, frame: Mapping, origin: str) -> Lens:
+    """Return the lens of a frame: its own keys count before those of its capture. Raises UserError for a model or a term
+    that cannot be honoured. origin: names the frame in errors."""
+    model = _model(frame, origin) or _model(capture, origin) or "OPENCV"
+    listed = [key for key in DISTORTION_LISTS if frame.get(key, capture.get(key)) is not None]
+    for key in listed:
+        if np.any(np.array(frame.get(key, capture.get(key)), dtype=object) != 0):
+            raise UserError(f"{origin}: {key} is not read; give the terms by name (k1, k2, p1, p2, …)")
+    values = {}
+    for term in (*COEFFICIENTS, *OTHER_TERMS):
+        value = frame.get(term, capture.get(term))
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise UserError(f"{origin}: {term} should be a number")
+        values[term] = float(value)
+    for term, value in values.items():
+        if value and term not in TERMS[model]:
+            why = "which some read as OpenCV's rational term and some as a factor of r^8" if term == "k4" else ""
+            raise UserError(f"{origin}: camera_model {model} has no {term}{', ' * bool(why)}{why}; it is {value:g}")
+    return Lens(model, np.array([values.get(term, 0.0) for term in COEFFICIENTS]))
+
+
+def require_same_size(K: np.ndarray, size: tuple[int, int], origin: str) -> None:
+    """Raise UserError where K (3, 3) is of images of another size than `size` (h, w): its principal point is as far too
+    large, or too small, in x as in y."""
+    height, width = size
+    ratios = np.array([2 * K[0, 2] / width, 2 * K[1, 2] / height])
+    low, high, nothing = OTHER_SIZE_RATIOS
+    if (ratios > high).all() or ((ratios < low) & (ratios > nothing)).all() or (ratios > 2).any():
+        raise UserError(
+            f"{origin}: the principal point ({K[0, 2]:.4g}, {K[1, 2]:.4g}) is not near the middle of images of "
+            f"{width}x{height}; are the intrinsics of another image size?"
+        )
+
+
+def _model(values: Mapping, origin: str) -> str | None:
+    """The model that a frame's or a capture's own keys name; None if none does."""
+    named = {key: values[key] for key in MODEL_KEYS if values.get(key) is not None}
+    named |= {key: values[key] for key in LOOSE_KEYS if _plain(values.get(key)) in (*TERMS, *OTHER_NAMES, *UNSUPPORTED)}
+    named |= {key: name for key, name in FLAGS.items() if values.get(key)}
+    models = {_known(name, key, origin): key for key, name in named.items()}
+    if values.get(DISTORTION_MODEL) not in (None, "", "none", "None"):
+        models.pop("PINHOLE", None)
+        models[_known(values[DISTORTION_MODEL], DISTORTION_MODEL, origin)] = DISTORTION_MODEL
+    if len(models) > 1:
+        raise UserError(f"{origin}: " + " but ".join(f"{key} says {model}" for model, key in models.items()))
+    return next(iter(models), None)
+
+
+def _known(name, key: str, origin: str) -> str:
+    model = OTHER_NAMES.get(_plain(name), _plain(name))
+    if model not in TERMS:
+        raise UserError(f"{origin}: {key} {name} is not supported (there are {', '.join(TERMS)})")
+    return model
+
+
+def _plain(name) -> str:
+    return str(name).strip().upper().replace("-", "_").replace(" ", "_").removeprefix("CAMERATYPE.")
+
+
+def undistort(image: np.ndarray, K: np.ndarray, lens: Lens, nearest: bool, size: tuple[int, int]) -> np.ndarray:
+    """Return an image as a pinhole camera of the same K would see it; 0 where it shows nothing. nearest: read the nearest
+    pixel, as maps need, not bilinearly. `K` is of colour images of `size` (h, w); maps may be smaller."""
+    scale = np.array([image.shape[1] / size[1], image.shape[0] / size[0], 1])
+    own = K * scale[:, None]
+    own[:2, 2] += 0.5 * (scale[:2] - 1)
+    shape = image.shape[1::-1]
+    if lens.is_fisheye:
+        terms = lens.coefficients[[0, 1, 4, 5]]
+        maps = cv2.fisheye.initUndistortRectifyMap(own, terms, np.eye(3), own, shape, cv2.CV_32FC1)
+    else:
+        maps = cv2.initUndistortRectifyMap(own, lens.coefficients, None, own, shape, cv2.CV_32FC1)
+    how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    return cv2.remap(image, *maps, how, borderMode=cv2.BORDER_CONSTANT)

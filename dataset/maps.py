@@ -1,0 +1,81 @@
+"""Maps beside a colour image, from whatever file they come in: depth, classes, masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.files import read_map, read_pixels
+
+NO_READING = 65535  # what some sensors write instead of 0
+FARTHEST = 65534  # millimetres that 16 bits hold; what is farther counts as unknown
+ENDLESS = 1e5  # from here on, renderers mean "nothing"
+HIGHEST_ROOM = 100.0  # metres: floats above it are no metres of a room
+
+
+@dataclass(frozen=True)
+class DepthUnit:
+    """Metres of one unit: of whole numbers, and of floats. stated: a file says so; otherwise 8-bit depth, and floats that
+    cannot be metres, are refused."""
+
+    whole: float = 0.001
+    floating: float = 1.0
+    stated: bool = False
+
+
+MILLIMETRES = DepthUnit()
+
+
+def read_depth(path: Path, unit: DepthUnit = MILLIMETRES) -> np.ndarray:
+    """Return depth in millimetres (h, w) uint16, 0 where it is unknown. Raises UserError for what is no depth."""
+    values = read_map(path)
+    if values.dtype.kind == "f":
+        values = values.astype(np.float32)
+    if values.dtype.kind not in "uif" or (values.dtype.itemsize == 1 and not unit.stated):
+        raise UserError(
+            f"{path}: depth has 8 bits, which is too few for millimetres; export 16-bit PNG or floats in metres"
+        )
+    if values.dtype.kind == "f" and not unit.stated:
+        known = values[np.isfinite(values) & (values > 0) & (values < ENDLESS)]
+        if known.size and np.median(known) > HIGHEST_ROOM:
+            raise UserError(
+                f"{path}: depth in floats should be metres, but is {np.median(known):.0f} in the middle; "
+                "give metres of a unit as depth_unit_scale_factor in transforms.json"
+            )
+    return to_millimetres(values, unit)
+
+
+def to_millimetres(values: np.ndarray, unit: DepthUnit) -> np.ndarray:
+    """Return depth (h, w) of any type in millimetres, uint16; 0 where it is unknown, or farther than 65.5 m."""
+    if values.dtype == np.uint16 and unit.whole == MILLIMETRES.whole:
+        return np.where(values == NO_READING, 0, values).astype(np.uint16)
+    known = np.isfinite(values) & (values > 0) & (values < ENDLESS)
+    if values.dtype == np.uint16:
+        known &= values != NO_READING
+    scale = 1000 * (unit.floating if values.dtype.kind == "f" else unit.whole)
+    millimetres = np.where(known, values, 0).astype(np.float64) * scale
+    return np.where(millimetres <= FARTHEST, millimetres, 0).round().astype(np.uint16)
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """Return the class ids of a label map (h, w), int64. Raises UserError for one that holds no whole numbers."""
+    values = read_map(path)
+    if values.dtype.kind not in "ui":
+        raise UserError(f"{path}: class ids should be whole numbers, but are {values.dtype}")
+    return values.astype(np.int64)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Return 1 where an image counts and 0 where its mask is black, or transparent, (h, w) uint8."""
+    values = read_pixels(path)
+    if values.ndim == 2:
+        values = values[..., None]
+    lossy = path.suffix.lower() in (".jpg", ".jpeg")
+    shown = (values > (127 if lossy else 0)).astype(np.uint8)
+    if values.shape[2] != 4:
+        return shown.max(-1)
+    plain = (values[..., :3] == values[:1, :1, :3]).all()  # then the mask is in the transparency alone
+    return shown[..., 3] if plain else shown[..., :3].max(-1) & shown[..., 3]

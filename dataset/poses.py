@@ -1,0 +1,86 @@
+"""Camera-to-world matrices: what a file may hold, and what it has to mean."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.logging import warn
+
+OPENGL_TO_OPENCV = np.diag([1.0, -1, -1, 1])
+LOST_POSE = np.full((4, 4), np.nan)
+EXACT = 1e-3  # what rounding may do to a rotation
+SQUARE = 0.02  # cosine between two axes; more is no rotation, whatever its scale
+RESET_JUMP = 4.0  # times the usual step: how far off a reset pose is from both of its neighbours
+
+
+def to_pose(values, source, what: str) -> np.ndarray:
+    """Return a camera-to-world matrix (4, 4) whose rotation is one; `LOST_POSE` for a pose that was lost (not finite, or
+    all zero). values: 4x4 or 3x4 numbers. source, what: the file and the matrix in it, for messages.
+
+    A scaled rotation is divided by its scale, with a warning. Raises UserError for anything else: another shape, a mirror
+    image, axes that are not at right angles, or a last row that is not 0 0 0 1.
+    """
+    try:
+        matrix = np.array(values, float)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
+    if matrix.shape == (3, 4):
+        matrix = np.concatenate([matrix, [[0, 0, 0, 1]]])
+    if matrix.shape != (4, 4):
+        raise UserError(f"{source}: {what} should be 4x4 numbers (or 3x4)")
+    if not np.isfinite(matrix).all() or not matrix[:3, :3].any():
+        return LOST_POSE
+    if np.abs(matrix[3, :3]).max() > 1e-6 or matrix[3, 3] == 0:
+        raise UserError(
+            f"{source}: {what} is no rotation and position (its last row is not 0 0 0 1); is it transposed?"
+        )
+    return _with_rotation(matrix / matrix[3, 3], source, what)
+
+
+def _with_rotation(matrix: np.ndarray, source, what: str) -> np.ndarray:
+    scales = np.linalg.norm(matrix[:3, :3], axis=0)
+    axes = matrix[:3, :3] / np.maximum(scales, 1e-12)
+    if np.abs(axes.T @ axes - np.eye(3)).max() > SQUARE:
+        raise UserError(f"{source}: {what} is no rotation and position (its axes are not at right angles)")
+    if np.linalg.det(axes) < 0:
+        raise UserError(f"{source}: {what} is a mirror image (determinant -1); flip one axis where it was written")
+    if np.abs(matrix[:3, :3].T @ matrix[:3, :3] - np.eye(3)).max() <= EXACT:
+        return matrix
+    if np.abs(scales - 1).max() > EXACT:
+        warn(
+            f"{source}: rotations are scaled by {scales.mean():.3g}; they are divided by it, and positions are taken as "
+            "they are"
+        )
+    u, _, v = np.linalg.svd(axes)
+    result = matrix.copy()
+    result[:3, :3] = u @ v
+    return result
+
+
+def reset_poses(poses: np.ndarray) -> np.ndarray:
+    """Return which of the poses (N, 4, 4), in the order they were taken, were reset to the identity by a tracker that
+    lost its way, (N,) bool. The identity may well be the first pose, or one that a photo set is aligned to: it counts as
+    reset where it comes back, or is far from its neighbours."""
+    identity = np.isclose(poses, np.eye(4), atol=1e-9).all((1, 2))
+    identity |= np.isclose(poses, OPENGL_TO_OPENCV, atol=1e-9).all((1, 2))
+    if not identity.any() or identity.all():
+        return np.zeros(len(poses), bool)
+    starts = np.flatnonzero(identity & ~np.r_[False, identity[:-1]])
+    ends = np.flatnonzero(identity & ~np.r_[identity[1:], False])
+    usual = _steps(poses[~identity])
+    reset = identity.copy()
+    for start, end in zip(starts, ends, strict=True):
+        beside = [i for i in (start - 1, end + 1) if 0 <= i < len(poses)]
+        jumps = np.array([_steps(poses[[start, i]])[0] for i in beside])
+        fits = len(usual) > 0 and (jumps.min(0) <= RESET_JUMP * np.median(usual, 0) + 1e-9).all()
+        if fits and (start == 0 or (len(starts) == 1 and start == end)):
+            reset[start : end + 1] = False
+    return reset
+
+
+def _steps(poses: np.ndarray) -> np.ndarray:
+    """Metres and radians from each pose to the next, (N-1, 2)."""
+    moved = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
+    cosine = (np.einsum("nij,nij->n", poses[:-1, :3, :3], poses[1:, :3, :3]) - 1) / 2
+    return np.stack([moved, np.arccos(np.clip(cosine, -1, 1))], 1)

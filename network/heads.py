@@ -1,0 +1,30 @@
+"""What a network shows of a ray besides colour and classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from network.compositing import composite
+from network.cranet import HeadWidths, SampleFeatures
+
+
+class ContextHead(nn.Module):
+    """What the decoder in the query view reads of each ray: the references' image features and latents, blended by the
+    weights that colours are blended by, how many references see the ray's samples, and how well their depth agrees."""
+
+    def __init__(self, widths: HeadWidths):
+        super().__init__()
+
+    @staticmethod
+    def channels(image_channels: int, latent: int) -> int:
+        return image_channels + latent + 2
+
+    def forward(self, features: SampleFeatures) -> torch.Tensor:
+        """(R, channels), the image features first."""
+        sight, shape = features.sight, features.sight.shape
+        blended = (features.blending * sight.image_features).sum(0).unflatten(0, shape)
+        support = [sight.mask[..., 0].mean(0)]
+        support.append((sight.mask[..., 0] * sight.evidence.hit).mean(0) if sight.evidence else support[0])
+        support = torch.stack(support, -1).view(*shape, 2)
+        return composite(features.hit_probability, torch.cat([blended, features.blended(), support], -1).float())

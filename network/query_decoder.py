@@ -1,0 +1,48 @@
+"""A small convolutional network in the query view: it sees a pixel's neighbours, which a ray does not."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from network.context_encoder import ResidualBlock, join_upsampled
+
+WIDTHS = 32, 48, 64, 96  # channels at strides 1, 2, 4 and 8
+
+
+class QueryDecoder(nn.Module):
+    """Corrects what rays show, from what their neighbours show: residuals of colour and class logits.
+
+    A U-Net that starts as the identity: its last layer is zero.
+    """
+
+    multiple = 8
+
+    def __init__(self, channels: int, outputs: int, widths: tuple[int, ...] = WIDTHS):
+        """channels: of what a ray shows. outputs: of the residuals."""
+        super().__init__()
+        full, half, quarter, eighth = widths
+        self.stem = nn.Conv2d(channels, full, 3, 1, 1)
+        self.down1 = ResidualBlock(full, full)
+        self.down2 = ResidualBlock(full, half, 2)
+        self.down4 = ResidualBlock(half, quarter, 2)
+        self.down8 = nn.Sequential(ResidualBlock(quarter, eighth, 2), ResidualBlock(eighth, eighth))
+        self.up4 = ResidualBlock(eighth + quarter, quarter)
+        self.up2 = ResidualBlock(quarter + half, half)
+        self.up1 = ResidualBlock(half + full, full)
+        self.out = nn.Conv2d(full, outputs, 3, 1, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, rays: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+        """rays: (R, channels), R = Q * h * w of `shape` (Q, h, w), row by row. Returns residuals (R, outputs)."""
+        _, height, width = shape
+        x = rays.view(*shape, -1).permute(0, 3, 1, 2)
+        x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
+        full = self.down1(F.relu(self.stem(x)))
+        half = self.down2(full)
+        quarter = self.down4(half)
+        x = self.up4(join_upsampled(self.down8(quarter), quarter))
+        x = self.up1(join_upsampled(self.up2(join_upsampled(x, half)), full))
+        return self.out(x)[..., :height, :width].permute(0, 2, 3, 1).flatten(0, 2)

@@ -1,0 +1,144 @@
+"""Where query rays meet the surfaces that the references' depth shows.
+
+Reference depth (V, 1, h, w) is z-depth in metres, 0 where unknown, measured or predicted. A query ray can meet several
+surfaces: the references that look past an edge show what is behind it. They are its layers, the nearest first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from dataset.views import Cameras, Tensors
+from network.geometry import fill_unknown, full_precision, project
+from network.ops.splat import splat_depth
+
+if TYPE_CHECKING:
+    from network.rendering import Rays
+
+LAYERS = 3  # of a ray, at most
+SAME_SURFACE = 0.03  # depths closer than this, relative, are of one surface
+SMOOTH = 0.02  # neighbouring pixels of a smooth surface differ by less, relative
+MEETING_STEPS = 2  # of the fixed-point iteration that moves a splat onto the surface
+LARGEST_MOVE = 0.07  # relative, in one such step; what would move farther was of another surface
+LONE_SPREAD = 0.01  # relative spread of a depth that only one reference tells
+UNKNOWN_DEPTH = 2.0  # metres, where no reference tells anything
+
+
+@dataclass(frozen=True)
+class Layers(Tensors):
+    """Of R rays: depth (R, LAYERS) metres, 0 where there is no such layer; spread (R, LAYERS), the relative deviation of the
+    references' depths; found (R,) bool: a reference shows a surface there. Else the first layer is that of its neighbours.
+    """
+
+    depth: torch.Tensor
+    spread: torch.Tensor
+    found: torch.Tensor
+
+    def __getitem__(self, which) -> Layers:
+        return self._map(lambda tensor: tensor[which])
+
+
+def with_neighbours(depth: torch.Tensor) -> torch.Tensor:
+    """Return for each pixel of maps (V, 1, h, w) its own value and those to the right, below and diagonally: (V, h, w, 4)."""
+    padded = F.pad(depth, (0, 1, 0, 1), mode="replicate")[:, 0]
+    return torch.stack([padded[:, :-1, :-1], padded[:, :-1, 1:], padded[:, 1:, :-1], padded[:, 1:, 1:]], -1)
+
+
+@full_precision
+def read_neighbours(maps: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the four values around pixels (V, N, 2) of maps `with_neighbours` (V, h, w, 4), and their bilinear weights:
+    (V, N, 4) each."""
+    count, height, width, _ = maps.shape
+    x, y = pixels.nan_to_num().unbind(-1)
+    x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    left, top = x.floor().clamp_max(width - 2), y.floor().clamp_max(height - 2)
+    first = torch.arange(count, device=maps.device)[:, None] * (height * width)
+    values = maps.view(-1, 4)[(first + (top * width + left).long()).flatten()].view(*left.shape, 4)
+    right, below = x - left, y - top
+    weights = [(1 - below) * (1 - right), (1 - below) * right, below * (1 - right), below * right]
+    return values, torch.stack(weights, -1)
+
+
+def interpolate_depth(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return depth (V, N) between four neighbours (V, N, 4): bilinear in inverse depth, which is exact on planes, where they
+    are of one smooth surface, else the nearest pixel's, 0 if that is unknown."""
+    nearest, farthest = values.amin(-1), values.amax(-1)
+    smooth = (nearest > 0) & (farthest < nearest * (1 + SMOOTH))
+    inverse = (weights / values.clamp_min(1e-3)).sum(-1)
+    closest = values.gather(-1, weights.argmax(-1, keepdim=True))[..., 0]
+    return torch.where(smooth, 1 / inverse.clamp_min(1e-6), closest)
+
+
+@full_precision
+def depth_disagreement(values: torch.Tensor, weights: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+    """Return how far points at z-depth (V, N) in their view lie behind the surface seen there: the logarithm of the ratio,
+    (V, N), nan where the surface is unknown.
+
+    Of the interpolated depth and that of the four pixels (V, N, 4) around, the one that fits best counts: at an edge both
+    surfaces are there.
+    """
+    surfaces = torch.cat([values, interpolate_depth(values, weights)[..., None]], -1)
+    ratio = depth.clamp_min(1e-3).log()[..., None] - surfaces.clamp_min(1e-3).log()
+    size = torch.where(surfaces > 0, ratio.abs(), torch.inf)
+    best = ratio.gather(-1, size.argmin(-1, keepdim=True))[..., 0]
+    return torch.where((surfaces > 0).any(-1), best, torch.nan)
+
+
+@torch.no_grad()
+def find_layers(rays: Rays, maps: torch.Tensor, cameras: Cameras, query: Cameras) -> Layers:
+    """Return the layers of all rays of one query camera, pixel by pixel, R = h * w.
+
+    maps: depth of the references `with_neighbours` (V, H, W, 4); cameras: theirs.
+    """
+    splats = splat_depth(maps[..., 0][:, None], cameras, query).flatten(1)
+    layers = group_depths(meet_surfaces(splats, rays, maps, cameras))
+    first = layers.depth[:, 0].clamp_min(1e-3).log().view(1, 1, *query.size)
+    found = layers.found.view(first.shape)
+    filled = fill_unknown(first, found, torch.tensor(UNKNOWN_DEPTH).log().item()).exp().flatten()
+    depth = torch.cat([filled[:, None], layers.depth[:, 1:]], -1)
+    return Layers(depth, layers.spread, layers.found)
+
+
+def meet_surfaces(splats: torch.Tensor, rays: Rays, maps: torch.Tensor, cameras: Cameras) -> torch.Tensor:
+    """Move splatted depths (V, R), off by up to half a pixel of a slanted surface, to where the rays meet that surface.
+
+    A point at depth z is looked up in the reference; if the surface there is at r times the point's depth, the ray meets
+    it near r z.
+    """
+    depths = splats
+    for _ in range(MEETING_STEPS):
+        points = rays.centres + torch.where(depths > 0, depths, 1.0)[..., None] * rays.directions
+        landed = project(points, cameras)
+        ratio = interpolate_depth(*read_neighbours(maps, landed.pixels)) / landed.depth.clamp_min(1e-3)
+        on_it = (depths > 0) & ((ratio - 1).abs() < LARGEST_MOVE)
+        depths = torch.where(on_it, depths * ratio, depths)
+    return depths
+
+
+def group_depths(depths: torch.Tensor) -> Layers:
+    """Group depths (V, R) of references, 0 where unknown, into layers.
+
+    The first is the nearest one that at least two references agree on, or the nearest at all; then come the nearest of the
+    rest. A layer's depth is the geometric mean of its depths.
+    """
+    known = depths > 0
+    depths = torch.where(known, depths, torch.inf)
+    logs = torch.where(known, depths, 1.0).log()
+    near = ((logs[:, None] - logs).abs() < SAME_SURFACE) & known[:, None] & known  # (V, V, R)
+    agreed = known & (near.sum(0) > 1)
+    candidates, layers = torch.where(agreed.any(0), agreed, known), []
+    for _ in range(LAYERS):
+        nearest = torch.where(candidates, depths, torch.inf).argmin(0, keepdim=True)
+        members = near.gather(0, nearest[None].expand(1, *near.shape[1:]))[0] & candidates.any(0)
+        count = members.sum(0)
+        mean = (logs * members).sum(0) / count.clamp_min(1)
+        deviation = (((logs - mean).square() * members).sum(0) / count.clamp_min(1)).sqrt()
+        layers.append((torch.where(count > 0, mean.exp(), 0), torch.where(count > 1, deviation, LONE_SPREAD)))
+        known = known & ~members
+        candidates = known
+    depth, spread = (torch.stack(parts, -1) for parts in zip(*layers, strict=True))
+    return Layers(depth, spread, depth[:, 0] > 0)
