@@ -134,8 +134,9 @@ def carry_out(args, runs: list[Run], results: Results) -> None:
     on_gpu = torch.cuda.is_available()
     at_once = max(1, min(len(todo), args.at_once or (len(todo) if on_gpu else 1)))
     deadline = time.monotonic() + args.minutes * 60
-    lock, threads = threading.Lock(), max(1, (os.cpu_count() or 1) // at_once)
-    commands = Commands(args, runs[0].name, deadline, {"OMP_NUM_THREADS": str(threads)})
+    threads = str(max(1, (os.cpu_count() or 1) // at_once))
+    environment = {"OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": threads}
+    lock, commands = threading.Lock(), Commands(args, runs[0].name, deadline, environment)
 
     def work(run: Run) -> None:
         if not commands.run(run, commands.training(run), "train") or not commands.run(run, commands.test(run), "test"):

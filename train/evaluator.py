@@ -1,4 +1,4 @@
-"""Renders test frames and scores them."""
+"""Rendering and scoring of test frames."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Evaluation:
         return Evaluation(first.names, scores, sum(part.ignored for part in parts), sum(part.pixels for part in parts))
 
     def key_metric(self, name: str) -> float:
-        """The published average of a metric of KEY_METRICS; PSNR where there are no labels."""
+        """Return the published average of a metric of KEY_METRICS; PSNR where there are no labels."""
         summary = summarise(self.scores[NETWORK])
         key = KEY_METRICS[name]
         return summary[key] if key in summary else summary.get("per_image", {}).get(key, summary["psnr"])
@@ -89,9 +89,9 @@ def evaluate(
     on_frame: Callable[[Frame], None] | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Evaluation:
-    """Renders and scores every test frame of `sets`, and the baselines if asked for; `on_frame` is given each frame.
+    """Render and score every test frame of `sets`, and the baselines if asked for; `on_frame` is given each frame.
 
-    share: (number, of how many) takes every so-manyth frame of each set.
+    share: (i, n) takes the frames i, i + n, i + 2n, … of each set.
     """
     labels = labels_of(sets)
     result = Evaluation(labels.names if labels else (), {NETWORK: {}})
@@ -138,5 +138,5 @@ def hard_regions(batch: Batch) -> dict[str, np.ndarray]:
 
 
 def labels_of(sets: list[TestSet]) -> LabelSet | None:
-    """The classes of the first set that has any."""
+    """Return the classes of the first set that has any, or None."""
     return next((test.scene.labels for test in sets if test.scene.labels is not None), None)

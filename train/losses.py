@@ -11,7 +11,7 @@ from network.geometry import pixel_grid, pixel_rays, project, read_map
 
 
 def color_loss(color: torch.Tensor, target: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
-    """Squared error summed over channels (R, 3), mean over the scored rays (R,) bool; 0 if there are none."""
+    """Return the squared error summed over channels (R, 3), mean over the scored rays (R,) bool; 0 if there are none."""
     error = (color - target).square().sum(-1)
     return (error * scored).sum() / scored.sum().clamp_min(1)
 
@@ -19,7 +19,7 @@ def color_loss(color: torch.Tensor, target: torch.Tensor, scored: torch.Tensor) 
 def termination_loss(
     hit_probability: torch.Tensor, depths: torch.Tensor, target: torch.Tensor, counted: torch.Tensor
 ) -> torch.Tensor:
-    """How far from the measured depth rays end: the mean of sum_s w_s |ln z_s - ln z| + max(0, 1 - sum_s w_s).
+    """Return how far from the measured depth rays end: the mean of sum_s w_s |ln z_s - ln z| + max(0, 1 - sum_s w_s).
 
     hit_probability w, depths z_s in metres: (R, S). target z: (R,) metres, 0 where unknown. Mean over the rays of counted
     (R,) bool whose depth is known; 0 if there are none. A line-of-sight loss as in Urban Radiance Fields (Rematas et al.
@@ -33,7 +33,7 @@ def termination_loss(
 
 
 def depth_loss(predicted: torch.Tensor, sensor: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of log depth where the sensor knows it; 0 if it knows nothing.
+    """Return the mean absolute difference of log depth where the sensor knows it; 0 if it knows nothing.
 
     predicted: (V, 1, H, W) metres. sensor: (V, 1, h, w) metres, 0 where unknown, read at its nearest pixels.
     """
@@ -44,7 +44,7 @@ def depth_loss(predicted: torch.Tensor, sensor: torch.Tensor) -> torch.Tensor:
 
 
 def reprojection_loss(predicted: torch.Tensor, views: Views) -> torch.Tensor:
-    """Colour difference between each view and what the others show where its predicted depth lands.
+    """Return the colour difference between each view and what the others show where its predicted depth lands.
 
     predicted: (V, 1, H, W) metres of views whose images are (V, 3, h, w). The smallest difference over the
     nearest other views counts, so that occlusion in one of them does not (Godard et al., Monodepth2, section 3.2).
@@ -69,6 +69,6 @@ def reprojection_loss(predicted: torch.Tensor, views: Views) -> torch.Tensor:
 
 
 def semantic_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int) -> torch.Tensor:
-    """Cross entropy of logits (R, K+1) where target (R,) is not `ignore`; 0 if it is everywhere."""
+    """Return the cross entropy of logits (R, K+1) where target (R,) is not `ignore`; 0 if it is everywhere."""
     total = F.cross_entropy(logits, target, ignore_index=ignore, reduction="sum")
     return total / (target != ignore).sum().clamp_min(1)

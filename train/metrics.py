@@ -40,26 +40,26 @@ def depth_edges(depth: np.ndarray) -> np.ndarray:
 
 
 def ssim(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Structural similarity of uint8 images (h, w, 3), uniform window of 11 pixels."""
+    """Return the structural similarity of uint8 images (h, w, 3), uniform window of 11 pixels."""
     smallest = min(target.shape[:2])
     window = min(SSIM_WINDOW, smallest if smallest % 2 else smallest - 1)
     return float(structural_similarity(target, prediction, win_size=window, channel_axis=-1, data_range=255))
 
 
 def confusion(prediction: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:
-    """(K, K+1) counts of predicted classes 0…K at pixels of true classes 0…K-1 (K is ignored)."""
+    """Return (K, K+1) counts of predicted classes 0…K at pixels of true classes 0…K-1 (K is ignored)."""
     counted = target < classes
     index = target[counted].astype(np.int64) * (classes + 1) + prediction[counted]
     return np.bincount(index.ravel(), minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
 
 def drop_invalid(matrix: np.ndarray) -> np.ndarray:
-    """The published variant: pixels predicted "invalid" do not count."""
+    """Return the matrix as published results count: without the pixels predicted "invalid"."""
     return np.concatenate([matrix[:, :-1], np.zeros_like(matrix[:, -1:])], 1)
 
 
 def class_ious(matrix: np.ndarray) -> np.ndarray:
-    """Intersection over union (K,), nan for classes that are not there in truth."""
+    """Return the intersection over union (K,), nan for classes that are not there in truth."""
     hits = np.diagonal(matrix).astype(float)
     truth, predicted = matrix.sum(1), matrix[:, :-1].sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -67,7 +67,7 @@ def class_ious(matrix: np.ndarray) -> np.ndarray:
 
 
 def class_scores(matrix: np.ndarray) -> dict[str, float]:
-    """miou, total_accuracy and class_average_accuracy over the classes that are there in truth; 0 if none is."""
+    """Return miou, total_accuracy and class_average_accuracy over the classes that are there in truth; 0 if none is."""
     truth = matrix.sum(1)
     there = truth > 0
     if not there.any():
@@ -81,7 +81,7 @@ def class_scores(matrix: np.ndarray) -> dict[str, float]:
 
 
 def commonest_class(matrices: list[np.ndarray]) -> list[np.ndarray]:
-    """Confusion matrices of the same pictures had each pixel been given the class that is commonest in all of them."""
+    """Return the confusion matrices of pictures in which every pixel has the class that is commonest in all of them."""
     commonest = int(sum(matrices).sum(1).argmax())
     constant = [np.zeros_like(matrix) for matrix in matrices]
     for new, matrix in zip(constant, matrices, strict=True):

@@ -72,7 +72,7 @@ def counted(picture: Picture, truth: Picture, batch: Batch, ignore: int) -> tupl
 
 
 def make_panel(frame: Frame, colors: np.ndarray, labels: LabelSet | None) -> np.ndarray:
-    """Truth over prediction: colour, classes and depth, with a legend of the classes that occur.
+    """Return the truth above the prediction: colour, classes and depth, with a legend of the classes that occur.
 
     colors: (K+1, 3) uint8 of the classes.
     """

@@ -1,4 +1,4 @@
-"""Numbers of an evaluation by every averaging, as results.json and results.md."""
+"""The numbers of an evaluation, by every averaging, as results.json and results.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.files import write_text
 
 
 def report(evaluation: Evaluation, about: dict) -> dict:
-    """Everything that results.json holds."""
+    """Return everything that results.json holds."""
     scenes = evaluation.scores[NETWORK]
     matrices = [matrix for score in scenes.values() for matrix in score.matrices]
     content = {
@@ -40,13 +40,13 @@ def report(evaluation: Evaluation, about: dict) -> dict:
 
 
 def write_report(content: dict, folder: Path) -> None:
-    """results.json and results.md."""
+    """Write results.json and results.md."""
     write_text(folder / "results.json", json.dumps(content, indent=2) + "\n")
     write_text(folder / "results.md", to_markdown(content))
 
 
 def to_markdown(content: dict) -> str:
-    """The same for reading."""
+    """Return the content of results.json as Markdown."""
     lines = [
         f"# {content['name']}",
         "",

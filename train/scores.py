@@ -57,14 +57,14 @@ class Score:
 
     @staticmethod
     def interleave(parts: list[Score]) -> Score:
-        """One after the other's first image, then their second ones, and so on."""
+        """Return the scores of all parts in turn: the first image of each, then the second of each, and so on."""
         columns = [[getattr(part, field.name) for part in parts] for field in fields(Score)]
         rows = [[x for xs in zip_longest(*lists) for x in xs if x is not None] for lists in columns]
         return Score(*rows)
 
 
 def score_commonest_class(scores: dict[str, Score]) -> dict[str, Score]:
-    """The score of giving every pixel the class that is commonest in all test frames."""
+    """Return the scores of pictures in which every pixel has the class that is commonest in all test frames."""
     matrices = iter(commonest_class([matrix for score in scores.values() for matrix in score.matrices]))
     return {scene: Score(matrices=[next(matrices) for _ in score.matrices]) for scene, score in scores.items()}
 
