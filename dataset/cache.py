@@ -62,6 +62,8 @@ class Cache:
     def make_room(self, needed: int, keep: Path) -> bool:
         """Remove other versions of the entry `keep`, then what was not used for longest, until `needed` bytes fit. What
         any process has open stays. Returns False if it cannot fit."""
+        if needed > self.max_bytes:
+            return False
         entries = [entry for entry in list_entries(self.root) if entry.path != keep]
         total = sum(entry.bytes for entry in entries)
         older = [entry for entry in entries if entry.path.name[:-KEY_LENGTH] == keep.name[:-KEY_LENGTH]]

@@ -88,7 +88,7 @@ def _copies(poses: dict[int, np.ndarray], images: dict[int, Path]) -> list[int]:
     """The frames that have the pose, and byte for byte the image, of an earlier one."""
     same_pose: dict[bytes, list[int]] = {}
     for number, pose in poses.items():
-        same_pose.setdefault((pose.round(9) + 0.0).tobytes(), []).append(number)
+        same_pose.setdefault((pose.round(6) + 0.0).tobytes(), []).append(number)
     copies = []
     for numbers in same_pose.values():
         seen: set[bytes] = set()

@@ -271,7 +271,7 @@ def _limit_memory():
 def test_a_long_file_takes_little_memory_and_the_command_says_how_it_went(tmp_path):
     generate(tmp_path / "src", "release", Size({"train": 2}, 4, (24, 32), Light(1.0, 2, 1), 1))
     sens = tmp_path / "src" / "scans" / "train_000" / "train_000.sens"
-    blob = os.urandom(4_000_000)  # 300 frames of 4 MB: more than the limit below
+    blob = sens_bytes()[1][0] + bytes(4_000_000)  # 300 frames of 4 MB: more than the limit below
     with open(sens, "wb") as file:
         file.write(sens_bytes()[0][: 4 + 8 + 3 + 4 * 64 + 8 + 16 + 4] + struct.pack("<Q", 300))
         depth = zlib.compress(bytes(24 * 32 * 2))

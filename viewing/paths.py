@@ -9,7 +9,9 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation, RotationSpline
 
-from dataset.capture import field_of_view, read_pose, read_scale
+from dataset.capture import read_pose
+from dataset.capture_keys import read_scale
+from dataset.intrinsics import field_of_view
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.scene import Scene, scale_intrinsics, to_cameras, view_size
 from dataset.views import Cameras

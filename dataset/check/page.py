@@ -84,6 +84,8 @@ def describe(inventory: Inventory) -> dict[str, str]:
     }
     if inventory.depth_valid is not None:
         rows["pixels with depth"] = f"{inventory.depth_valid:.1%}"
+    else:
+        rows["depth"] = "none, so that lengths are taken for metres"
     if inventory.unknown_ids:
         rows["label ids unknown to the table"] = ", ".join(
             f"{raw} ({count} pixels)" for raw, count in inventory.unknown_ids.items()

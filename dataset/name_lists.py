@@ -1,0 +1,84 @@
+"""Lists of file names in a capture, and the split that they make."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from pathlib import Path
+
+from dataset.view_selection import Split
+from utils.errors import UserError
+from utils.logging import warn
+
+LISTS = ("train_filenames", "val_filenames", "test_filenames")
+TEST_STEP = 8  # without lists of file names, every eighth frame is for testing
+
+
+def normal(name: str) -> str:
+    """A path as it is compared: with slashes, without ./ and .. where that can be."""
+    return posixpath.normpath(name.strip().replace("\\", "/"))
+
+
+def natural(text: str) -> list:
+    """Sorts frame_9 before frame_10."""
+    pieces, digits = [], ""
+    for character in text + "\0":
+        if character.isdigit():
+            digits += character
+        else:
+            if digits:
+                pieces.append((0, int(digits), ""))
+                digits = ""
+            pieces.append((1, 0, character))
+    return pieces
+
+
+def listed_split(content: Mapping, names: list[str], left_out: Mapping[int, str], path: Path) -> Split:
+    """Return the split of the frames called `names`, in their numbers: references are train_filenames, tests test_filenames
+    (or val_filenames). Without a list of tests, they are what train_filenames leaves out; if it leaves nothing, or there
+    are no lists, every eighth frame. No frame is both."""
+    listed = {key: _numbers(content, key, names, path) for key in LISTS}
+    usable = [number for number in range(len(names)) if number not in left_out]
+    train, tests = listed["train_filenames"], listed["test_filenames"] or listed["val_filenames"]
+    if not tests:
+        rest = [number for number in usable if number not in train] if train else []
+        tests = rest or [number for number in train or usable if number in usable][TEST_STEP // 2 :: TEST_STEP]
+    both = set(tests) & set(train)
+    if both and (listed["test_filenames"] or listed["val_filenames"]):
+        warn(f"{path}: {len(both)} frames are listed for training and for testing; they are for testing")
+    unused = {*tests, *listed["val_filenames"]}
+    references = [number for number in train or usable if number not in set(tests if train else unused)]
+    return Split([str(number) for number in references], [str(number) for number in tests])
+
+
+def _numbers(content: Mapping, key: str, names: list[str], path: Path) -> list[int]:
+    """The frames that a list of file names stands for. Raises UserError for an entry that is none of them."""
+    entries = content.get(key) or []
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise UserError(f"{path}: {key} should be a list of file names")
+    number_of: dict[str, int] = {}
+    for number, name in enumerate(names):
+        number_of.setdefault(name, number)
+    found = [number_of.get(normal(entry), -1) for entry in entries]
+    for place, entry in enumerate(entries):
+        if found[place] < 0:
+            found[place] = _similar(normal(entry), number_of, f"{path}: {key} has {entry}, which is")
+    return list(dict.fromkeys(found))
+
+
+def _similar(entry: str, number_of: dict[str, int], origin: str) -> int:
+    """The one frame whose path ends like `entry`, or the other way round; without extension if need be."""
+
+    def same(a: str, b: str) -> bool:
+        return a == b or a.endswith(f"/{b}") or b.endswith(f"/{a}")
+
+    def stem(name: str) -> str:
+        return posixpath.splitext(name)[0]
+
+    matches = [n for name, n in number_of.items() if same(name, entry)]
+    matches = matches or [
+        n for name, n in number_of.items() if same(stem(name), stem(entry)) or same(stem(name), entry)
+    ]
+    if len(matches) != 1:
+        raise UserError(f"{origin} {'none' if not matches else 'more than one'} of the frames' file_path")
+    return matches[0]
