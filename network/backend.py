@@ -16,6 +16,7 @@ import torch._functorch.config
 from torch import nn
 
 from network import triton_setup
+from network.linear import untouched
 from network.ops import NO_KERNELS, Kernels
 from network.renderer import Renderer, RunStage
 from network.rendering import Encoding, Rays, Rendering
@@ -124,7 +125,7 @@ class Backend:
 
     def stages(self, network: Renderer, work: int = 0) -> tuple[RunStage, ...]:
         """How to run a network's passes over so many samples times views: compiled, or the modules as they are."""
-        if not self.compiles(work):
+        if not (self.compiles(work) and untouched(network)):
             return network.stages
         say_once("compiling for this device, which takes up to a minute the first time")
         torch._functorch.config.activation_memory_budget = self.memory_budget
@@ -140,18 +141,12 @@ class Backend:
         captured = Captured(function, most)
 
         def run(*inputs):
-            if not has_hooks(network):
+            if untouched(network):
                 return captured(*inputs)
-            say_once("hooks are registered on the network: it runs without recording")
+            say_once("the network has hooks, or modules that were changed: it runs without recording")
             return function(*inputs)
 
         return run
-
-
-def has_hooks(network: nn.Module) -> bool:
-    """Whether anybody wants to know of what modules do, or changes it, by hooks."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for module in network.modules() for kind in kinds)
 
 
 @functools.cache

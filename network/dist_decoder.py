@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from network.linear import Linear, wide
+from network.linear import Linear, product, untouched, wide
 
 MIN_VAR = 0.05
 COMPONENTS = 2
@@ -44,6 +45,15 @@ class Decoder(nn.Sequential):
         return activation(wide(x))
 
 
+def as_made(decoder: nn.Module) -> bool:
+    """Whether a decoder is the network that `Decoder` makes: nobody replaced it or one of its layers, or looks at them."""
+    if type(decoder) is not Decoder:
+        return False
+    layers = [type(layer) for layer in decoder][:-1]
+    looked_at = not (torch.compiler.is_compiling() or untouched(decoder))  # `Backend.stages` compiles what is untouched
+    return layers == [nn.Linear, nn.ELU, nn.Linear, nn.ELU, Linear] and not looked_at
+
+
 class DistDecoder(nn.Module):
     """Ray features (V, N, width) -> RayDistribution."""
 
@@ -55,12 +65,29 @@ class DistDecoder(nn.Module):
         self.vis_decoder = Decoder(width, 1, nn.Sigmoid()) if use_vis else None
 
     def forward(self, ray_features: torch.Tensor) -> RayDistribution:
-        return RayDistribution(
-            self.mean_decoder(ray_features),
-            self.var_decoder(ray_features) + MIN_VAR,
-            self.aw_decoder(ray_features),
-            None if self.vis_decoder is None else self.vis_decoder(ray_features),
-        )
+        decoders = [self.mean_decoder, self.var_decoder, self.aw_decoder]
+        decoders += [] if self.vis_decoder is None else [self.vis_decoder]
+        if all(as_made(decoder) for decoder in decoders):
+            values = decode_together(decoders, ray_features)
+        else:
+            values = [decoder(ray_features) for decoder in decoders]
+        mean, var, weight, visibility = (*values, None)[:4]
+        return RayDistribution(mean, var + MIN_VAR, weight, visibility)
+
+
+def decode_together(decoders: list[Decoder], x: torch.Tensor) -> list[torch.Tensor]:
+    """Return what each decoder makes of x (V, N, width), with one product for all first layers and one for all last ones.
+
+    Twelve products with a few columns each would take a tenth of a training step more.
+    """
+    first, second, last = ([decoder[i] for decoder in decoders] for i in (0, 2, 4))
+    rows = F.elu(F.linear(x, *[torch.cat([getattr(layer, part) for layer in first]) for part in ("weight", "bias")]))
+    rows = rows.chunk(len(decoders), -1)
+    rows = torch.cat([F.elu(layer(part)) for layer, part in zip(second, rows, strict=True)], -1)
+    weight = torch.block_diag(*[layer.weight for layer in last])
+    values = wide(product([rows], weight, torch.cat([layer.bias for layer in last])))
+    parts = values.split([layer.out_features for layer in last], -1)
+    return [decoder[5](part) for decoder, part in zip(decoders, parts, strict=True)]
 
 
 def visibility_and_hit(

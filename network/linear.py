@@ -23,14 +23,14 @@ class Linear(nn.Linear):
         axes = max(part.dim() for part in parts)
         own = [part.dim() == axes for part in parts]
         if all(own):
-            return _product(parts, self.weight, self.bias)
+            return product(parts, self.weight, self.bias)
         columns = self.weight.split(self.widths, 1)
 
-        def product(wanted: bool, bias: torch.Tensor | None) -> torch.Tensor:
+        def added(wanted: bool, bias: torch.Tensor | None) -> torch.Tensor:
             chosen = [i for i, is_own in enumerate(own) if is_own == wanted]
-            return _product([parts[i] for i in chosen], torch.cat([columns[i] for i in chosen], 1), bias)
+            return product([parts[i] for i in chosen], torch.cat([columns[i] for i in chosen], 1), bias)
 
-        return product(True, self.bias) + product(False, None)
+        return added(True, self.bias) + added(False, None)
 
 
 class RayLinear(nn.Linear):
@@ -57,7 +57,7 @@ def wide(x: torch.Tensor) -> torch.Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _product(parts, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def product(parts, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """A linear layer of parts side by side. On a GPU zeros make all widths multiples of 8: matrix units are slow on others."""
     x, out = parts[0] if len(parts) == 1 else torch.cat(parts, -1), len(weight)
     columns, rows = (-x.shape[-1] % 8, -out % 8) if x.is_cuda else (0, 0)
@@ -67,3 +67,22 @@ def _product(parts, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Te
         weight = F.pad(weight, (0, columns, 0, rows))
         bias = None if bias is None else F.pad(bias, (0, rows))
     return F.linear(x, weight, bias)[..., :out]
+
+
+HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+
+
+def untouched(network: nn.Module) -> bool:
+    """Whether nobody looks at what the modules of a network do, or changes it: no hooks, and no forward of a module's own.
+
+    Only then may their weights be used without calling them.
+    """
+    return not any(
+        "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS) or parametrized(module)
+        for module in network.modules()
+    )
+
+
+def parametrized(module: nn.Module) -> bool:
+    """Whether a weight of a module is computed, as by a low-rank adapter (`torch.nn.utils.parametrize`)."""
+    return "parametrizations" in module._modules

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 
@@ -14,6 +14,7 @@ from network.backend import RENDERERS, Backend
 from network.engine.requirements import reason_against
 from network.engine.stage import EngineStage
 from network.geometry import pixel_grid
+from network.linear import untouched
 from network.renderer import Renderer, RunStage
 from network.rendering import Encoding, Rays, RenderedView
 from utils.config import Setting
@@ -49,6 +50,7 @@ class ViewRenderer:
         self.rays_at_once = rays_at_once
         self._encode = self.backend.recorded(functools.partial(encode, network, self.backend), network, MOST_SHAPES)
         self._images: Recent[str, torch.Tensor] = Recent(MOST_IMAGES)
+        self._reasons: Recent[tuple, str | None] = Recent(MOST_SHAPES)  # against the engine
 
     @torch.no_grad()
     def encode(self, references: Views, names: Sequence[str] | None = None) -> Encoding:
@@ -113,7 +115,13 @@ class ViewRenderer:
     def _in_engine(self, encoding: Encoding) -> bool:
         if not self.backend.engine:
             return False
-        reason = reason_against(self.network, encoding)
+        # Comparing all modules takes milliseconds: once for as long as they are the same and nobody touches them.
+        network, channels = self.network, encoding.features.shape[-1]
+        others = tuple(field.name for field in fields(encoding) if getattr(encoding, field.name) is not None)
+        key = tuple(map(id, network.modules())), len(encoding.cameras), channels, encoding.image_channels, others
+        if not untouched(network) or key not in self._reasons:
+            self._reasons[key] = reason_against(network, encoding)
+        reason = self._reasons[key]
         if reason is not None:
             say_once(f"the network's own modules render, slower than the engine, which is not made for it: {reason}")
         return reason is None
