@@ -45,6 +45,10 @@ DEFAULTS = {
         "train_ray_num": Setting(1024, int, minimum=1),
         "min_wn": Setting(8, int, minimum=1),  # references: from min_wn to max_wn - 1
         "max_wn": Setting(9, int, minimum=2),
+        # [height, width] of the rectangle of rays that each query is rendered in, instead of train_ray_num scattered ones
+        "patch": Setting(None, list),
+        # references are drawn from every k-th frame, k from 1 to this: 5 are as far apart as those of tests
+        "reference_stride": Setting(1, int, minimum=1),
         "queries_per_step": Setting(1, int, minimum=1),  # frames rendered from the same references, each in
         # train_ray_num rays: the references are encoded once for all of them
         "aug_depth_range_prob": Setting(0.05, float, minimum=0, maximum=1),
@@ -58,11 +62,12 @@ DEFAULTS = {
 @dataclass(frozen=True)
 class Needs:
     """What the references of a batch must have. sources: so many other views each, to be matched with.
-    supervision: depth in training alone, where the scene has it."""
+    supervision: depth in training alone, where the scene has it. labels: likewise, in training alone."""
 
     depth: bool = False
     sources: int = 0
     supervision: bool = False
+    labels: bool = False
 
 
 def open_scene(
@@ -159,6 +164,9 @@ class TrainingSet(Dataset):
         self.cfg = cfg.train_dataset_cfg
         self.needs = replace(needs, depth=needs.depth or needs.supervision)
         self.seed = seed
+        patch = self.cfg.patch
+        if patch is not None and not (len(patch) == 2 and all(isinstance(side, int) and side > 0 for side in patch)):
+            raise UserError(f"`train_dataset_cfg.patch` should be [height, width] in pixels, but is {list(patch)}")
         if self.cfg.max_wn <= self.cfg.min_wn:
             raise UserError(
                 f"`train_dataset_cfg.max_wn` ({self.cfg.max_wn}) must be greater than min_wn ({self.cfg.min_wn})"
@@ -189,18 +197,26 @@ class TrainingSet(Dataset):
         scene, frames = self.scenes[chosen], self.frames[chosen]
         query = int(rng.integers(len(frames)))
         centres = scene.centres(frames)
-        references = training_references(centres, query, (self.cfg.min_wn, self.cfg.max_wn), rng)
+        counts = self.cfg.min_wn, self.cfg.max_wn
+        references = training_references(centres, query, counts, rng, self.cfg.reference_stride)
         queries = [query, *further_queries(centres, query, references, self.cfg.queries_per_step - 1, rng)]
-        reference_views = read_references(scene, [frames[i] for i in references], frames, self.needs)
+        chosen = [frames[i] for i in references]
+        reference_views = read_references(scene, chosen, frames, self.needs, self.needs.labels)
         query_views = scene.views([frames[i] for i in queries], depth=True, labels=True)
         stretch = self._depth_range_stretch(rng)
         return Batch(
             _stretch_range(reference_views, stretch),
             _stretch_range(query_views, stretch),
-            random_pixels(query_views, self.cfg.train_ray_num, rng),
+            self._pixels(query_views, rng),
             scene.name,
             frames[query],
         )
+
+    def _pixels(self, views: Views, rng: np.random.Generator) -> torch.Tensor:
+        """The pixels to render of each view, (V, N, 2)."""
+        if self.cfg.patch is None:
+            return random_pixels(views, self.cfg.train_ray_num, rng)
+        return random_patches(views, tuple(self.cfg.patch), rng)
 
     def _depth_range_stretch(self, rng: np.random.Generator) -> torch.Tensor:
         """Factors of near and far: 1 but in a few samples."""
@@ -263,6 +279,24 @@ def random_pixels(views: Views, count: int, rng: np.random.Generator) -> torch.T
         total = allowed if isinstance(allowed, int) else len(allowed)
         chosen = rng.choice(allowed, count, replace=count > total)
         pixels.append(np.stack([chosen % width, chosen // width], -1))
+    return torch.from_numpy(np.stack(pixels)).float()
+
+
+def random_patches(views: Views, size: tuple[int, int], rng: np.random.Generator) -> torch.Tensor:
+    """Return the pixels of one rectangle of `size` (h, w) in each view, row by row: (V, h * w, 2) of x, y.
+
+    Raises UserError where a view is smaller.
+    """
+    (height, width), (patch_height, patch_width) = views.cameras.size, size
+    if patch_height > height or patch_width > width:
+        raise UserError(
+            f"`train_dataset_cfg.patch` is {list(size)}, larger than the images, which are [{height}, {width}]"
+        )
+    rows, columns = np.mgrid[:patch_height, :patch_width]
+    pixels = []
+    for _ in range(len(views)):
+        top, left = rng.integers(height - patch_height + 1), rng.integers(width - patch_width + 1)
+        pixels.append(np.stack([columns + left, rows + top], -1).reshape(-1, 2))
     return torch.from_numpy(np.stack(pixels)).float()
 
 

@@ -6,6 +6,8 @@ front_ends/learned_depth.py predicts depth maps from the references.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dataset.render_dataset import Needs
 from network.front_ends import FrontEnd
 from network.front_ends.cost_volume import CostVolumeInitNet
@@ -29,5 +31,5 @@ register("learned_depth", LearnedDepthInitNet)
 
 
 def needs(cfg) -> Needs:
-    """What the references of a batch must have for the front end of a config."""
-    return FRONT_ENDS[cfg.init_net_type].needs(cfg)
+    """What the references of a batch must have for the network of a config."""
+    return replace(FRONT_ENDS[cfg.init_net_type].needs(cfg), labels=cfg.reference_classes)

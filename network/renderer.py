@@ -66,6 +66,7 @@ DEFAULTS = {
 }
 IMAGE_CHANNELS = 32  # of the published image encoder
 RAY_CHANNELS = 32  # of what a reference knows of its own rays
+REFINED = "refined"  # what the query's decoder, or the references' classes, make of the last pass
 
 
 # One pass: `stage(encoding, rays, depths, density_only)`, a `Stage` or what does the same faster.
@@ -128,7 +129,7 @@ class Renderer(nn.Module):
     @property
     def pass_names(self) -> tuple[str, ...]:
         """Of all that a prediction holds, in their order."""
-        return (*self.sampler.names, "refined") if self.refines else self.sampler.names
+        return (*self.sampler.names, REFINED) if self.refines else self.sampler.names
 
     def forward(
         self,

@@ -72,3 +72,20 @@ def semantic_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int) -> to
     """Return the cross entropy of logits (R, K+1) where target (R,) is not `ignore`; 0 if it is everywhere."""
     total = F.cross_entropy(logits, target, ignore_index=ignore, reduction="sum")
     return total / (target != ignore).sum().clamp_min(1)
+
+
+SSIM_WINDOW = 11
+
+
+def ssim_loss(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return 1 - SSIM of images (Q, 3, h, w) in [0, 1], with a uniform window of 11 pixels (Wang et al. 2004)."""
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(x, SSIM_WINDOW, 1)
+
+    ours, theirs = mean(images), mean(target)
+    variances = mean(images.square()) - ours.square() + mean(target.square()) - theirs.square()
+    covariance = mean(images * target) - ours * theirs
+    small, large = 0.01**2, 0.03**2
+    similar = (2 * ours * theirs + small) * (2 * covariance + large)
+    return 1 - (similar / ((ours.square() + theirs.square() + small) * (variances + large))).mean()

@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dataset.views import Views
-from network.renderer import Renderer, RunStage
+from network.renderer import REFINED, Renderer, RunStage
 from network.rendering import Prediction, Rendering
-from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, termination_loss
+from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, ssim_loss, termination_loss
+from utils.errors import UserError
 
+REFERENCE_STRIDE = 4  # pixels of an image to one of its feature map
 LOSSES = ("render", "semantic")  # that `loss` may list
-WITHOUT_HEADS = ("color", "termination")  # terms that ask for nothing that heads show
+WITHOUT_HEADS = ("color", "termination", "ssim")  # terms that ask for nothing that heads show
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Term:
 
     target: the query views and pixels (Q, N, 2) in them -> what is there, (R, …), in the order of the rays; never None.
     loss: a pass's rendering and the target -> a number. Of the rays, `rendering.scored` should count: those that enough
-    views see. first_pass_only: later passes are not asked for it.
+    views see. first_pass_only: later passes are not asked for it. last_pass_only: earlier ones are not. refined: what the
+    query's decoder makes of the last pass is asked for it too.
     """
 
     name: str
@@ -32,6 +36,8 @@ class Term:
     target: Callable[[Views, torch.Tensor], torch.Tensor]
     loss: Callable[[Rendering, torch.Tensor], torch.Tensor]
     first_pass_only: bool = False
+    last_pass_only: bool = False
+    refined: bool = True
 
 
 def at_pixels(images: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
@@ -82,7 +88,17 @@ def termination_term(cfg) -> Term:
     def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
         return termination_loss(rendering.hit_probability, rendering.depths, target, rendering.scored)
 
-    return Term("termination", cfg.termination_loss_scale, true_depths, loss)
+    return Term("termination", cfg.termination_loss_scale, true_depths, loss, refined=False)
+
+
+def ssim_term(cfg) -> Term:
+    """Of the last pass alone."""
+    shape = tuple(cfg.train_dataset_cfg.patch)
+
+    def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
+        return ssim_loss(*(x.view(-1, *shape, 3).permute(0, 3, 1, 2) for x in (rendering.color, target)))
+
+    return Term("ssim", cfg.ssim_loss_scale, true_colors, loss, last_pass_only=True)
 
 
 class Objective(nn.Module):
@@ -94,8 +110,15 @@ class Objective(nn.Module):
         self.network, self.cfg = network, cfg
         self.learns_classes = learns_classes and cfg.render_label and "semantic" in cfg.loss
         configured = [color_term(cfg)] * ("render" in cfg.loss) + [semantic_term(cfg)] * self.learns_classes
-        configured += [termination_term(cfg)] * (cfg.termination_loss_scale > 0)
+        if cfg.termination_loss_scale > 0:
+            configured.append(termination_term(cfg))
+        if cfg.ssim_loss_scale > 0:
+            configured.append(ssim_term(cfg))
         self.terms = (*configured, *terms)
+        patch = cfg.train_dataset_cfg.patch
+        self.patch = None if patch is None else tuple(patch)
+        if patch is None and (network.query_decoder_new is not None or cfg.ssim_loss_scale > 0):
+            raise UserError("query_decoder and ssim_loss_scale need train_dataset_cfg.patch, for example [128, 160]")
 
     def forward(
         self,
@@ -109,8 +132,12 @@ class Objective(nn.Module):
 
         draws, stages: see `Renderer.render_rays`.
         """
-        prediction = self.network(references, query.cameras, pixels, draws, stages)
-        losses = {**self._pass_losses(prediction, query, pixels), **self._depth_losses(prediction, references)}
+        prediction = self.network(references, query.cameras, pixels, draws, stages, self.patch)
+        losses = {
+            **self._pass_losses(prediction, query, pixels),
+            **self._reference_losses(prediction, references),
+            **self._depth_losses(prediction, references),
+        }
         error = (prediction.final.color.detach().clamp(0, 1) - true_colors(query, pixels)).square().mean()
         measures = {"psnr": -10 * torch.log10(error.clamp_min(1e-6))}
         return losses, measures | ray_depth_measures(prediction.final.depth.detach(), true_depths(query, pixels))
@@ -118,14 +145,36 @@ class Objective(nn.Module):
     def _pass_losses(self, prediction: Prediction, query: Views, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         scored = prediction.passes[0].scored  # those of the first pass count in all of them
         scored = scored if self.cfg.use_ray_mask else torch.ones_like(scored)
-        names, losses = self.network.sampler.names, {}
+        names, losses = self.network.pass_names, {}
         targets = [term.target(query, pixels) for term in self.terms]
         for number, (name, rendering) in enumerate(zip(names, prediction.passes, strict=True)):
             for term, target in zip(self.terms, targets, strict=True):
-                if number == 0 or not term.first_pass_only:
+                if self._asked(term, number, name):
                     loss = term.loss(replace(rendering, scored=scored), target)
                     losses[f"{term.name}_{name}"] = term.weight * loss
         return losses
+
+    def _asked(self, term: Term, number: int, name: str) -> bool:
+        if term.last_pass_only:
+            return number + 1 == len(self.network.pass_names)
+        if name == REFINED:
+            return term.refined
+        return number == 0 or not term.first_pass_only
+
+    def _reference_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
+        """Of the references' own classes, at the size of their feature maps."""
+        logits = prediction.reference_logits
+        if logits is None or not self.learns_classes:
+            return {}
+        height, width = references.cameras.size
+        labels = references.labels
+        if labels is None:
+            labels = torch.full((len(references), height, width), self.cfg.num_classes, device=logits.device)
+        size = height // REFERENCE_STRIDE, width // REFERENCE_STRIDE
+        known = F.interpolate(labels[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
+        logits = logits[:, : size[0], : size[1]].flatten(0, 2)
+        loss = semantic_loss(logits, known.flatten(), self.cfg.num_classes)
+        return {"semantic_references": self.cfg.reference_semantic_loss_scale * loss}
 
     def _depth_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
         """By the sensor where the scene has one, else by how well the references show each other."""

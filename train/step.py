@@ -29,6 +29,10 @@ DEFAULTS = {
     "use_nr_fine_loss": True,  # colour loss of the fine pass too
     "depth_loss_scale": Setting(1.0, float, minimum=0),  # where the front end predicts depth and is trained
     "termination_loss_scale": Setting(0.0, float, minimum=0),  # rays end at the query's depth, where the scene has it
+    "ssim_loss_scale": Setting(0.0, float, minimum=0),  # of the final colours; needs patches
+    "reference_semantic_loss_scale": Setting(
+        0.25, float, minimum=0
+    ),  # of the references' own classes, if there are any
     "use_ray_mask": True,  # only rays that enough views see have a colour loss
     "max_grad_norm": Setting(None, float, minimum=0),
     **averaging.DEFAULTS,
