@@ -252,7 +252,7 @@ def test_names_that_are_no_database_names(name):
 
 
 def test_rooms_hold_many_classes_of_several_parts():
-    parts = [part for seed in range(8) for part in furnish(seed).boxes]
+    parts = [part for seed in range(8) for part in furnish(seed).parts]
     counts = {label: sum(part.label == label for part in parts) for label in SCANNET_CLASSES}
     assert sum(count > 0 for count in counts.values()) >= 18
     assert all(counts[label] >= 6 for label in ("chair", "table", "sofa", "bed", "bookshelf", "toilet"))

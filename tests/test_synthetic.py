@@ -1,12 +1,16 @@
 """The generator: exact where it can be computed by hand, and never writing twice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dataset.synthetic.generate import SIZES, Size, generate
-from dataset.synthetic.parts import Material, box, rotation_z
+from dataset.synthetic import fine
+from dataset.synthetic.generate import SIZES, STYLES, Size, generate
+from dataset.synthetic.parts import Material, Room, box, rotation_z
+from dataset.synthetic.placing import CLEARANCE
 from dataset.synthetic.raycast import CLASS_NAMES, IGNORED, Light, RayCaster
-from dataset.synthetic.room import CLEARANCE, Room, _distance, furnish, walk
+from dataset.synthetic.room import furnish, walk
 from utils.errors import UserError
 
 GREY = Material.of((0.5, 0.5, 0.5))
@@ -57,13 +61,14 @@ def test_light_is_darker_in_corners_and_in_shadow():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_walk_is_smooth_inside_the_room_and_clear_of_things(seed):
-    room = furnish(seed)
-    poses = walk(room, 80, seed)
+@pytest.mark.parametrize("style", STYLES)
+def test_the_walk_is_smooth_inside_the_room_and_clear_of_things(style, seed):
+    room = STYLES[style].furnish(seed)
+    poses = STYLES[style].walk(room, 80, seed)
     positions = poses[:, :3, 3]
     assert (positions > 0).all() and (positions < room.size).all()
-    assert min(_distance(part, positions).min() for part in room.boxes) > CLEARANCE * 0.99
-    assert np.linalg.norm(np.diff(positions, axis=0), axis=1).max() < 0.12
+    assert min(part.distance(positions).min() for part in room.parts) > CLEARANCE * 0.99
+    assert np.linalg.norm(np.diff(positions, axis=0), axis=1).max() < 0.2
     np.testing.assert_allclose(
         poses[:, :3, :3] @ poses[:, :3, :3].transpose(0, 2, 1), np.tile(np.eye(3), (80, 1, 1)), atol=1e-9
     )
@@ -74,8 +79,33 @@ def test_the_walk_is_smooth_inside_the_room_and_clear_of_things(seed):
 
 def test_rooms_differ_and_repeat_with_their_seed():
     first, again, other = furnish(3), furnish(3), furnish(4)
-    assert len(first.boxes) == len(again.boxes) and (first.boxes[20].centre == again.boxes[20].centre).all()
+    assert len(first.parts) == len(again.parts) and (first.parts[20].centre == again.parts[20].centre).all()
     assert (first.size != other.size).any()
+
+
+def test_primitive_rooms_keep_their_pixels():
+    """What has been trained on the rooms of a seed can be compared with what is trained tomorrow."""
+    room = furnish(2)
+    color, depth, _ = RayCaster(room, Light(0.5, 6, 2), 2).render(K, walk(room, 48, 2)[20], (48, 64), 1)
+    assert len(room.parts) == 181
+    np.testing.assert_allclose(color.mean((0, 1)), [141.4, 136.01, 112.74], atol=0.05)
+    expected = [[2.808, 3.872, 4.051, 3.045], [2.968, 4.228, 4.116, 3.412], [2.41, 1.129, 2.41, 2.41]]
+    np.testing.assert_allclose(depth[::16, ::16], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_fine_walk_goes_round_the_room_and_looks_across_it(seed):
+    room = fine.furnish(seed)
+    poses = fine.walk(room, 40, seed)
+    outward = poses[:, :2, 3] - room.size[:2] / 2
+    turned = np.unwrap(np.arctan2(outward[:, 1], outward[:, 0]))
+    assert abs(turned[-1] - turned[0]) == pytest.approx(2 * np.pi * 39 / 40, abs=0.2)
+    assert ((outward * poses[:, :2, 2]).sum(1) < 0).all()
+
+
+def test_fine_rooms_show_every_class():
+    seen = {part.label for seed in range(16) for part in fine.furnish(seed).parts}
+    assert seen == {*CLASS_NAMES, "ceiling"}
 
 
 def test_nothing_is_rewritten_and_what_is_missing_is_added(tmp_path):
@@ -90,5 +120,7 @@ def test_nothing_is_rewritten_and_what_is_missing_is_added(tmp_path):
     assert gone.read_bytes() == content
     untouched = [path for path in files if path.stem in ("0", "2")]
     assert untouched and all(path.stat().st_mtime_ns == before[path] for path in untouched)
-    with pytest.raises(UserError, match="holds rooms of 3 frames at 32x24"):
+    with pytest.raises(UserError, match="holds plain rooms of 3 frames at 32x24"):
         generate(tmp_path, "scannet", SIZES["tiny"])
+    with pytest.raises(UserError, match="holds plain rooms"):
+        generate(tmp_path, "scannet", replace(size, style="fine"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,11 +30,35 @@ def main() -> None:
     parser.add_argument(
         "--width", type=int, default=None, help="image width that the scene lists ask for (default: half, 320 at most)"
     )
+    parser.add_argument(
+        "--furniture",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="furnish rooms with models: a pack of dataset.synthetic.pack, .sh3f libraries of Sweet Home 3D, or a folder "
+        "of them (needs embreex)",
+    )
+    parser.add_argument("--mixed", action="store_true", help="with --furniture: only every other room has models")
+    parser.add_argument(
+        "--sensor", action="store_true", help="as a hand-held camera sees it: noise, holes, blur, drift"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rooms made at once (default: one a core)")
     parser.add_argument("--debug", action="store_true")
     args = parser.parse_args()
-    generate(args.out, args.layout, _size(args), args.width, args.device, args.workers)
+    if args.mixed and not args.furniture:
+        raise UserError("--mixed says how many rooms have models: name them with --furniture")
+    generate(
+        args.out,
+        args.layout,
+        _size(args),
+        args.width,
+        args.device,
+        args.workers,
+        args.furniture,
+        args.mixed,
+        args.sensor,
+    )
 
 
 def _size(args) -> Size:
@@ -49,7 +74,7 @@ def _size(args) -> Size:
     frames = size.frames if args.frames is None else args.frames
     if frames < 1 or min(rooms.values()) < 0:
         raise UserError("--frames and --rooms must not be negative, and there must be a frame")
-    return Size(rooms, frames, image, size.light, size.supersampling)
+    return replace(size, rooms=rooms, frames=frames, image=image)
 
 
 if __name__ == "__main__":

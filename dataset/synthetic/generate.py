@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from dataset.synthetic.raycast import Light, RayCaster
-from dataset.synthetic.room import furnish, walk
+from dataset.sensor import Sensor, drifting, sensed_color, sensed_depth, sensed_labels, sensed_pose
+from dataset.synthetic import fine, modelled, room
+from dataset.synthetic.meshcast import MeshCaster, embree
+from dataset.synthetic.pack import Furniture, add_pack
+from dataset.synthetic.raycast import IGNORED, Light, RayCaster
 from dataset.synthetic.writers import WRITERS, write_label_table
 from utils.errors import UserError
 from utils.files import write_text
@@ -24,19 +30,24 @@ LOST_SHARE = 0.03  # of the frames have lost tracking
 
 @dataclass(frozen=True)
 class Size:
-    """rooms of each split, frames of each room, (height, width) of the images, how fine the light is."""
+    """rooms of each split, frames of each room, (height, width) of the images, how fine the light is, which of STYLES
+    furnishes the rooms that are not of models."""
 
     rooms: dict[str, int]
     frames: int
     image: tuple[int, int]
     light: Light
     supersampling: int = 2
+    style: str = "plain"
 
+
+STYLES = {"plain": room, "fine": fine}  # modules that furnish a room and walk through it
 
 SIZES = {
     "tiny": Size({"train": 2, "val": 1, "test": 1}, 48, (48, 64), Light(0.5, 6, 2), 1),
     "demo": Size({"train": 8, "val": 1, "test": 1}, 60, (192, 256), Light(0.25, 12, 4)),
     "full": Size({"train": 40, "val": 4, "test": 10}, 120, (480, 640), Light()),
+    "fine": Size({"train": 12, "val": 1, "test": 3}, 80, (968, 1296), Light(), style="fine"),
 }
 FIRST_SEED = {"train": 0, "val": 10000, "test": 20000}
 
@@ -51,23 +62,43 @@ class Job:
     seed: int
     size: Size
     device: str
+    furniture: Path | None = None  # a pack of models, of which the room is furnished
+    sensor: bool = False  # pictures as a hand-held camera takes them
 
 
 def generate(
-    root: Path, kind: str, size: Size, list_width: int | None = None, device: str = "cpu", workers: int = 1
+    root: Path,
+    kind: str,
+    size: Size,
+    list_width: int | None = None,
+    device: str = "cpu",
+    workers: int = 1,
+    furniture: list[Path] | None = None,
+    mixed: bool = False,
+    sensor: bool = False,
 ) -> None:
-    """Writes all rooms of a size and the lists train.txt, val.txt and test.txt of their database names.
+    """Writes all rooms of a size and the lists train.txt, val.txt and test.txt of their database names. With furniture
+    (a pack or libraries of models), rooms are furnished with it: all, or if `mixed` every other one. With `sensor`, pictures, depth, labels and poses
+    are as a hand-held camera's (dataset.sensor).
 
     What is there already is not written again. Raises UserError if the folder holds rooms of another size.
     """
+    if furniture:
+        embree()  # said before anything is read or written
     list_width = list_width or min(320, max(64, size.image[1] // 2))
-    _claim(root / f"{kind}.json", {"frames": size.frames, "image": list(size.image)})
+    note = root / f"{kind}.json"
+    what = {"frames": size.frames, "image": list(size.image), "style": _style(size, furniture, mixed, sensor)}
+    _refuse_others(note, what)
+    pack = add_pack(furniture, root) if furniture else None
+    write_text(note, json.dumps(what))
     if kind in ("scannet", "release"):
         write_label_table(root / "scannet" if kind == "scannet" else root)
     jobs = []
     for split, count in size.rooms.items():
         names = [f"{split}_{number:03d}" for number in range(count)]
-        jobs += [Job(root, kind, name, FIRST_SEED[split] + number, size, device) for number, name in enumerate(names)]
+        for number, name in enumerate(names):
+            seed = FIRST_SEED[split] + (number // 2 if mixed else number)
+            jobs.append(Job(root, kind, name, seed, size, device, None if mixed and number % 2 else pack, sensor))
         tail = "Sequence_1/" if kind == "replica" else ""
         write_text(
             root / f"{split}.txt", "".join(f"{WRITERS[kind].kind}/{name}/{tail}black_{list_width}\n" for name in names)
@@ -78,7 +109,7 @@ def generate(
             for job in jobs:
                 progress.update(write_room(job))
         else:
-            with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
+            with _threads_of_children(1), ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
                 for done in as_completed([pool.submit(write_room, job) for job in jobs]):
                     progress.update(done.result())
     say(
@@ -93,17 +124,56 @@ def write_room(job: Job) -> int:
     missing = [frame for frame in range(job.size.frames) if not all(path.is_file() for path in writer.files(frame))]
     if not missing:
         return job.size.frames
-    room = furnish(job.seed)
-    poses = walk(room, job.size.frames, job.seed)
     lost = lost_frames(job.size.frames, job.seed)
     K = writer.intrinsics(job.size.image)
-    writer.write_scene(K, poses, job.size.image)
-    caster = RayCaster(room, job.size.light, job.seed, job.device)
+    caster, poses = _visited(job, K)
+    camera = _Camera(job) if job.sensor else None
+    tracked = camera.tracked(poses) if camera else poses
+    writer.write_scene(K, tracked, job.size.image)
     for frame in missing:
-        color, depth, classes = caster.render(K, poses[frame], job.size.image, job.size.supersampling)
-        writer.write_frame(frame, color, depth, classes, poses[frame], frame in lost)
+        seen = caster.render(K, poses[frame], job.size.image, job.size.supersampling)
+        writer.write_frame(frame, *(camera.sensed(frame, *seen) if camera else seen), tracked[frame], frame in lost)
     writer.finish()
     return job.size.frames
+
+
+class _Camera:
+    """A sensor and how it drifts in one room; a frame is the same whenever it is taken."""
+
+    def __init__(self, job: Job):
+        rng = np.random.default_rng([job.seed, 9])
+        self._seed, self._sensor, self._drift = job.seed, Sensor.drawn(rng), drifting(job.size.frames, rng)
+
+    def tracked(self, poses: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng([self._seed, 10])
+        return np.stack([sensed_pose(pose, self._sensor, rng) for pose in poses])
+
+    def sensed(self, frame: int, color, depth, classes):
+        rng = np.random.default_rng([self._seed, 11, frame])
+        return (
+            sensed_color(color, self._sensor, self._drift[frame], rng),
+            sensed_depth(depth, self._sensor, rng, color),
+            sensed_labels(classes, self._sensor, rng, IGNORED),
+        )
+
+
+def _visited(job: Job, K: np.ndarray) -> tuple[RayCaster | MeshCaster, np.ndarray]:
+    """A furnished room, ready to be looked at, and the cameras-to-world (frames, 4, 4) of a walk through it."""
+    size = job.size
+    if job.furniture:
+        furnished = modelled.furnish(Furniture(job.furniture), job.seed)
+        poses = modelled.walk(furnished, size.frames, job.seed)
+        caster = MeshCaster(furnished, size.light, job.seed)
+        caster.expose(K, poses, size.image, furnished.key)
+        return caster, poses
+    style = STYLES[size.style]
+    furnished = style.furnish(job.seed)
+    return RayCaster(furnished, size.light, job.seed, job.device), style.walk(furnished, size.frames, job.seed)
+
+
+def _style(size: Size, furniture, mixed: bool, sensor: bool) -> str:
+    style = size.style if not furniture else f"modelled and {size.style}" if mixed else "modelled"
+    return f"{style} (as by a sensor)" if sensor else style
 
 
 def lost_frames(frames: int, seed: int) -> set[int]:
@@ -112,18 +182,29 @@ def lost_frames(frames: int, seed: int) -> set[int]:
     return set(rng.choice(frames, int(np.ceil(frames * LOST_SHARE)) if frames >= 20 else 0, replace=False).tolist())
 
 
-def _claim(path: Path, what: dict) -> None:
-    """Notes what the rooms of a folder are, or raises UserError if they are something else already."""
-    if path.is_file():
-        found = json.loads(path.read_text())
-        if found != what:
-            raise UserError(
-                f"{path.parent}: holds rooms of {found['frames']} frames at {found['image'][1]}x{found['image'][0]}; "
-                "choose another --out, or remove that folder"
-            )
-    else:
-        write_text(path, json.dumps(what))
+def _refuse_others(path: Path, what: dict) -> None:
+    """Raises UserError if the rooms of a folder, noted in `path`, are something else than `what`."""
+    found = {"style": "plain", **json.loads(path.read_text())} if path.is_file() else what
+    if found != what:
+        raise UserError(
+            f"{path.parent}: holds {found['style']} rooms of {found['frames']} frames at "
+            f"{found['image'][1]}x{found['image'][0]}; choose another --out, or remove that folder"
+        )
 
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+@contextlib.contextmanager
+def _threads_of_children(count: int):
+    """Tells NumPy in processes that are started meanwhile how many threads to use: it only asks when it is loaded."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(count)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -1,4 +1,4 @@
-"""Boxes with a material: all that a synthetic room is made of."""
+"""Boxes with a material, and the room that they make."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-PATTERNS = ("plain", "stripes", "tiles", "planks", "fabric", "books", "painting", "brick")
+PATTERNS = (
+    "plain",
+    "stripes",
+    "tiles",
+    "planks",
+    "fabric",
+    "books",
+    "painting",
+    "brick",
+    "speckle",
+    "weave",
+    "motif",
+    "checks",
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,16 @@ class Box:
     def moved(self, rotation: np.ndarray, offset: np.ndarray) -> Box:
         return replace(self, centre=rotation @ self.centre + offset, rotation=rotation @ self.rotation)
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest corner (3,)."""
+        reach = np.abs(self.rotation) @ self.half
+        return self.centre - reach, self.centre + reach
+
+    def distance(self, points: np.ndarray) -> np.ndarray:
+        """Metres (N,) from points (N, 3); 0 inside."""
+        local = np.abs((points - self.centre) @ self.rotation) - self.half
+        return np.linalg.norm(np.maximum(local, 0), axis=-1)
+
 
 def box(label: str, material: Material, low, high, tilt: np.ndarray | None = None) -> Box:
     """The box between two corners; `tilt` turns it about its own centre."""
@@ -73,3 +96,15 @@ def pillar(label: str, material: Material, x: float, y: float, radius: float, lo
         )
         for k in range(3)
     ]
+
+
+@dataclass(frozen=True)
+class Room:
+    """parts: all that is in it, walls included. size: (x, y, z) of the inside, the origin in a corner of the floor.
+    lamps: (L, 3) places of lights. brightness: (L, 3) their linear RGB. ambient: (3,)."""
+
+    parts: list[Box]
+    size: np.ndarray
+    lamps: np.ndarray
+    brightness: np.ndarray
+    ambient: np.ndarray

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from dataset.labels import SCANNET_CLASSES
-from dataset.synthetic.parts import PATTERNS, Box
-from dataset.synthetic.room import Room
+from dataset.synthetic.parts import PATTERNS, Box, Room
 
 CLASS_NAMES = tuple(SCANNET_CLASSES)
 IGNORED = len(CLASS_NAMES)
@@ -21,6 +20,7 @@ OCCLUSION_REACH = 1.6  # metres within which things darken each other
 LAMP_RADIUS = 0.35
 MOST_TEXELS = 40  # along one side of a face
 RAYS_AT_ONCE = 16384
+POINTS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class RayCaster:
 
     def __init__(self, room: Room, light: Light, seed: int, device: str = "cpu"):
         self.device = device
-        self.boxes = room.boxes
-        self.centres = self._tensor([part.centre for part in room.boxes])
-        self.halves = self._tensor([part.half for part in room.boxes])
-        self.rotations = self._tensor([part.rotation for part in room.boxes])
-        self.classes = torch.tensor([_class_of(part) for part in room.boxes], device=device)
-        materials = [part.material for part in room.boxes]
+        self.boxes = room.parts
+        self.centres = self._tensor([part.centre for part in room.parts])
+        self.halves = self._tensor([part.half for part in room.parts])
+        self.rotations = self._tensor([part.rotation for part in room.parts])
+        self.classes = torch.tensor([_class_of(part) for part in room.parts], device=device)
+        materials = [part.material for part in room.parts]
         self.colors = self._tensor([[m.color, m.second] for m in materials])
         self.patterns = torch.tensor([PATTERNS.index(m.pattern) for m in materials], device=device)
         self.scales = self._tensor([m.scale for m in materials])
@@ -66,7 +66,10 @@ class RayCaster:
         colored = slice(1, None) if supersampling > 1 else slice(None)
         met = depth.isfinite()
         points = origin + directions[colored] * depth[colored].nan_to_num(posinf=0)[..., None]
-        color = self._shade(points.reshape(-1, 3), hit[colored].reshape(-1)).reshape(*points.shape)
+        some = zip(
+            points.reshape(-1, 3).split(POINTS_AT_ONCE), hit[colored].reshape(-1).split(POINTS_AT_ONCE), strict=True
+        )
+        color = torch.cat([self._shade(place, index) for place, index in some]).reshape(*points.shape)
         srgb = (color * met[colored][..., None]).mean(0).clamp(0, 1) ** (1 / 2.2)
         classes = torch.where(met[0], self.classes[hit[0]], IGNORED)
         return (
@@ -267,20 +270,54 @@ def _noise(u: torch.Tensor, v: torch.Tensor, salt: torch.Tensor) -> torch.Tensor
 
 def _pattern(kind: torch.Tensor, u: torch.Tensor, v: torch.Tensor, salt: torch.Tensor) -> torch.Tensor:
     """How much of the second colour is at each point (N,), for u, v in periods of the pattern."""
-    salt = salt.float()
-    x, y = u.floor(), v.floor()
+    amount = torch.zeros_like(u)
+    for number in kind.unique().tolist():
+        chosen = (kind == number).nonzero()[:, 0]
+        amount[chosen] = _AMOUNTS[PATTERNS[number]](u[chosen], v[chosen], salt[chosen].float()).clamp(0, 1)
+    return amount
+
+
+def _joints(u: torch.Tensor, v: torch.Tensor, width: float, height: float) -> torch.Tensor:
+    """1 along the edges of the cells of a grid, 0 elsewhere."""
+    return (((u - u.floor()) < width) | ((v - v.floor()) < height)).float()
+
+
+def _planks(u, v, salt):
+    joint = _joints(u, v, 0.05, 0)
     grain = _noise(u * 0.8, v * 12, salt)
-    joint = ((u - x) < 0.05).float()
-    shifted = u + 0.5 * (y % 2)
-    by_kind = {
-        "plain": 0.15 * _noise(u * 0.4, v * 0.4, salt),
-        "stripes": ((u - x) < 0.35).float() * 0.8 + 0.2 * _noise(u, v, salt),
-        "tiles": 0.25 * _hash(x, y, salt) + (((u - x) < 0.06) | ((v - y) < 0.06)).float() * 0.75,
-        "planks": 0.35 * _hash(x, torch.zeros_like(y), salt) + 0.4 * grain * (1 - joint) + 0.6 * joint,
-        "fabric": 0.5 * _noise(u * 3, v * 3, salt) + 0.5 * _noise(u * 0.7, v * 0.7, salt + 9),
-        "books": _hash(x, torch.zeros_like(y), salt) * (1 - joint) + joint,
-        "painting": (_noise(u, v, salt) * 2 + _noise(u * 2.3, v * 2.3, salt + 5)).sin().abs() ** 0.7,
-        "brick": 0.3 * _hash(shifted.floor(), y, salt)
-        + (((shifted - shifted.floor()) < 0.04) | ((v - y) < 0.08)).float() * 0.7,
-    }
-    return torch.stack([by_kind[name] for name in PATTERNS]).gather(0, kind[None])[0].clamp(0, 1)
+    return 0.35 * _hash(u.floor(), torch.zeros_like(v), salt) + 0.4 * grain * (1 - joint) + 0.6 * joint
+
+
+def _books(u, v, salt):
+    joint = _joints(u, v, 0.05, 0)
+    return _hash(u.floor(), torch.zeros_like(v), salt) * (1 - joint) + joint
+
+
+def _brick(u, v, salt):
+    shifted = u + 0.5 * (v.floor() % 2)
+    return 0.3 * _hash(shifted.floor(), v.floor(), salt) + 0.7 * _joints(shifted, v, 0.04, 0.08)
+
+
+def _motif(u, v, salt):
+    """A dot of its own strength in every cell, on a faint ground."""
+    x, y = u.floor(), v.floor()
+    inside = ((u - x - 0.5).square() + (v - y - 0.5).square() < 0.09).float()
+    return inside * (0.5 + 0.5 * _hash(x, y, salt)) + 0.15 * _noise(u * 3, v * 3, salt)
+
+
+_AMOUNTS = {
+    "plain": lambda u, v, salt: 0.15 * _noise(u * 0.4, v * 0.4, salt),
+    "stripes": lambda u, v, salt: _joints(u, v, 0.35, 0) * 0.8 + 0.2 * _noise(u, v, salt),
+    "tiles": lambda u, v, salt: 0.25 * _hash(u.floor(), v.floor(), salt) + _joints(u, v, 0.06, 0.06) * 0.75,
+    "planks": _planks,
+    "fabric": lambda u, v, salt: 0.5 * _noise(u * 3, v * 3, salt) + 0.5 * _noise(u * 0.7, v * 0.7, salt + 9),
+    "books": _books,
+    "painting": lambda u, v, salt: (_noise(u, v, salt) * 2 + _noise(u * 2.3, v * 2.3, salt + 5)).sin().abs() ** 0.7,
+    "brick": _brick,
+    "speckle": lambda u, v, salt: 1.8 * (_noise(u, v, salt) * _noise(u * 3.1, v * 3.1, salt + 3)),
+    "weave": lambda u, v, salt: (
+        0.4 * (1 + (2 * torch.pi * u).sin() * (2 * torch.pi * v).sin()) + 0.2 * _noise(u, v, salt)
+    ),
+    "motif": _motif,
+    "checks": lambda u, v, salt: ((u.floor() + v.floor()) % 2) * 0.8 + 0.2 * _noise(u * 4, v * 4, salt),
+}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from dataset.synthetic import furniture
-from dataset.synthetic.parts import Box, Material, box, rotation_z
+from dataset.synthetic.parts import Box, Material, Room, box, rotation_z
+from dataset.synthetic.placing import Plan, extent, keep_clear, look
 
 WALL_THICKNESS = 0.12
-CLEARANCE = 0.3  # between the camera and anything
 STEP_ANGLE = np.radians(2.2)  # of the walk around the room, from one frame to the next
 THEMES = {  # what stands along the walls, in the order in which it is tried
     "bedroom": ("bed", "cabinet", "desk", "bookshelf", "lamp", "chair", "plant", "boxes"),
@@ -21,39 +19,26 @@ THEMES = {  # what stands along the walls, in the order in which it is tried
 MIXED_IN = 3  # pieces of other themes, so that a few rooms show most classes
 
 
-@dataclass(frozen=True)
-class Room:
-    """boxes: all parts. size: (x, y, z) of the inside, the origin in a corner of the floor.
-    lamps: (L, 3) places of lights. brightness: (L, 3) their linear RGB. ambient: (3,)."""
-
-    boxes: list[Box]
-    size: np.ndarray
-    lamps: np.ndarray
-    brightness: np.ndarray
-    ambient: np.ndarray
-
-
 def furnish(seed: int) -> Room:
     """A room whose size, layout, colours and light all follow from the seed."""
     rng = np.random.default_rng([seed, 1])
     size = np.array([rng.uniform(4.2, 6.2), rng.uniform(3.8, 5.4), rng.uniform(2.45, 2.9)])
     boxes = _shell(rng, size)
-    taken = [[] for _ in range(4)]  # what hangs on each wall: (from, to, lowest point)
-    floor: list[np.ndarray] = []  # footprints (x0, y0, x1, y1)
+    plan = Plan(size)
     for maker, count in (
         (furniture.door, 1),
         (furniture.window, int(rng.integers(1, 3))),
         (furniture.picture, int(rng.integers(2, 4))),
     ):
         for _ in range(count):
-            boxes += _hang(rng, maker(rng), size, taken)
+            boxes += plan.hang(rng, maker(rng))
     theme = list(THEMES)[seed % len(THEMES)]
     others = [name for names in THEMES.values() for name in names if name not in THEMES[theme]]
     standing = [*THEMES[theme], *rng.choice(others, MIXED_IN, replace=False)]
     for name in standing:
-        boxes += _stand(rng, furniture.STANDING[name](rng), size, taken, floor)
+        boxes += plan.stand(rng, furniture.STANDING[name](rng))
     if theme != "bath":
-        boxes += _dining_group(rng, size, floor)
+        boxes += _dining_group(rng, plan)
     lamps = np.stack(
         [size * [rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75), 0.93] for _ in range(int(rng.integers(1, 3)))]
     )
@@ -104,52 +89,12 @@ def _shell(rng, size) -> list[Box]:
     ]
 
 
-def _hang(rng, parts, size, taken) -> list[Box]:
-    """Moves parts to a wall where nothing hangs yet; [] if there is no place."""
-    low, _ = extent(parts)
-    for wall, interval, moved in _places_at_walls(rng, parts, size):
-        if not any(_cross(interval, other) for other in taken[wall]):
-            taken[wall].append((*interval, low[2]))
-            return moved
-    return []
-
-
-def _stand(rng, parts, size, taken, floor) -> list[Box]:
-    """Moves parts to a wall where nothing stands, and nothing hangs that they would cover; [] if there is no place."""
-    _, high = extent(parts)
-    for wall, interval, moved in _places_at_walls(rng, parts, size):
-        footprint = _footprint(moved)
-        covers = any(_cross(interval, other) and high[2] > other[2] for other in taken[wall])
-        if not covers and not any(_overlap(footprint, other) for other in floor):
-            floor.append(footprint)
-            return moved
-    return []
-
-
-def _places_at_walls(rng, parts, size, tries: int = 40):
-    """Random places with the back at a wall: (wall, (from, to) along it, moved parts)."""
-    low, high = extent(parts)
-    corners = [(0, 0), (size[0], 0), (size[0], size[1]), (0, size[1])]
-    for _ in range(tries):
-        wall = int(rng.integers(4))
-        free = size[wall % 2] - (high[0] - low[0]) - 0.1
-        if free > 0:
-            along = 0.05 - low[0] + rng.uniform(0, free)
-            turn = rotation_z(wall * np.pi / 2)
-            offset = np.array([*corners[wall], 0]) + turn @ np.array([along, 0.005 - low[1], 0])
-            yield wall, (along + low[0] - 0.05, along + high[0] + 0.05), [part.moved(turn, offset) for part in parts]
-
-
-def _cross(a, b) -> bool:
-    return a[0] < b[1] and b[0] < a[1]
-
-
-def _dining_group(rng, size, floor) -> list[Box]:
+def _dining_group(rng, plan: Plan) -> list[Box]:
     """A table off the middle of the room with chairs around it, where there is room for them."""
     top = furniture.table(rng)
     low, high = extent(top)
     for _ in range(20):
-        place = np.array([*(size[:2] * rng.uniform(0.35, 0.65, 2)), 0])
+        place = np.array([*(plan.size[:2] * rng.uniform(0.35, 0.65, 2)), 0])
         turn = rotation_z(rng.uniform(0, np.pi))
         middle = np.array([0, high[1] / 2, 0])
         moved = [part.moved(turn, place - turn @ middle) for part in top]
@@ -163,27 +108,9 @@ def _dining_group(rng, size, floor) -> list[Box]:
                     for part in furniture.chair(rng)
                 ]
             )
-        footprints = [_footprint(parts) for parts in (moved, *seats)]
-        if not any(_overlap(a, b) for a in footprints for b in floor):
-            floor += footprints
+        if plan.claim(moved, *seats):
             return moved + [part for parts in seats for part in parts]
     return []
-
-
-def extent(parts: list[Box]) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest corner (3,) of the box around all parts."""
-    reach = np.stack([np.abs(part.rotation) @ part.half for part in parts])
-    centres = np.stack([part.centre for part in parts])
-    return (centres - reach).min(0), (centres + reach).max(0)
-
-
-def _footprint(parts: list[Box]) -> np.ndarray:
-    low, high = extent(parts)
-    return np.array([low[0], low[1], high[0], high[1]])
-
-
-def _overlap(a: np.ndarray, b: np.ndarray, margin: float = 0.04) -> bool:
-    return bool((a[:2] - margin < b[2:]).all() and (b[:2] - margin < a[2:]).all())
 
 
 def walk(room: Room, frames: int, seed: int) -> np.ndarray:
@@ -201,26 +128,7 @@ def walk(room: Room, frames: int, seed: int) -> np.ndarray:
         ],
         -1,
     )
-    positions = _keep_clear(room, positions)
+    positions = keep_clear(room.parts, room.size, positions)
     heading = angle + np.pi + 0.45 * np.sin(1.3 * angle + phases[2])
     pitch = 0.3 + 0.1 * np.sin(1.9 * angle + phases[3])
-    forward = np.stack([np.cos(heading) * np.cos(pitch), np.sin(heading) * np.cos(pitch), -np.sin(pitch)], -1)
-    right = np.stack([np.sin(heading), -np.cos(heading), np.zeros(frames)], -1)
-    poses = np.tile(np.eye(4), (frames, 1, 1))
-    poses[:, :3] = np.stack([right, np.cross(forward, right), forward, positions], -1)
-    return poses
-
-
-def _keep_clear(room: Room, positions: np.ndarray) -> np.ndarray:
-    """Raises the whole walk, so that it stays smooth, until nothing is within CLEARANCE; the ceiling is the limit."""
-    for lift in np.arange(0, 0.8, 0.05):
-        raised = np.minimum(positions + [0, 0, lift], [np.inf, np.inf, room.size[2] - CLEARANCE])
-        if min(_distance(part, raised).min() for part in room.boxes) > CLEARANCE:
-            return raised
-    middle = positions.mean(0)
-    return _keep_clear(room, middle + 0.8 * (positions - middle))
-
-
-def _distance(part: Box, points: np.ndarray) -> np.ndarray:
-    local = np.abs((points - part.centre) @ part.rotation) - part.half
-    return np.linalg.norm(np.maximum(local, 0), axis=-1)
+    return look(positions, heading, pitch)

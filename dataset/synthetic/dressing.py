@@ -1,0 +1,263 @@
+"""Models dressed for a room: their materials vary from room to room, and things lie on them."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from dataset.synthetic import furniture, textures
+from dataset.synthetic.catalogue import class_of
+from dataset.synthetic.meshes import Mesh, Surface, block
+from dataset.synthetic.models import Model, Skin
+from dataset.synthetic.pack import Furniture
+from dataset.synthetic.parts import Box, Material
+from dataset.synthetic.placing import extent
+
+WOODEN = (
+    "table",
+    "coffee_table",
+    "desk",
+    "bookshelf",
+    "cabinet",
+    "wardrobe",
+    "tv_stand",
+    "bedside",
+    "base",
+    "sink_base",
+    "upper",
+    "tall",
+)
+SOFT = ("sofa", "armchair", "pouf")
+CLOTH = r"mattress|pillow|blank|sheet|duvet|cloth|fabric|tela|cushion|cojin|colch|seat|leather|towel|toalla"
+METAL = r"metal|chrom|alu|inox|steel|iron"
+PORCELAIN = ("toilet", "basin", "bathtub", "vanity")
+PRIMITIVES = {  # kinds that are also built of boxes: where a library has none, and now and then where it has few
+    "counter": furniture.counter,
+    "fridge": furniture.refrigerator,
+    "toilet": furniture.toilet,
+    "basin": furniture.sink,
+    "bathtub": furniture.bathtub,
+    "bed": furniture.bed,
+    "sofa": furniture.sofa,
+    "chair": furniture.chair,
+    "office_chair": furniture.chair,
+    "table": furniture.table,
+    "coffee_table": furniture.table,
+    "desk": furniture.desk,
+    "bookshelf": furniture.bookshelf,
+    "cabinet": furniture.cabinet,
+    "wardrobe": furniture.cabinet,
+    "floor_lamp": furniture.lamp,
+    "plant": furniture.plant,
+    "box": furniture.boxes,
+}
+RECOLORABLE = (*WOODEN, *SOFT, "bed", "chair", "office_chair", "stool", "vase", "towels", "box", "bin", "vanity")
+OF_BOXES = 0.6  # pieces of boxes for every model of a kind, when one is chosen
+FACING_SIDE = 4e-4  # metres
+RECOLORED = 0.3  # of the flat materials that could be wood or cloth become it
+
+
+class Stock:
+    """What a room can be furnished with: models of a pack, each dressed the same way throughout the room."""
+
+    def __init__(self, models: Furniture, rng: np.random.Generator):
+        self._models, self._rng = models, rng
+        self._dressed: dict[int, list[Mesh]] = {}
+        self._looks = int(rng.integers(2**31))
+        self._chosen: dict[str, list[Mesh]] = {}
+        self._surfaces: dict[Material, Surface] = {}
+
+    def one(self, kind: str, same: bool = False) -> list[Mesh]:
+        """A piece of a kind, its back at y = 0; of those that were asked for as the `same`, always one and the same. []
+        if there is none."""
+        if same and kind in self._chosen:
+            return self._chosen[kind]
+        numbers = self._models.kinds.get(kind, [])
+        if kind in PRIMITIVES and self._rng.random() * len(numbers) < OF_BOXES:
+            piece = self.primitive(kind)
+        elif numbers:
+            piece = self._model(int(self._rng.choice(numbers)), kind)
+        else:
+            piece = []
+        if same:
+            self._chosen[kind] = piece
+        return piece
+
+    def _model(self, number: int, kind: str) -> list[Mesh]:
+        if number not in self._dressed:
+            self._dressed[number] = dressed(self._models.load(number), kind, self._looks)
+        return self._dressed[number]
+
+    def primitive(self, kind: str) -> list[Mesh]:
+        """A piece of a kind that is built of boxes, as meshes."""
+        return [self._mesh(part) for part in PRIMITIVES[kind](self._rng)]
+
+    def _mesh(self, part: Box) -> Mesh:
+        """A box of the primitive rooms as a mesh, its pattern as the kind of material that it stands for."""
+        material = part.material
+        if material not in self._surfaces:
+            self._surfaces[material] = _rendition(material, part.label, self._rng)
+        low, high = part.centre - part.half, part.centre + part.half
+        return block(part.label, self._surfaces[material], low, high, part.rotation)
+
+
+def _rendition(material: Material, label: str, rng) -> Surface:
+    color = np.array(material.color) ** (1 / 2.2)
+    if material.pattern == "books":
+        return textures.spines(rng)
+    if material.pattern == "planks":
+        return textures.wood(rng, color)
+    if material.pattern in ("fabric", "stripes", "tiles"):
+        return textures.fabric(rng, color)
+    return textures.plain(color, glow=material.glow, gloss=0.04 if label in ("toilet", "sink", "bathtub") else 0.0)
+
+
+def dressed(model: Model, kind: str, looks: int) -> list[Mesh]:
+    """The model as meshes, one a material, at its height above the floor. `looks` is the seed of how materials vary: of
+    one name, they do so alike in all models of a room, as kitchen cabinets should."""
+    meshes = []
+    areas = _areas(model)
+    for number, skin in enumerate(model.skins):
+        chosen = model.skin == number
+        triangles = _apart(model.triangles[chosen]) + np.array([0, 0, model.item.elevation], np.float32)
+        surface = _surface(skin, kind, areas[number], np.random.default_rng([looks, zlib.crc32(skin.name.encode())]))
+        uv = model.uv[chosen] if skin.texture is not None else np.full((len(triangles), 3, 2), np.nan, np.float32)
+        boxed = _box_mapped(triangles) / (surface.period if skin.texture is None else (0.5, 0.5))
+        uv = np.where(np.isnan(uv).any((1, 2), keepdims=True), boxed, uv)
+        meshes.append(Mesh(triangles, uv, model.normals[chosen], surface, class_of(kind, skin.name)))
+    return meshes
+
+
+def _apart(triangles: np.ndarray) -> np.ndarray:
+    """Triangles moved a little to the side that they face. Where two lie in one plane, the one that faces the viewer is
+    seen, as in a viewer that draws no backs."""
+    normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    return triangles + np.float32(FACING_SIDE) * normal[:, None]
+
+
+def _areas(model: Model) -> np.ndarray:
+    """The share of the model's surface that each material has."""
+    a, b = (model.triangles[:, i] - model.triangles[:, 0] for i in (1, 2))
+    area = np.bincount(model.skin, np.linalg.norm(np.cross(a, b), axis=-1), len(model.skins))
+    return area / max(area.sum(), 1e-12)
+
+
+def _surface(skin: Skin, kind: str, share: float, rng) -> Surface:
+    """A material as it is, a little varied; large flat ones become wood or cloth now and then."""
+    warm = rng.normal(0, 0.02, 3)
+    shiny = 0.05 if kind in PORCELAIN else 0.0
+    name = skin.name.lower()
+    if re.search(r"mirror|espejo", name):
+        return textures.plain((0.05, 0.06, 0.06), gloss=0.75)
+    if skin.texture is not None:
+        color = skin.texture[..., :3] * (rng.uniform(0.85, 1.1) * (1 + warm))
+        if kind in RECOLORABLE and rng.random() < RECOLORED and share > 0.2:
+            color = _hue_turned(color.clip(0, 255), rng)
+        texture = np.concatenate([color.clip(0, 255).astype(np.uint8), skin.texture[..., 3:]], -1)
+        return Surface(texture, gloss=shiny or 0.02 * (kind in WOODEN))
+    metal = bool(re.search(METAL, name))
+    color = (skin.color.clip(0.03, 0.9)) ** (1 / 1.4) if not metal else skin.color.clip(0.05, 0.85)
+    if "screen" in name and kind in ("tv", "wall_tv", "computer"):
+        return textures.screen(rng)
+    if "lamp" in kind and color.min() > 0.35 and share > 0.1:
+        return textures.plain(color, glow=rng.uniform(0.4, 1.2))
+    soft = re.search(CLOTH, name) or (kind in SOFT and share > 0.12)
+    if soft and not metal:
+        return textures.fabric(rng, color if rng.random() > RECOLORED else None)
+    wooden = kind in WOODEN and share > 0.15 and rng.random() < RECOLORED
+    if not metal and (wooden or _brown(color)):
+        return textures.wood(rng, color if _brown(color) else None)
+    return textures.plain(color * rng.uniform(0.9, 1.05) + warm, gloss=shiny + 0.08 * metal)
+
+
+def _brown(color: np.ndarray) -> bool:
+    return bool(color[0] > 1.15 * color[2] and color[0] < 0.85)
+
+
+def _hue_turned(color: np.ndarray, rng) -> np.ndarray:
+    """Another hue, and less or more of it."""
+    hsv = cv2.cvtColor(color.astype(np.uint8), cv2.COLOR_RGB2HSV).astype(int)
+    hsv[..., 0] = (hsv[..., 0] + rng.integers(180)) % 180
+    hsv[..., 1] = (hsv[..., 1] * rng.uniform(0.2, 0.9)).clip(0, 255)
+    return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB).astype(float)
+
+
+def _box_mapped(triangles: np.ndarray) -> np.ndarray:
+    """uv (T, 3, 2) in metres, seen along the axis that each triangle faces; grain along its longer extent."""
+    normal = np.abs(np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]))
+    axis = normal.argmax(1)
+    u_axis, v_axis = np.array([1, 0, 0])[axis], np.array([2, 2, 1])[axis]
+    pick = np.arange(len(triangles))
+    return np.stack([triangles[pick, :, u_axis], triangles[pick, :, v_axis]], -1)
+
+
+def levels(piece: list[Mesh], x: float, y: float) -> np.ndarray:
+    """The heights, from below upwards, at which an upright line through (x, y) meets a piece."""
+    triangles = np.concatenate([mesh.triangles for mesh in piece])
+    flat = triangles[..., :2] - np.array([x, y])
+    near = ((flat.min(1) <= 0) & (flat.max(1) >= 0)).all(1)
+    a, b, c = np.moveaxis(flat[near], 1, 0)
+    weights = np.stack([_cross(b, c), _cross(c, a), _cross(a, b)], -1)
+    total = weights.sum(-1)
+    inside = (np.abs(total) > 1e-9) & ((weights * np.sign(total)[:, None]) >= 0).all(1)
+    shares = weights[inside] / total[inside][:, None]
+    return np.unique((triangles[near][inside][..., 2] * shares).sum(1).round(4))
+
+
+def _cross(a, b) -> np.ndarray:
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+
+def place_on(piece: list[Mesh], thing: list[Mesh], rng, tries: int = 12, keep: float = 0.0) -> list[Mesh]:
+    """A thing moved to a free level place on top of a piece, turned by chance; [] if none is found. keep: metres from
+    the edges."""
+    low, high = extent(piece)
+    size = np.subtract(*extent(thing)[::-1])
+    half = size[:2].max() / 2 + keep
+    for _ in range(tries):
+        if (high[:2] - low[:2] <= 2 * half).any():
+            return []
+        x, y = rng.uniform(low[:2] + half, high[:2] - half)
+        corners = [(x + sx * size[0] / 2.5, y + sy * size[1] / 2.5) for sx in (-1, 1) for sy in (-1, 1)]
+        heights = [levels(piece, *place)[-1:] for place in ((x, y), *corners)]
+        if all(len(height) for height in heights) and np.ptp(heights) < 0.012:
+            angle = rng.normal(0, 0.35)
+            return moved_to(thing, (x, y, float(np.max(heights)) + 0.001), angle)
+    return []
+
+
+def moved_to(thing: list[Mesh], place, angle: float = 0.0) -> list[Mesh]:
+    """A thing with the middle of its underside at `place`, turned by `angle` about the upright axis."""
+    low, high = extent(thing)
+    centre = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
+    c, s = np.cos(angle), np.sin(angle)
+    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+    return [part.moved(turn, np.asarray(place, float) - turn @ centre) for part in thing]
+
+
+def with_books(shelf: list[Mesh], rng) -> list[Mesh]:
+    """Rows of books on the levels of a bookshelf, where there is room for them."""
+    low, high = extent(shelf)
+    y = (low[1] + high[1]) / 2
+    books = []
+    columns = np.arange(low[0] + 0.1, high[0] - 0.1, 0.22)
+    for x in columns:
+        heights = levels(shelf, x, y)
+        for floor, ceiling in zip(heights, [*heights[1:], heights[-1:].sum() + 0.4], strict=False):
+            if ceiling - floor > 0.19 and floor > 0.03 and rng.random() < 0.75:
+                top = floor + min(ceiling - floor - 0.02, rng.uniform(0.17, 0.28))
+                width, depth = rng.uniform(0.12, 0.21), rng.uniform(0.12, 0.2)
+                books.append(
+                    block(
+                        "bookshelf",
+                        replace(textures.spines(rng), period=(0.4, top - floor)),
+                        (x - width / 2, max(low[1] + 0.02, y - depth / 2), floor + 0.001),
+                        (x + width / 2, min(high[1] - 0.03, y + depth / 2), top),
+                    )
+                )
+    return shelf + books
