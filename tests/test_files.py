@@ -124,8 +124,9 @@ def tagged(data: bytes, tag: int, suffix: str) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("tag", [2, 3, 6, 8])
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+@pytest.mark.parametrize(
+    ("suffix", "tag"), [(".jpg", 3), (".jpg", 6), (".jpg", 8), (".png", 6), (".tif", 3), (".tif", 6), (".webp", 6)]
+)
 def test_an_orientation_tag_turns_nothing_and_is_not_copied(capture, base, tag, suffix):
     for path in (capture / "images").iterdir():
         data = tagged(path.read_bytes(), tag, suffix)

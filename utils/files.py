@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 JPEG, PNG, NPY = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"
 TIFF, TIFF_ORIENTATION = (b"II*\0", b"MM\0*"), 274
 NOT_READ = {b"v/1\x01": "OpenEXR", b"ftyp": "HEIC or AVIF"}  # formats that people have, by what they start with
+JPEG_END = b"\xff\xd9"
 TRUNCATED = "the image is truncated; copy or export it again"
 BLACK_BACKGROUND = 0  # what shows through transparent pixels, as in the database names (black_320)
 
@@ -135,17 +136,17 @@ def _decode(data: bytes, indices: bool) -> np.ndarray | None:
 
 def _decode_jpeg(data: bytes) -> np.ndarray | None:
     """Damage is an error here. OpenCV and Pillow would decode what is left, and garbage behind it."""
-    color_space = simplejpeg.decode_jpeg_header(data)[2]
-    if color_space in ("CMYK", "YCCK"):
-        return _decode_any(data)
-    gray = color_space == "Gray"
     try:
-        values = simplejpeg.decode_jpeg(data, "GRAY" if gray else "RGB")
-    except ValueError as error:
-        if str(error).startswith("Premature end"):
+        color_space = simplejpeg.decode_jpeg_header(data)[2]
+        if color_space in ("CMYK", "YCCK"):
+            return _decode_any(data)
+        if color_space == "Gray":
+            return simplejpeg.decode_jpeg(data, "GRAY")[..., 0]
+        return simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        if JPEG_END not in data[-64:]:
             raise UserError(TRUNCATED) from None
         raise
-    return values[..., 0] if gray else values
 
 
 def _unturned(data: bytes) -> bytes:
