@@ -182,7 +182,7 @@ class Trainer:
             except UserError as error:
                 raise UserError(f"{checkpoint.path}: {error}") from None
         if self.updates.averaged is not None:
-            self.updates.averaged.restart(checkpoint and checkpoint.averaged, self.network)
+            self.updates.averaged.restart(None if checkpoint is None else checkpoint.averaged, self.network)
 
     @property
     def model(self) -> Renderer:
