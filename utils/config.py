@@ -183,8 +183,7 @@ def _check_value(value: Any, setting: Setting, name: str, where: str) -> Any:
     if int in setting.kinds and float not in setting.kinds and isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, setting.kinds) or (isinstance(value, bool) and bool not in setting.kinds):
-        expected = " or ".join(_TYPE_NAMES[kind] for kind in setting.kinds)
-        raise UserError(f"{where}: `{name}` should be {expected}, but is {_type_name(value)} ({value!r})")
+        raise UserError(f"{where}: `{name}` should be {type_names(setting)}, but is {_type_name(value)} ({value!r})")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: `{name}` should be a finite number, but is {value}")
     if setting.choices is not None and value not in setting.choices:
@@ -194,6 +193,11 @@ def _check_value(value: Any, setting: Setting, name: str, where: str) -> Any:
         bound = f"at least {low}" if high is None else f"at most {high}" if low is None else f"from {low} to {high}"
         raise UserError(f"{where}: `{name}` should be {bound}, but is {value}")
     return value
+
+
+def type_names(setting: Setting) -> str:
+    """Return the accepted types in words."""
+    return " or ".join(_TYPE_NAMES[kind] for kind in setting.kinds)
 
 
 _TYPE_NAMES = {
