@@ -165,6 +165,8 @@ class TrainingSet(Dataset):
     def __init__(self, cfg, seed: int, needs: Needs, held_out: set[Path] = frozenset()):
         self.cfg = cfg.train_dataset_cfg
         self.needs = replace(needs, depth=needs.depth or needs.supervision)
+        # Without a loss on it, the query's depth is only logged: worth reading where depth is read anyway.
+        self.query_depth = self.needs.depth or cfg.termination_loss_scale > 0
         self.seed = seed
         patch = self.cfg.patch
         if patch is not None and not (len(patch) == 2 and all(isinstance(side, int) and side > 0 for side in patch)):
@@ -205,7 +207,7 @@ class TrainingSet(Dataset):
         queries = [query, *further_queries(centres, query, references, self.cfg.queries_per_step - 1, rng)]
         chosen = [frames[i] for i in references]
         reference_views = read_references(scene, chosen, frames, self.needs, self.needs.labels)
-        query_views = scene.views([frames[i] for i in queries], depth=True, labels=True)
+        query_views = scene.views([frames[i] for i in queries], depth=self.query_depth, labels=True)
         stretch = self._depth_range_stretch(rng)
         if self.augments:
             reference_views, query_views = augmentation.augment(reference_views, query_views, self.cfg.augment, rng)

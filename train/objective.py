@@ -60,7 +60,7 @@ def true_classes(query: Views, pixels: torch.Tensor, ignore: int) -> torch.Tenso
 
 
 def true_depths(query: Views, pixels: torch.Tensor) -> torch.Tensor:
-    """(R,) metres, 0 where unknown, as all are in a scene without depth."""
+    """(R,) metres, 0 where unknown, as all are in a scene without depth or a run that reads none."""
     if query.depth is None:
         return torch.zeros(pixels.shape[:2].numel(), device=pixels.device)
     return at_pixels(query.depth[:, 0], pixels)
