@@ -97,6 +97,9 @@ def main() -> None:
     parser.add_argument("--debug", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parser.parse_intermixed_args()
+    # what follows --variants is taken for one, but a variant has its colon before any equals sign
+    args.overrides += [entry for entry in args.variants if re.match(r"[\w.]+=", entry)]
+    args.variants = [entry for entry in args.variants if entry not in args.overrides] or parser.get_default("variants")
     for name in ("train.txt", "test.txt"):
         if not (args.data / name).is_file():
             raise UserError(f"--data {args.data}: has no {name}; make rooms with `python -m dataset.synthetic`")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from dataset import augmentation
 from dataset.cache import DEFAULTS as CACHE_DEFAULTS
 from dataset.cache import Cache
 from dataset.replica import replica_scene
@@ -49,6 +50,7 @@ DEFAULTS = {
         "patch": Setting(None, list),
         # references are drawn from every k-th frame, k from 1 to this: 5 are as far apart as those of tests
         "reference_stride": Setting(1, int, minimum=1),
+        "augment": augmentation.DEFAULTS,
         "queries_per_step": Setting(1, int, minimum=1),  # frames of a step, whose references are encoded once for all
         "aug_depth_range_prob": Setting(0.05, float, minimum=0, maximum=1),  # of samples with another near and far
         "aug_depth_range_min": Setting(0.95, float, minimum=0.01, maximum=1),  # near is multiplied by this to 1
@@ -162,6 +164,8 @@ class TrainingSet(Dataset):
     def __init__(self, cfg, seed: int, needs: Needs, held_out: set[Path] = frozenset()):
         self.cfg = cfg.train_dataset_cfg
         self.needs = replace(needs, depth=needs.depth or needs.supervision)
+        # Without a loss on it, the query's depth is only logged: worth reading where depth is read anyway.
+        self.query_depth = self.needs.depth or cfg.termination_loss_scale > 0
         self.seed = seed
         patch = self.cfg.patch
         if patch is not None and not (len(patch) == 2 and all(isinstance(side, int) and side > 0 for side in patch)):
@@ -171,6 +175,7 @@ class TrainingSet(Dataset):
                 f"`train_dataset_cfg.max_wn` ({self.cfg.max_wn}) must be greater than min_wn ({self.cfg.min_wn})"
             )
         self.scenes = [configured_scene(name, cfg, needs.depth) for name in training_names(cfg)]
+        self.augments = any(self.cfg.augment[key] != setting.default for key, setting in augmentation.DEFAULTS.items())
         if not self.scenes:
             raise UserError("`train_set_list` is empty: name at least one scene to train on")
         self.frames = [scene.training_frames(scene.folder in held_out) for scene in self.scenes]
@@ -201,8 +206,10 @@ class TrainingSet(Dataset):
         queries = [query, *further_queries(centres, query, references, self.cfg.queries_per_step - 1, rng)]
         chosen = [frames[i] for i in references]
         reference_views = read_references(scene, chosen, frames, self.needs, self.needs.labels)
-        query_views = scene.views([frames[i] for i in queries], depth=True, labels=True)
+        query_views = scene.views([frames[i] for i in queries], depth=self.query_depth, labels=True)
         stretch = self._depth_range_stretch(rng)
+        if self.augments:
+            reference_views, query_views = augmentation.augment(reference_views, query_views, self.cfg.augment, rng)
         return Batch(
             _stretch_range(reference_views, stretch),
             _stretch_range(query_views, stretch),

@@ -189,6 +189,16 @@ def test_training_samples_depend_on_seed_and_index_alone(config):
     assert len({batch.scene for batch in (first[i] for i in range(12))}) == 2
 
 
+def test_the_depth_of_training_queries_is_read_for_a_loss_on_it_or_where_depth_is_read_anyway(config):
+    def reads(needs, **changes):
+        batch = TrainingSet(config(**changes), 0, needs)[0]
+        return batch.references.depth is not None, batch.query.depth is not None
+
+    assert reads(Needs()) == (False, False) and reads(Needs(depth=True)) == (True, True)
+    assert reads(Needs(supervision=True)) == (True, True)
+    assert reads(Needs(), termination_loss_scale=0.1) == (False, True)
+
+
 def test_depth_range_is_widened_in_some_samples(config):
     cfg = config(train_dataset_cfg={"train_ray_num": 4, "min_wn": 2, "max_wn": 3, "aug_depth_range_prob": 1.0})
     ranges = [TrainingSet(cfg, 0, DEPTH)[i].references.cameras.depth_range[0].tolist() for i in range(3)]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import yaml
 from safetensors.torch import save_file
 
-from dataset.render_dataset import Needs, TestSet, open_scene, read_references
+from dataset.render_dataset import Needs, open_scene, read_references
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from network.convert import inspect, main
@@ -147,6 +147,21 @@ def test_a_published_file_is_understood_without_a_config(config, tmp_path):
     assert checkpoint.best == 0.5 and inspect(tmp_path / "model_best.pth")["config"].startswith("not inside")
 
 
+@pytest.mark.parametrize("wrap", ["module.{}", "_orig_mod.{}", "module._orig_mod.{}", "_orig_mod.module.{}"])
+def test_names_that_wrappers_put_before_parameters_are_taken_off(config, tmp_path, wrap):
+    state = Renderer(config()).state_dict()
+    content = {"network_state_dict": {wrap.format(name): value for name, value in state.items()}, "step": np.int64(7)}
+    torch.save(content, tmp_path / "model.pth")
+    checkpoint = load_checkpoint(tmp_path / "model.pth")
+    assert checkpoint.network.keys() == state.keys() and checkpoint.step == 7
+
+
+def test_a_checkpoint_of_another_program_is_called_that(tmp_path):
+    torch.save({"state_dict": {"weight": torch.zeros(3)}}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="another program's, such as PyTorch Lightning"):
+        load_checkpoint(tmp_path / "other.ckpt")
+
+
 @pytest.mark.parametrize("front_end", ["depth", "cost_volume", "learned_depth"])
 def test_every_front_end_is_known_by_its_weights(config, front_end):
     network = Renderer(config(init_net_type=front_end))
@@ -241,10 +256,12 @@ def test_sources_are_the_nearest_other_frames_of_the_pool(rooms, pool):
         np.testing.assert_allclose(np.sort(distance), others[:expected], atol=1e-4)
 
 
-def test_without_a_sensor_no_depth_file_is_opened(config, rooms, tmp_path, lightning):
+def test_without_a_sensor_only_the_depth_that_tests_are_scored_by_is_opened(config, rooms, tmp_path, lightning):
     shutil.copytree(rooms / "scannet", tmp_path / "data" / "scannet")
+    tests = open_scene("scannet/val_000/black_64", rooms).split().tests
     for path in (tmp_path / "data" / "scannet").glob("*/depth/*.png"):
-        path.write_bytes(b"")
+        if path.parts[-3] != "val_000" or path.stem not in tests:
+            path.write_bytes(b"")
     cfg = config(
         data_root=str(tmp_path / "data"),
         init_net_type="cost_volume",
@@ -254,19 +271,15 @@ def test_without_a_sensor_no_depth_file_is_opened(config, rooms, tmp_path, light
         val_metric=["iou"],
     )
     trainer = Trainer(cfg)
-    trainer.test_sets = [replace_needs(test) for test in trainer.test_sets]
+    assert [test.needs for test in trainer.test_sets] == [Needs(sources=3)]
     trainer.run()
+    assert trainer.unreadable == 0
     before = lightning[1]["feature.conv0.conv.weight"]
     after = load_checkpoint(trainer.checkpoints.latest).network
     assert torch.equal(after["init_net.mvsnet.feature.conv0.conv.weight"], before)
     assert torch.equal(
         after["init_net.mvsnet.feature.conv0.bn.running_mean"], lightning[1]["feature.conv0.bn.running_mean"]
     )
-
-
-def replace_needs(test: TestSet) -> TestSet:
-    assert test.needs == Needs(sources=3)
-    return test
 
 
 def test_mvsnet_trains_from_scratch_or_says_that_it_lacks_weights(config):

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from dataset import cache, render_dataset
+from dataset import augmentation, cache, render_dataset
 from network import init_net, renderer, view_renderer
 from network.front_ends import cost_volume, depth
 from train import averaging, evaluator, schedule, step, trainer
@@ -47,6 +47,7 @@ SCHEMA = {
     **no_effect("use_depth_loss", "use_dr_loss", "use_dr_fine_loss", "multi_gpus"),
 }
 OWNERS = (
+    augmentation,
     init_net,
     cache,
     render_dataset,
