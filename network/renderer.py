@@ -278,6 +278,8 @@ def reference_surfaces(views: Views, predicted: torch.Tensor | None, padded: tup
         )
     if views.mask is not None:
         depth = depth * (views.mask > 0)
+    # A predicted depth is learned by its own loss, not by what lies on it.
+    depth = depth.detach()
     return with_neighbours(F.pad(depth, (0, padded[1] - width, 0, padded[0] - height)))
 
 

@@ -27,7 +27,9 @@ from network.surfaces import (
     with_neighbours,
 )
 from network.view_renderer import ViewRenderer
+from network.weights import load_checkpoint
 from train import run
+from train.checkpoint import load_pretrained
 from train.evaluator import NETWORK, evaluate
 from train.losses import ssim_loss
 from train.metrics import ssim
@@ -278,6 +280,38 @@ def test_it_trains_and_what_is_kept_renders_the_same(config, rooms):
     result = evaluate(ViewRenderer(network), run.test_sets(cfg), torch.device("cpu"), 0)
     (score,) = result.scores[NETWORK].values()
     assert np.mean(score.psnr) > 20 and not names & {"termination_refined", "ssim_surface"}
+
+
+def test_a_faithful_checkpoint_gives_what_agrees(config, tmp_path):
+    faithful = build_network(config(seed=3), torch.device("cpu"))
+    checkpoint_file = tmp_path / "faithful.pth"
+    torch.save({"network_state_dict": faithful.state_dict()}, checkpoint_file)
+    plus = build_network(config(**PLUS), torch.device("cpu"))
+    before = plus.state_dict()["query_decoder_new.stem.weight"].clone()
+    report = load_pretrained(plus, load_checkpoint(checkpoint_file))
+    state, theirs = plus.state_dict(), faithful.state_dict()
+    for name in ("agg_net.agg_impl.base_fc.0.weight", "vis_encoder.out_conv.0.weight", "init_net.conv_out.weight"):
+        assert torch.equal(state[name], theirs[name]) and name in report.loaded
+    assert torch.equal(state["query_decoder_new.stem.weight"], before)
+    assert "query_decoder_new.stem.weight" in report.missing
+    assert "dist_decoder.mean_decoder.0.weight" in report.left_over
+    with pytest.raises(UserError, match="no parameter that agrees"):
+        torch.save({"network_state_dict": {"dist_decoder.x": torch.zeros(1)}}, checkpoint_file)
+        load_pretrained(plus, load_checkpoint(checkpoint_file))
+
+
+def test_without_a_depth_sensor_predicted_depth_is_sampled(config, rooms):
+    cfg = config(**PLUS, init_net_type="learned_depth", total_step=2, val_interval=2, save_interval=2)
+    trainer = Trainer(cfg)
+    trainer.run()
+    network = trainer.network.eval()
+    references = TestSet(open_scene("scannet/test_000/black_64", rooms), 4, Needs())[0].references.to("cpu")
+    assert references.depth is None
+    encoding = network.encode(references)
+    inner = encoding.surfaces[:, 4:40, 4:60, 0]
+    assert not encoding.surfaces.requires_grad and (inner > 0).all()
+    coarse = encoding.depth[:, :, 1:10, 1:15]
+    assert inner.min() >= 0.9 * encoding.depth.min() and inner.max() <= 1.1 * encoding.depth.max() and coarse.min() > 0
 
 
 def test_what_needs_a_patch_says_so(config):

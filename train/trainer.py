@@ -21,7 +21,7 @@ from network.init_net import needs
 from network.renderer import Renderer
 from network.view_renderer import ViewRenderer
 from network.weights import Checkpoint, find_weights, load_checkpoint
-from train.checkpoint import Checkpoints, checkpoint_content, load_network, save_checkpoint
+from train.checkpoint import Checkpoints, checkpoint_content, load_network, load_pretrained, save_checkpoint
 from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
 from train.objective import Term
 from train.pictures import Frame, PanelWriter, make_panel
@@ -205,7 +205,7 @@ class Trainer:
         if self.cfg.load_pretrain is not None:
             path = find_weights("load_pretrain", self.cfg.load_pretrain, "starts from random weights")
             pretrained = load_checkpoint(path)
-            report = load_network(self.network, pretrained, allow_new_layers=True)
+            report = load_pretrained(self.network, pretrained)
             say(f"starts from {path}: {report}")
             difference = other_classes(pretrained, self.scenes)
             if difference is not None:
