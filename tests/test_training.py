@@ -268,7 +268,7 @@ def test_files_that_are_no_checkpoints(tmp_path, monkeypatch):
         "text": "not a checkpoint",
         "empty": "not a checkpoint",
         "code": "holds code",
-        "list": "no network_state_dict",
+        "list": "there is none",
         "plain_code": "holds code",
         "cut": "cut short",
         "missing": "no such checkpoint",
