@@ -10,8 +10,10 @@ demo: $(VENV)/.installed  ## rooms, training, pictures: a few minutes
 test: $(VENV)/.installed  ## all tests; those of a GPU skip without one
 	$(RUN) -m pytest -q -n 2 --dist worksteal
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed  ## style, format and types
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one with PYTHON=")'
@@ -20,4 +22,4 @@ $(VENV)/.installed: requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) data/demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) data/demo .pytest_cache .ruff_cache .mypy_cache

@@ -33,7 +33,11 @@ from utils.files import write_text
 from utils.logging import say, warn
 
 DEFAULT_ROOT = "data/cache"
-DEFAULTS = {"cache": True, "cache_root": DEFAULT_ROOT, "cache_max_gb": 200.0}
+DEFAULTS = {
+    "cache": True,  # decoded and resized frames are kept on disk
+    "cache_root": DEFAULT_ROOT,  # the folder they are kept in
+    "cache_max_gb": 200.0,  # the scenes unused for longest are evicted beyond it
+}
 KINDS = {"color": (np.uint8, (3,)), "depth": (np.uint16, ()), "labels": (np.uint8, ()), "mask": (np.uint8, ())}
 KEY_LENGTH = 16
 FORMAT = 2  # to be raised when the same files give other bytes

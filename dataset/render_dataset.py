@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from dataset import augmentation
 from dataset.cache import DEFAULTS as CACHE_DEFAULTS
 from dataset.cache import Cache
 from dataset.replica import replica_scene
@@ -32,28 +33,28 @@ TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set
     "replica": "replica_train_split.txt",
 }
 DEFAULTS = {
-    "data_root": "data",
+    "data_root": "data",  # the folder that database names are looked up in
     **CACHE_DEFAULTS,
     "label_ids": "auto",  # which ids ScanNet's label maps hold: raw, nyu40, or as their folder says
-    # near and far in metres of all scenes; None: each kind's own; auto: each scene's, found from what its frames show
+    # near and far in metres of all scenes; null: each dataset's own; auto: found for each scene from what its frames show
     "depth_range": Setting(None, (list, str)),
-    "train_set_list": Setting(None, (list, str)),  # database names, or a file of them; None: by train_database_types
+    "train_set_list": Setting(None, (list, str)),  # database names, or a file of them; null: by train_database_types
     "val_set_list": Setting([], (list, str)),  # likewise, or the published list of {name, cfg: {val_database_name}}
     "train_dataset_cfg": {
-        "train_database_types": ["scannet"],
+        "train_database_types": ["scannet"],  # without a train_set_list: scannet, scannet_single, replica
         "type2sample_weights": Setting({}, dict),  # database type -> how often; {}: every scene as often
-        "train_ray_num": Setting(1024, int, minimum=1),
-        "min_wn": Setting(8, int, minimum=1),  # references: from min_wn to max_wn - 1
-        "max_wn": Setting(9, int, minimum=2),
+        "train_ray_num": Setting(1024, int, minimum=1),  # rays rendered of each query
+        "min_wn": Setting(8, int, minimum=1),  # references of a view: from min_wn to max_wn - 1; tests use min_wn
+        "max_wn": Setting(9, int, minimum=2),  # see min_wn
         # [height, width] of the rectangle of rays that each query is rendered in, instead of train_ray_num scattered ones
         "patch": Setting(None, list),
         # references are drawn from every k-th frame, k from 1 to this: 5 are as far apart as those of tests
         "reference_stride": Setting(1, int, minimum=1),
-        "queries_per_step": Setting(1, int, minimum=1),  # frames rendered from the same references, each in
-        # train_ray_num rays: the references are encoded once for all of them
-        "aug_depth_range_prob": Setting(0.05, float, minimum=0, maximum=1),
-        "aug_depth_range_min": Setting(0.95, float, minimum=0.01, maximum=1),
-        "aug_depth_range_max": Setting(1.05, float, minimum=1),
+        "augment": augmentation.DEFAULTS,
+        "queries_per_step": Setting(1, int, minimum=1),  # frames of a step, whose references are encoded once for all
+        "aug_depth_range_prob": Setting(0.05, float, minimum=0, maximum=1),  # of samples with another near and far
+        "aug_depth_range_min": Setting(0.95, float, minimum=0.01, maximum=1),  # near is multiplied by this to 1
+        "aug_depth_range_max": Setting(1.05, float, minimum=1),  # far is multiplied by 1 to this
         **no_effect("resolution_type", "aug_pixel_center_sample", "foreground_ratio", "aug_view_select_type"),
     },
 }
@@ -174,6 +175,7 @@ class TrainingSet(Dataset):
                 f"`train_dataset_cfg.max_wn` ({self.cfg.max_wn}) must be greater than min_wn ({self.cfg.min_wn})"
             )
         self.scenes = [configured_scene(name, cfg, needs.depth) for name in training_names(cfg)]
+        self.augments = any(self.cfg.augment[key] != setting.default for key, setting in augmentation.DEFAULTS.items())
         if not self.scenes:
             raise UserError("`train_set_list` is empty: name at least one scene to train on")
         self.frames = [scene.training_frames(scene.folder in held_out) for scene in self.scenes]
@@ -206,6 +208,8 @@ class TrainingSet(Dataset):
         reference_views = read_references(scene, chosen, frames, self.needs, self.needs.labels)
         query_views = scene.views([frames[i] for i in queries], depth=self.query_depth, labels=True)
         stretch = self._depth_range_stretch(rng)
+        if self.augments:
+            reference_views, query_views = augmentation.augment(reference_views, query_views, self.cfg.augment, rng)
         return Batch(
             _stretch_range(reference_views, stretch),
             _stretch_range(query_views, stretch),

@@ -16,7 +16,11 @@ from network.front_ends.learned_depth import LearnedDepthInitNet
 from utils.config import Setting
 
 FRONT_ENDS: dict[str, type[FrontEnd]] = {}
-DEFAULTS = {"init_net_type": Setting("depth", str, choices=FRONT_ENDS.keys()), FrontEnd.SECTION: {}}
+DEFAULTS = {
+    # geometry of the references from depth maps, from MVSNet's cost volumes, or from depth that the network predicts
+    "init_net_type": Setting("depth", str, choices=FRONT_ENDS.keys()),
+    FrontEnd.SECTION: {},
+}
 
 
 def register(name: str, front_end: type[FrontEnd]) -> None:

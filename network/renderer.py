@@ -32,8 +32,8 @@ from utils.errors import UserError
 
 DENSITY_ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
 _AGGREGATION = {
-    "label_hidden": [16],  # empty: no logits; the numbers themselves have no effect
-    "num_classes": Setting(None, int, minimum=1),  # None: the top level's
+    "label_hidden": [16],  # []: no classes; the numbers themselves have no effect
+    "num_classes": Setting(None, int, minimum=1),
     "use_ptrans": True,  # Cross-Reprojection Attention
     "ptrans_first": False,  # across the views first, then along the ray
     **no_effect("sem_only", "use_img_feats", "rp_args", "fuse_type", "neuray_feats"),
@@ -45,21 +45,22 @@ DEFAULTS = {
     "image_encoder": Setting("published", str, choices=("published", "context")),  # context: sees its whole image
     "reference_classes": False,  # classes of the references too, blended into the query like their colours
     "query_decoder": False,  # a convolutional network in the query view corrects what rays show
-    "num_classes": Setting(20, int, minimum=1, maximum=254),
-    "render_label": True,
-    "use_hierarchical_sampling": True,
-    "depth_sample_num": Setting(64, int, minimum=4),
-    "fine_depth_sample_num": Setting(64, int, minimum=4),
+    "num_classes": Setting(
+        20, int, minimum=1, maximum=254
+    ),  # K, of ScanNet 20, of Replica 51; in a section null: the top level's
+    "render_label": True,  # classes too; false: colour and depth alone
+    "use_hierarchical_sampling": True,  # a fine pass where the coarse one found surfaces
+    "depth_sample_num": Setting(64, int, minimum=4),  # coarse samples of a ray
+    "fine_depth_sample_num": Setting(64, int, minimum=4),  # fine samples of a ray
     "sample_spacing": Setting("inverse", str, choices=SPACINGS),  # of the coarse samples; inverse: as published
-    "density_activation": Setting(
-        "relu", str, choices=tuple(DENSITY_ACTIVATIONS)
-    ),  # relu, as published, may die: where
-    # no density is positive nothing is learned any more
-    "density_bias": Setting(None, float),  # of the density layer at the start; None: drawn, as published
+    # relu, as published, may die: where no density is positive, nothing is learned any more
+    "density_activation": Setting("relu", str, choices=tuple(DENSITY_ACTIVATIONS)),
+    "density_bias": Setting(None, float),  # of the density layer at the start; null: drawn, as published
     "fine_depth_use_all": False,  # keep the coarse samples in the fine pass
-    "ray_mask_view_num": Setting(2, int, minimum=0),  # a ray is scored if more than `ray_mask_point_num` of its
-    "ray_mask_point_num": Setting(8, int, minimum=0),  # samples are seen by more than `ray_mask_view_num` views
-    "dist_decoder_cfg": {"use_vis": True},
+    # a ray has a colour loss if more than ray_mask_point_num of its samples are seen by more than so many references
+    "ray_mask_view_num": Setting(2, int, minimum=0),
+    "ray_mask_point_num": Setting(8, int, minimum=0),  # see ray_mask_view_num
+    "dist_decoder_cfg": {"use_vis": True},  # references also tell how much of a ray is visible at all
     "fine_dist_decoder_cfg": {"use_vis": True},
     "agg_net_cfg": _AGGREGATION,
     "fine_agg_net_cfg": _AGGREGATION,
@@ -277,6 +278,8 @@ def reference_surfaces(views: Views, predicted: torch.Tensor | None, padded: tup
         )
     if views.mask is not None:
         depth = depth * (views.mask > 0)
+    # A predicted depth is learned by its own loss, not by what lies on it.
+    depth = depth.detach()
     return with_neighbours(F.pad(depth, (0, padded[1] - width, 0, padded[0] - height)))
 
 

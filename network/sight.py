@@ -110,9 +110,10 @@ def look_at_surfaces(
 ) -> tuple[torch.Tensor, Evidence]:
     """Return which of the `valid` samples (V, N) a view sees, as nothing nearer hides them, and the evidence of its depth.
 
-    surfaces: (V, h, w, 4), see `surfaces.with_neighbours`. Where all views that might see a sample are hidden from it, all
-    of them count.
+    surfaces: (V, h, w, 4), see `surfaces.with_neighbours`. Nobody sees what is behind the camera, which the published network
+    leaves open. Where all views that might see a sample are hidden from it, all of them count.
     """
+    valid = valid & (projection.depth > 0)
     behind = depth_disagreement(*read_neighbours(surfaces, projection.pixels), projection.depth)
     known = behind.isfinite() & valid
     behind = torch.where(known, behind, 0)

@@ -26,7 +26,9 @@ DEFAULTS = {
     # plain: the modules as they are, float32; exact: the same up to rounding; fast: products in float16 where a GPU can,
     # exact and compiled on a CPU; auto: fast, on a CPU exact where compiling takes longer than it saves
     "renderer": Setting("auto", str, choices=RENDERERS),
-    "ray_batch_num": Setting(None, int, minimum=1),  # rays rendered at once; None: by the memory that is free
+    "ray_batch_num": Setting(
+        None, int, minimum=1
+    ),  # rays rendered at once; null: by the memory that is free, on a CPU by its caches
 }
 FEWEST_RAYS = 64
 # Samples times views at once: what a CPU's caches like. With sixteen times as many it takes twice as long.

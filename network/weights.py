@@ -24,7 +24,8 @@ _NUMPY_SCALARS = [
     (np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar, name)
     for name in ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 ]
-_SAFE = [*_NUMPY_SCALARS, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32)), _codecs.encode]
+_NUMPY_NUMBERS = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
+_SAFE = [*_NUMPY_SCALARS, np.dtype, *_NUMPY_NUMBERS, _codecs.encode]
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         return Checkpoint(path, tensors, None, step, step, float(about.get("best_para", 0)), config, classes)
     content = read_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("network_state_dict"), dict):
-        raise UserError(f"{path}: not a checkpoint of this network (it has no network_state_dict)")
-    network = {name.removeprefix("module."): value for name, value in content["network_state_dict"].items()}
+        other = isinstance(content, dict) and "state_dict" in content
+        whose = "its `state_dict` is another program's, such as PyTorch Lightning" if other else "there is none"
+        raise UserError(f"{path}: not a checkpoint of this network, which has a `network_state_dict` ({whose})")
+    network = {unwrapped(name): value for name, value in content["network_state_dict"].items()}
     return Checkpoint(
         path,
         network,
@@ -78,6 +81,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         tuple(content["classes"]) if content.get("classes") else None,
         content.get("trained_state_dict"),
     )
+
+
+def unwrapped(name: str) -> str:
+    """Return a parameter's name as the network itself has it, without what wrappers put before it."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")  # of torch.compile, of DataParallel
 
 
 def read_mvsnet(path: Path) -> dict[str, torch.Tensor]:

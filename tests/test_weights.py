@@ -147,6 +147,21 @@ def test_a_published_file_is_understood_without_a_config(config, tmp_path):
     assert checkpoint.best == 0.5 and inspect(tmp_path / "model_best.pth")["config"].startswith("not inside")
 
 
+@pytest.mark.parametrize("wrap", ["module.{}", "_orig_mod.{}", "module._orig_mod.{}", "_orig_mod.module.{}"])
+def test_names_that_wrappers_put_before_parameters_are_taken_off(config, tmp_path, wrap):
+    state = Renderer(config()).state_dict()
+    content = {"network_state_dict": {wrap.format(name): value for name, value in state.items()}, "step": np.int64(7)}
+    torch.save(content, tmp_path / "model.pth")
+    checkpoint = load_checkpoint(tmp_path / "model.pth")
+    assert checkpoint.network.keys() == state.keys() and checkpoint.step == 7
+
+
+def test_a_checkpoint_of_another_program_is_called_that(tmp_path):
+    torch.save({"state_dict": {"weight": torch.zeros(3)}}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="another program's, such as PyTorch Lightning"):
+        load_checkpoint(tmp_path / "other.ckpt")
+
+
 @pytest.mark.parametrize("front_end", ["depth", "cost_volume", "learned_depth"])
 def test_every_front_end_is_known_by_its_weights(config, front_end):
     network = Renderer(config(init_net_type=front_end))

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from network.renderer import Renderer
 from network.weights import Checkpoint, load_checkpoint
 from train.schedule import NEW_LAYERS, optimizer_state
 from utils.config import plain
@@ -127,6 +128,29 @@ class LoadReport:
             return f"{len(names)}" + (f" ({shown})" if names else "")
 
         return f"loaded {len(self.loaded)}, missing {some(self.missing)}, left over {some(self.left_over)}"
+
+
+def load_pretrained(network: Renderer, checkpoint: Checkpoint) -> LoadReport:
+    """Load what a training starts from: all of a checkpoint of this network or of NeuRay's; of the faithful network, where this
+    one is S-Ray+, what agrees. Raises UserError for a checkpoint that does not fit."""
+    faithful = any(name.startswith("dist_decoder.") for name in checkpoint.network)
+    if faithful and network.dist_decoder is None:
+        return load_matching(network, checkpoint)
+    return load_network(network, checkpoint, allow_new_layers=True)
+
+
+def load_matching(network: nn.Module, checkpoint: Checkpoint) -> LoadReport:
+    """Load the parameters of another network, such as the faithful one's for S-Ray+, whose names and shapes agree.
+
+    Raises UserError if none does.
+    """
+    own, theirs = network.state_dict(), checkpoint.network
+    loaded = [name for name, value in own.items() if name in theirs and theirs[name].shape == value.shape]
+    if not loaded:
+        raise UserError(f"{checkpoint.path}: has no parameter that agrees with the network of this config")
+    network.load_state_dict({name: theirs[name] for name in loaded}, strict=False)
+    taken = set(loaded)
+    return LoadReport(loaded, [name for name in own if name not in taken], [n for n in theirs if n not in taken])
 
 
 def load_network(network: nn.Module, checkpoint: Checkpoint, allow_new_layers: bool = False) -> LoadReport:

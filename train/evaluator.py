@@ -33,9 +33,14 @@ KEY_METRICS = {
     "psnr_nr_fine": "psnr",
 }
 DEFAULTS = {
-    "key_metric_name": Setting("miou", str, choices=tuple(KEY_METRICS)),
-    "val_metric": ["psnr_ssim", "iou", "vis_img", "vis_sem"],  # all metrics are always there; without vis_* no panels
-    "baselines": False,  # also score what needs no network: `train.baselines`, and the commonest class
+    "key_metric_name": Setting("miou", str, choices=tuple(KEY_METRICS)),  # model_best.pth is the best by this
+    "val_metric": [
+        "psnr_ssim",
+        "iou",
+        "vis_img",
+        "vis_sem",
+    ],  # without vis_* no panels; metrics are all computed always
+    "baselines": False,  # also score what needs no network: copied, warped and splatted references, the commonest class
 }
 NETWORK, COMMONEST = "S-Ray", "commonest class"
 

@@ -82,7 +82,7 @@ def class_scores(matrix: np.ndarray) -> dict[str, float]:
 
 def commonest_class(matrices: list[np.ndarray]) -> list[np.ndarray]:
     """Return the confusion matrices of pictures in which every pixel has the class that is commonest in all of them."""
-    commonest = int(sum(matrices).sum(1).argmax())
+    commonest = int(np.sum(matrices, axis=0).sum(1).argmax())
     constant = [np.zeros_like(matrix) for matrix in matrices]
     for new, matrix in zip(constant, matrices, strict=True):
         new[:, commonest] = matrix.sum(1)

@@ -109,16 +109,16 @@ class Objective(nn.Module):
         super().__init__()
         self.network, self.cfg = network, cfg
         self.learns_classes = learns_classes and cfg.render_label and "semantic" in cfg.loss
+        patch = cfg.train_dataset_cfg.patch
+        self.patch = None if patch is None else tuple(patch)
+        if patch is None and (network.query_decoder_new is not None or cfg.ssim_loss_scale > 0):
+            raise UserError("query_decoder and ssim_loss_scale need train_dataset_cfg.patch, for example [128, 160]")
         configured = [color_term(cfg)] * ("render" in cfg.loss) + [semantic_term(cfg)] * self.learns_classes
         if cfg.termination_loss_scale > 0:
             configured.append(termination_term(cfg))
         if cfg.ssim_loss_scale > 0:
             configured.append(ssim_term(cfg))
         self.terms = (*configured, *terms)
-        patch = cfg.train_dataset_cfg.patch
-        self.patch = None if patch is None else tuple(patch)
-        if patch is None and (network.query_decoder_new is not None or cfg.ssim_loss_scale > 0):
-            raise UserError("query_decoder and ssim_loss_scale need train_dataset_cfg.patch, for example [128, 160]")
 
     def forward(
         self,

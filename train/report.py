@@ -26,7 +26,7 @@ def report(evaluation: Evaluation, about: dict) -> dict:
         "scenes": {scene: {**summarise({scene: score}), "frames": len(score.psnr)} for scene, score in scenes.items()},
     }
     if matrices:
-        pooled = sum(matrices)
+        pooled = np.sum(matrices, axis=0)
         content["iou_per_class"] = {
             name: None if np.isnan(iou) else float(iou)
             for name, iou in zip(evaluation.names, class_ious(pooled), strict=True)

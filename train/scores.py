@@ -80,8 +80,8 @@ def summarise(scores: dict[str, Score]) -> dict:
     with_classes = [score.matrices for score in scores.values() if score.matrices]
     if with_classes:
         summary["per_image"] = _mean([_mean([class_scores(m) for m in matrices]) for matrices in with_classes])
-        summary["per_scene"] = _mean([class_scores(sum(matrices)) for matrices in with_classes])
-        summary["pooled"] = class_scores(sum(sum(matrices) for matrices in with_classes))
+        summary["per_scene"] = _mean([class_scores(np.sum(matrices, axis=0)) for matrices in with_classes])
+        summary["pooled"] = class_scores(np.sum([matrix for matrices in with_classes for matrix in matrices], axis=0))
         summary["per_image_dropping_invalid"] = _mean(
             [_mean([class_scores(drop_invalid(m)) for m in matrices]) for matrices in with_classes]
         )

@@ -23,21 +23,22 @@ from utils.errors import UserError
 
 MOST_SHAPES = 64  # image sizes and numbers of references that a step is recorded for, one by one
 DEFAULTS = {
-    "loss": ["render", "semantic"],
-    "render_loss_scale": Setting(0.75, float, minimum=0),
-    "semantic_loss_scale": Setting(0.25, float, minimum=0),
+    "loss": ["render", "semantic"],  # what is learned: colour (render), classes (semantic)
+    "render_loss_scale": Setting(0.75, float, minimum=0),  # weight of the colour loss
+    "semantic_loss_scale": Setting(0.25, float, minimum=0),  # weight of the classes' cross entropy
     "use_nr_fine_loss": True,  # colour loss of the fine pass too
-    "depth_loss_scale": Setting(1.0, float, minimum=0),  # where the front end predicts depth and is trained
-    "termination_loss_scale": Setting(0.0, float, minimum=0),  # rays end at the query's depth, where the scene has it
-    "ssim_loss_scale": Setting(0.0, float, minimum=0),  # of the final colours; needs patches
-    "reference_semantic_loss_scale": Setting(
-        0.25, float, minimum=0
-    ),  # of the references' own classes, if there are any
-    "use_ray_mask": True,  # only rays that enough views see have a colour loss
-    "max_grad_norm": Setting(None, float, minimum=0),
+    "depth_loss_scale": Setting(1.0, float, minimum=0),  # weight of the depth loss of front ends that predict depth
+    # weight of the loss that makes rays end at the query's depth, where the scene has it
+    "termination_loss_scale": Setting(0.0, float, minimum=0),
+    # weight of 1 - SSIM of the final colours; needs train_dataset_cfg.patch
+    "ssim_loss_scale": Setting(0.0, float, minimum=0),
+    # weight of the cross entropy of the references' own classes, with reference_classes
+    "reference_semantic_loss_scale": Setting(0.25, float, minimum=0),
+    "use_ray_mask": True,  # only rays that enough references see have a colour loss, see ray_mask_view_num
+    "max_grad_norm": Setting(None, float, minimum=0),  # gradients are clipped to this norm; null: not at all
     **averaging.DEFAULTS,
-    "precision": Setting("auto", str, choices=PRECISIONS),  # auto: bf16 where the GPU has it
-    "compile": Setting(None, bool),  # fuse the step's kernels, and record it; None: on a GPU that can
+    "precision": Setting("auto", str, choices=PRECISIONS),  # of products in training; auto: bf16 where the GPU has it
+    "compile": Setting(None, bool),  # fuse the step's kernels, and record it; null: on a GPU that can
 }
 
 

@@ -21,7 +21,7 @@ from network.init_net import needs
 from network.renderer import Renderer
 from network.view_renderer import ViewRenderer
 from network.weights import Checkpoint, find_weights, load_checkpoint
-from train.checkpoint import Checkpoints, checkpoint_content, load_network, save_checkpoint
+from train.checkpoint import Checkpoints, checkpoint_content, load_network, load_pretrained, save_checkpoint
 from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
 from train.objective import Term
 from train.pictures import Frame, PanelWriter, make_panel
@@ -46,12 +46,13 @@ from utils.logging import say, warn
 
 DEFAULTS = {
     "load_pretrain": Setting(None, str),  # weights to start from; a run of this name goes on instead
-    "total_step": Setting(300000, int, minimum=1),
-    "val_interval": Setting(10000, int, minimum=1),
-    "save_interval": Setting(5000, int, minimum=1),
-    "keep_checkpoints": Setting(1, int, minimum=0),  # so many earlier ones stay beside the latest
-    "train_log_step": Setting(20, int, minimum=1),
-    "most_unreadable": Setting(100, int, minimum=0),  # samples that may be replaced as a file cannot be read
+    "total_step": Setting(300000, int, minimum=1),  # where training ends
+    "val_interval": Setting(10000, int, minimum=1),  # steps from one validation to the next
+    "save_interval": Setting(5000, int, minimum=1),  # steps from one checkpoint to the next
+    "keep_checkpoints": Setting(1, int, minimum=0),  # so many earlier checkpoints stay beside the latest
+    "train_log_step": Setting(20, int, minimum=1),  # steps that a logged loss is the mean of
+    # samples with unreadable files that are replaced before the run stops
+    "most_unreadable": Setting(100, int, minimum=0),
 }
 
 
@@ -182,7 +183,7 @@ class Trainer:
             except UserError as error:
                 raise UserError(f"{checkpoint.path}: {error}") from None
         if self.updates.averaged is not None:
-            self.updates.averaged.restart(checkpoint and checkpoint.averaged, self.network)
+            self.updates.averaged.restart(None if checkpoint is None else checkpoint.averaged, self.network)
 
     @property
     def model(self) -> Renderer:
@@ -204,7 +205,7 @@ class Trainer:
         if self.cfg.load_pretrain is not None:
             path = find_weights("load_pretrain", self.cfg.load_pretrain, "starts from random weights")
             pretrained = load_checkpoint(path)
-            report = load_network(self.network, pretrained, allow_new_layers=True)
+            report = load_pretrained(self.network, pretrained)
             say(f"starts from {path}: {report}")
             difference = other_classes(pretrained, self.scenes)
             if difference is not None:

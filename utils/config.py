@@ -36,9 +36,9 @@ class Setting:
     choices: Collection | None = None
     no_effect: bool = False
 
-    def __post_init__(self):
-        if not isinstance(self.types, tuple):
-            object.__setattr__(self, "types", (self.types,))
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        return self.types if isinstance(self.types, tuple) else (self.types,)
 
 
 def no_effect(*names: str) -> dict[str, Setting]:
@@ -177,14 +177,13 @@ def _check_section(values: dict, schema: dict, prefix: str, where, idle: list[st
 def _check_value(value: Any, setting: Setting, name: str, where: str) -> Any:
     if value is None and setting.default is None:
         return None
-    if float in setting.types and isinstance(value, int | str) and not isinstance(value, bool):
+    if float in setting.kinds and isinstance(value, int | str) and not isinstance(value, bool):
         value = _number(value)
         value = float(value) if isinstance(value, int) else value
-    if int in setting.types and float not in setting.types and isinstance(value, float) and value.is_integer():
+    if int in setting.kinds and float not in setting.kinds and isinstance(value, float) and value.is_integer():
         value = int(value)
-    if not isinstance(value, setting.types) or (isinstance(value, bool) and bool not in setting.types):
-        expected = " or ".join(_TYPE_NAMES[kind] for kind in setting.types)
-        raise UserError(f"{where}: `{name}` should be {expected}, but is {_type_name(value)} ({value!r})")
+    if not isinstance(value, setting.kinds) or (isinstance(value, bool) and bool not in setting.kinds):
+        raise UserError(f"{where}: `{name}` should be {type_names(setting)}, but is {_type_name(value)} ({value!r})")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: `{name}` should be a finite number, but is {value}")
     if setting.choices is not None and value not in setting.choices:
@@ -194,6 +193,11 @@ def _check_value(value: Any, setting: Setting, name: str, where: str) -> Any:
         bound = f"at least {low}" if high is None else f"at most {high}" if low is None else f"from {low} to {high}"
         raise UserError(f"{where}: `{name}` should be {bound}, but is {value}")
     return value
+
+
+def type_names(setting: Setting) -> str:
+    """Return the accepted types in words."""
+    return " or ".join(_TYPE_NAMES[kind] for kind in setting.kinds)
 
 
 _TYPE_NAMES = {

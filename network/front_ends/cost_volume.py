@@ -27,8 +27,8 @@ class CostVolumeInitNet(FrontEnd):
 
     SECTION = "mvsnet"
     DEFAULTS: ClassVar[dict] = {
-        "frozen": True,
-        "weights": Setting(None, str),  # the published mvsnet_pl.ckpt, or safetensors of it
+        "frozen": True,  # MVSNet keeps the weights it starts from; false: it is trained with the rest
+        "weights": Setting(None, str),  # MVSNet's published mvsnet_pl.ckpt, or safetensors of it
     }
 
     def __init__(self, frozen: bool):

@@ -55,8 +55,9 @@ class DepthFrontEnd(FrontEnd):
 class DepthInitNet(DepthFrontEnd):
     """The front end of measured depth maps."""
 
-    # depth of 0 is unknown; False: it is near, as in the published code
-    DEFAULTS: ClassVar[dict] = {"fill_holes": False}
+    DEFAULTS: ClassVar[dict] = {
+        "fill_holes": False  # depth of 0 is unknown, and taken from around it; false: it is near, as published
+    }
 
     @classmethod
     def of(cls, cfg, image_channels: int) -> DepthInitNet:

@@ -1,0 +1,116 @@
+"""Variants of a training sample that are as likely as itself: other light, a mirrored or a larger room, a poorer sensor.
+
+All frames of a sample are changed alike, so that they still show one room; exposure and what a sensor does differ from
+frame to frame. Images, depth and labels stay in storage types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+
+from dataset.sensor import Sensor, drifting, sensed_color, sensed_depth
+from dataset.views import Views
+from utils.config import Setting
+
+DEFAULTS = {
+    "color": Setting(0.0, float, minimum=0, maximum=1),  # strength of brightness, contrast, saturation, tint, gamma
+    "mirror": Setting(0.0, float, minimum=0, maximum=1),  # share of samples seen in a mirror
+    "scale": Setting(1.0, float, minimum=1, maximum=4),  # rooms up to so much larger or smaller, with all distances
+    "sensor": Setting(0.0, float, minimum=0, maximum=1),  # share of samples whose references a camera took
+}
+LUMA = np.array([0.299, 0.587, 0.114])  # of RGB (ITU-R BT.601)
+LARGEST = 65535  # a depth in storage
+
+
+def augment(references: Views, query: Views, cfg, rng: np.random.Generator) -> tuple[Views, Views]:
+    """Return a variant of references and query views, as the section `cfg` (keys of DEFAULTS) asks for."""
+    if cfg.color > 0:
+        matrix, curve = color_change(cfg.color, rng)
+        references, query = (_recolored(views, matrix, curve) for views in (references, query))
+    if rng.random() < cfg.mirror:
+        references, query = mirrored(references), mirrored(query)
+    if cfg.scale > 1:
+        factor = float(np.exp(rng.uniform(-1, 1) * np.log(cfg.scale)))
+        references, query = scaled(references, factor), scaled(query, factor)
+    if rng.random() < cfg.sensor:
+        references = taken(references, rng)
+    return references, query
+
+
+def color_change(strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return an affine change of colours, (3, 4), and the curve (256,) uint8 that follows it.
+
+    At strength 1 brightness, contrast and gamma vary by up to 30%, saturation by 40% and the balance of the channels by
+    10%.
+    """
+    brightness, contrast, gamma = np.exp(strength * rng.uniform(-0.3, 0.3, 3))
+    saturation = np.exp(strength * rng.uniform(-0.4, 0.4))
+    balance = np.exp(strength * rng.uniform(-0.1, 0.1, 3))
+    matrix = saturation * np.eye(3) + (1 - saturation) * LUMA
+    matrix = contrast * brightness * balance[:, None] * matrix
+    offset = np.full(3, 127.5 * (1 - contrast))
+    curve = 255 * (np.arange(256) / 255) ** gamma
+    return np.concatenate([matrix, offset[:, None]], 1), curve.round().astype(np.uint8)
+
+
+def _recolored(views: Views, matrix: np.ndarray, curve: np.ndarray) -> Views:
+    images = [cv2.LUT(cv2.transform(image, matrix), curve) for image in _as_arrays(views.images)]
+    return replace(views, images=_as_tensor(images))
+
+
+def mirrored(views: Views) -> Views:
+    """Return what a mirror in the plane x = 0 of the world shows: images with left and right swapped, and their cameras."""
+    cameras = views.cameras
+    flip = torch.tensor([-1.0, 1, 1])
+    poses = flip[:, None] * cameras.poses * torch.cat([flip, torch.ones(1)])
+    Ks = cameras.Ks.clone()
+    Ks[:, 0, 2] = cameras.size[1] - 1 - Ks[:, 0, 2]
+    maps = {name: getattr(views, name) for name in ("images", "depth", "labels", "mask")}
+    maps = {name: None if x is None else _flipped(x) for name, x in maps.items()}
+    sources = views.sources and replace(views.sources, views=mirrored(views.sources.views))
+    return replace(views, cameras=replace(cameras, poses=poses, Ks=Ks), sources=sources, **maps)
+
+
+def _flipped(maps: torch.Tensor) -> torch.Tensor:
+    """Left and right swapped; by NumPy, since torch does not flip unsigned depth."""
+    return torch.from_numpy(np.flip(maps.numpy(), -1).copy())
+
+
+def scaled(views: Views, factor: float) -> Views:
+    """Return the same images of a room with all distances times `factor`. What is too far for storage is unknown."""
+    cameras = views.cameras
+    poses = torch.cat([cameras.poses[..., :3], cameras.poses[..., 3:] * factor], -1)
+    depth = views.depth
+    if depth is not None:
+        larger = (depth.numpy() * factor).round()
+        depth = torch.from_numpy(np.where(larger > LARGEST, 0, larger).astype(np.uint16))
+    cameras = replace(cameras, poses=poses, depth_range=cameras.depth_range * factor)
+    sources = views.sources and replace(views.sources, views=scaled(views.sources.views, factor))
+    return replace(views, cameras=cameras, depth=depth, sources=sources)
+
+
+def taken(views: Views, rng: np.random.Generator) -> Views:
+    """Return the views as one hand-held camera takes them: colour, and depth where they have it."""
+    sensor = Sensor.drawn(rng)
+    images, drift = _as_arrays(views.images), drifting(len(views), rng)
+    depth = views.depth
+    if depth is not None:
+        meters = depth[:, 0].numpy().astype(np.float32) / 1000
+        measured = [sensed_depth(z, sensor, rng, image) for z, image in zip(meters, images, strict=True)]
+        stored = (np.stack(measured) * 1000).round().clip(0, LARGEST)
+        depth = torch.from_numpy(stored.astype(np.uint16))[:, None]
+    images = [sensed_color(image, sensor, *of_frame, rng) for image, *of_frame in zip(images, drift, strict=True)]
+    return replace(views, images=_as_tensor(images), depth=depth)
+
+
+def _as_arrays(images: torch.Tensor) -> list[np.ndarray]:
+    """(V, 3, h, w) -> V of (h, w, 3)."""
+    return list(np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()))
+
+
+def _as_tensor(images: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

@@ -1,0 +1,194 @@
+"""The commands of the README and of docs/: each is run at tiny size, or where that cannot be, checked as far as it goes."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import train.commands
+import viewing.commands
+from dataset.prepare.scannet import prepare_scannet
+from dataset.prepare.transforms import prepare_transforms
+from dataset.synthetic.generate import SIZES, generate
+from train.settings import SCHEMA
+from utils.config import load_config
+
+REPOSITORY = Path(__file__).parent.parent
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+NAMES = {"MODEL": "model.pth", "CFG": "configs/cra/test_cra_synthetic.yaml", "SCENE": "scannet/test_000/black_64"}
+TINY = [
+    *["device=cpu", "worker_num=0", "cache=false", "renderer=plain", "depth_sample_num=4", "fine_depth_sample_num=4"],
+    *[f"train_dataset_cfg.{change}" for change in ("min_wn=2", "max_wn=3", "train_ray_num=8")],
+]
+TRAINING = ["total_step=1", "val_set_list=[]"]
+# Commands that are not run here, by what they contain, and why. What they say is still parsed, and their config loaded.
+ONLY_PARSED = {
+    "scannet.yaml": "needs ScanNet",
+    "scannet_scene0376": "needs ScanNet",
+    "replica.yaml": "needs Replica",
+    "replica_office": "needs Replica",
+    "configs/plus": "its patch is larger than the tiny rooms; tests/test_training.py trains it smaller",
+    "synthetic_nodepth.yaml": "trains MVSNet, which takes longer than a test may",
+    "ft_cra_synthetic": "starts from the weights of a training of its own",
+    "viewer": "runs until Ctrl-C; tests/test_viewer.py opens it",
+    "torchrun": "starts processes; tests/test_processes.py does",
+    "dataset.synthetic full": "makes 54 rooms",
+    "dataset.synthetic.pack": "needs libraries of models; tests/test_furniture.py writes one",
+    "benchmarks.": "measures for minutes, on a GPU",
+}
+
+
+def commands_in(page: Path) -> list[str]:
+    """Return the commands of a page's fenced blocks that have no language, each on one line, without comments."""
+    blocks = re.findall(r"^```\n(.*?)^```$", page.read_text(), re.M | re.S)
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line.startswith(("python ", "make ", "torchrun "))]
+
+
+COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands_in(page)))
+RUN = [c for c in COMMANDS if c.startswith("python ") and not any(part in c for part in ONLY_PARSED)]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, rooms, replica_rooms) -> Path:
+    """A folder as a reader has it after the first training: configs, a model, generated rooms, downloads, a capture."""
+    root = tmp_path_factory.mktemp("clone")
+    (root / "configs").symlink_to(REPOSITORY / "configs")
+    (root / "docs").mkdir()
+    (root / "data").mkdir()
+    (root / "data/synthetic").symlink_to(rooms)
+    (root / "downloads").mkdir()
+    (root / "downloads/Replica").symlink_to(replica_rooms / "Replica")
+    small = replace(SIZES["tiny"], rooms={"train": 1}, frames=24)
+    generate(root / "downloads/scannet", "release", small)
+    generate(root / "captures", "transforms", small)
+    (root / "captures/kitchen").symlink_to(root / "captures/transforms/train_000")
+    prepare_scannet(root / "downloads/scannet", root / "data/scannet", None, 1, 1)
+    prepare_transforms(root / "captures/kitchen", root / "data/transforms", "kitchen")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        start(["run_training.py", "--cfg", "configs/cra/train_cra_synthetic.yaml", *TINY, *TRAINING], patch)
+    (root / "model.pth").symlink_to(root / "data/model/train_cra_synthetic/model.pth")
+    return root
+
+
+def start(words: list[str], patch: pytest.MonkeyPatch) -> None:
+    """Run a program of the repository, or with -m a module, in this process."""
+    module = words[0] == "-m"
+    words = words[1:] if module else words
+    patch.setattr(sys, "argv", words)
+    try:
+        if module:
+            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(str(REPOSITORY / words[0]), run_name="__main__")
+    except SystemExit as end:
+        assert end.code in (None, 0), end.code
+
+
+def words_of(command: str, root: Path) -> list[str]:
+    """Return what follows `python`, with the placeholders filled in and downloads found below `root`."""
+    words = [NAMES.get(word, word) for word in shlex.split(command, comments=True)[1:]]
+    return [re.sub(r"^/(?=downloads/|captures/)", f"{root}/", word) for word in words]
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # the programs run in this process
+@pytest.mark.parametrize("command", RUN)
+def test_a_command_runs_at_tiny_size(command, clone, monkeypatch):
+    monkeypatch.chdir(clone)
+    words = words_of(command, clone)
+    if words[0].startswith("run_"):
+        words += [*TINY, *TRAINING] if "training" in words[0] else TINY
+    if "transforms/kitchen/black_320" in words and words[0].startswith("run_"):
+        words += ["data_root=data"]  # the config that stands for CFG has another
+    if "video" in words:
+        words += ["--seconds", "0.1", "--fps", "10", "--width", "64"]
+    if "pointcloud" in words or "mesh" in words:
+        words += ["--views", "12", "--voxel", "0.1"]
+    if "dataset.synthetic" in words:
+        words += ["--rooms", "1", "0", "0", "--frames", "2"]
+    if "dataset.check" in words:
+        words += ["--sample", "4"]
+    start(words, monkeypatch)
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "run_" in command])
+def test_a_command_has_options_that_exist_and_a_config_that_loads(command, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    words = [NAMES.get(word, word) for word in shlex.split(command, comments=True)]
+    program = next(i for i, word in enumerate(words) if word.startswith("run_"))
+    seen = []
+
+    class Noted(Exception):
+        """The config was read; what would follow is another test's."""
+
+    def note(*args):
+        seen.append(args[0])
+        raise Noted
+
+    for module, name in (
+        (train.commands, "Trainer"),
+        (train.commands, "evaluate_model"),
+        (viewing.commands, "open_session"),
+    ):
+        monkeypatch.setattr(module, name, note)
+    with pytest.raises(Noted):
+        start(words[program:], monkeypatch)
+    assert seen[0].name
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
+def test_make_has_the_target(command):
+    target = shlex.split(command, comments=True)[1]
+    assert subprocess.run(["make", "--dry-run", target], cwd=REPOSITORY, capture_output=True).returncode == 0
+
+
+def test_what_is_not_run_is_still_in_the_pages():
+    assert [part for part in ONLY_PARSED if not any(part in command for command in COMMANDS)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(page.read_text()):
+        file, _, heading = link.partition("#")
+        if "://" in link:
+            continue
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M) if heading else []
+        assert not heading or heading in [
+            re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings
+        ], link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_the_pages_imports_what_exists(page):
+    for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S):
+        compile(block, page.name, "exec")
+        imports = [line for line in block.splitlines() if line.startswith(("from ", "import "))]
+        exec("\n".join(imports), {})
+
+
+def test_the_configurations_page_is_current():
+    made = subprocess.run(
+        [sys.executable, "-m", "train.settings"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert made.stdout == (REPOSITORY / "docs/configuration.md").read_text(), (
+        "renew it: python -m train.settings --write docs/configuration.md"
+    )
+    assert [line for line in made.stdout.splitlines() if line.endswith("|  |")] == [], "a key without a comment"
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/plus").glob("[tr]*.yaml")), ids=lambda path: path.stem)
+def test_every_config_of_the_second_network_loads_and_is_named_like_its_file(path):
+    assert load_config(path, SCHEMA).name == path.stem
+
+
+def test_the_readme_is_short():
+    assert len((REPOSITORY / "README.md").read_text().split()) <= 1300
