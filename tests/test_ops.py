@@ -171,11 +171,11 @@ def room_cameras(rooms, count, size) -> Cameras:
 
 
 def test_agreement_of_views_on_planes(rooms):
-    """Of four cameras one looks away, and pixels do not fill whole tiles."""
+    """Of three cameras one looks away, and neither pixels nor planes fill whole tiles."""
     torch.manual_seed(0)
-    cameras = room_cameras(rooms, 4, (5, 7))
-    cameras.poses[3, [0, 2]] *= -1
-    depths = torch.linspace(0.3, 6, 20) * torch.tensor([1, 1.1, 0.9, 1.2])[:, None]
+    cameras = room_cameras(rooms, 3, (5, 7))
+    cameras.poses[2, [0, 2]] *= -1
+    depths = torch.linspace(0.3, 6, 18) * torch.tensor([1, 1.1, 0.9])[:, None]
     neighbours = nearest_views(cameras)
     exact = Cameras(cameras.poses.double(), cameras.Ks.double(), cameras.depth_range.double(), cameras.size)
 
@@ -187,7 +187,7 @@ def test_agreement_of_views_on_planes(rooms):
     def function(features):
         return agreement_kernel(features, GROUPS, cameras.to(DEVICE), depths.to(DEVICE), neighbours.to(DEVICE))
 
-    compare(function, twin, [torch.randn(4, 32, *cameras.size)], 1e-4)
+    compare(function, twin, [torch.randn(3, 32, *cameras.size)], 1e-4)
 
 
 def test_a_plane_sweep_in_kernels(rooms):
