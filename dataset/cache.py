@@ -256,9 +256,15 @@ def _sparse_file(path: Path, size: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dataset.cache", description="List or clear the cache of frames.")
-    parser.add_argument("action", nargs="?", choices=("list", "clear"), default="list")
-    parser.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT))
-    parser.add_argument("--debug", action="store_true")
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("list", "clear"),
+        default="list",
+        help="list what is there (the default), or empty it",
+    )
+    parser.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT), help="its folder (default: %(default)s)")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     args = parser.parse_args()
     entries = list_entries(args.root)
     for entry in entries:

@@ -27,9 +27,9 @@ def main() -> None:
         prog="python -m network.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("action", choices=("inspect", "checkpoint", "mvsnet"))
-    parser.add_argument("file", type=Path)
-    parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--debug", action="store_true")
+    parser.add_argument("file", type=Path, help="checkpoint: .pth, .ckpt or .safetensors")
+    parser.add_argument("out", type=Path, nargs="?", help="file to write, unless it is inspected")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     args = parser.parse_args()
     if args.action == "inspect":
         say("\n".join(f"{key:<12} {value}" for key, value in inspect(args.file).items()))

@@ -21,7 +21,11 @@ from utils.logging import say
 
 def _parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--cfg", required=True, help="YAML file, for example configs/cra/train_cra_scannet.yaml")
+    parser.add_argument(
+        "--cfg",
+        required=True,
+        help="YAML file, for example configs/cra/train_cra_scannet.yaml; keys: docs/configuration.md",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, dotted where nested")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser

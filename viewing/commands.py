@@ -65,25 +65,37 @@ def _parse() -> argparse.Namespace:
     options = {  # by mode: what else there is to say
         ("video",): {
             "--path": dict(default="interp", help=f"{', '.join(KINDS)}, or a JSON file from nerfstudio's viewer"),
-            "--seconds": dict(type=_positive(float), default=8.0, help="length, but of a JSON file"),
-            "--fps": dict(type=_positive(float), default=24.0),
+            "--seconds": dict(
+                type=_positive(float), default=8.0, help="length (default: %(default)g); a JSON file has its own"
+            ),
+            "--fps": dict(type=_positive(float), default=24.0, help="frames a second (default: %(default)g)"),
         },
-        ("video", "viewer"): {"--width": dict(type=_positive(int), help="pixels; the scene's own")},
-        ("video", "pointcloud", "mesh"): {"--out": dict(type=Path, help="file; below the run's folder")},
+        ("video", "viewer"): {
+            "--width": dict(type=_positive(int), help="of the picture in pixels (default: the scene's)")
+        },
+        ("video", "pointcloud", "mesh"): {
+            "--out": dict(type=Path, help="file to write (default: below the run's folder)")
+        },
         ("pointcloud", "mesh"): {
-            "--views": dict(type=_positive(int), default=60, help="of the capture that are rendered and fused"),
+            "--views": dict(
+                type=_positive(int),
+                default=60,
+                help="frames of the capture that are rendered and fused (default: %(default)s)",
+            ),
             "--depth": dict(
                 choices=DEPTHS,
                 default=DEPTHS[0],
-                help="of the frames, as it was measured or the front end finds it; or of rendered views, which is blurred "
+                help="frames: measured, or found by the front end (the default); rendered: what is rendered, which is blurred "
                 "until a network was trained for long",
             ),
-            "--voxel": dict(type=_positive(float), default=0.02, help="metres"),
+            "--voxel": dict(type=_positive(float), default=0.02, help="size in metres (default: %(default)s)"),
             "--score": dict(action="store_true", help="compare with the scene's own depth and labels"),
         },
         ("viewer",): {
-            "--host": dict(default="127.0.0.1", help="0.0.0.0 to be reached from other machines"),
-            "--port": dict(type=_positive(int), default=8080),
+            "--host": dict(
+                default="127.0.0.1", help="0.0.0.0 can be reached from other machines (default: %(default)s)"
+            ),
+            "--port": dict(type=_positive(int), default=8080, help="of the page (default: %(default)s)"),
         },
     }
     for modes, entries in options.items():

@@ -28,7 +28,9 @@ WIDTH = 240  # of the images that are compared
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dataset.check", description=__doc__)
     parser.add_argument("scenes", nargs="+", help="database names, or a folder that holds scenes")
-    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument(
+        "--data-root", type=Path, default=Path("data"), help="where database names are looked up (default: %(default)s)"
+    )
     parser.add_argument(
         "--sample", type=int, default=100, help="frames of each scene to decode, 0 for all (default: %(default)s)"
     )
@@ -36,7 +38,7 @@ def main() -> None:
         "--label-ids", choices=LABEL_IDS, default="auto", help="what ScanNet's label maps hold (default: %(default)s)"
     )
     parser.add_argument("--html", type=Path, default=Path("check.html"), help="page to write (default: %(default)s)")
-    parser.add_argument("--debug", action="store_true")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     args = parser.parse_args()
     named = [entry for text in args.scenes for entry in find_scenes(text, args.data_root)]
     reports = [

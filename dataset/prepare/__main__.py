@@ -38,7 +38,7 @@ def _parse() -> argparse.Namespace:
         sub = kinds.add_parser(kind)
         sub.add_argument("--source", type=Path, required=True, help="folder as it was downloaded or captured")
         sub.add_argument("--out", type=Path, default=Path(out), help="default: %(default)s")
-        sub.add_argument("--debug", action="store_true")
+        sub.add_argument("--debug", action="store_true", help="show tracebacks")
         if kind == "scannet":
             sub.add_argument("--scenes", help="names with commas between, or a file with one a line; default: all")
             sub.add_argument("--stride", type=int, default=1, help="keep every Nth frame")

@@ -17,7 +17,11 @@ from utils.errors import UserError
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dataset.synthetic", description=__doc__)
-    parser.add_argument("size", choices=SIZES)
+    parser.add_argument(
+        "size",
+        choices=SIZES,
+        help="tiny: seconds, for tests; demo: 10 rooms; full: 54 rooms; fine: 16 rooms of block furniture in fine textures",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("data/synthetic"), help="folder to write to (default: %(default)s)"
     )
@@ -42,9 +46,11 @@ def main() -> None:
     parser.add_argument(
         "--sensor", action="store_true", help="as a hand-held camera sees it: noise, holes, blur, drift"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="casts rays (default: %(default)s)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rooms made at once (default: one a core)")
-    parser.add_argument("--debug", action="store_true")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     args = parser.parse_args()
     if args.mixed and not args.furniture:
         raise UserError("--mixed says how many rooms have models: name them with --furniture")
