@@ -8,7 +8,7 @@ demo: $(VENV)/.installed  ## rooms, training, pictures: a few minutes
 	$(RUN) -m train.demo
 
 test: $(VENV)/.installed  ## all tests; those of a GPU skip without one
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n 2 --dist worksteal
 
 lint: $(VENV)/.installed  ## style, format and types
 	$(RUN) -m ruff check .

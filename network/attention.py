@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from network.linear import is_untouched
 from network.ops import NO_KERNELS, Kernels
 from network.ops.attention import attention, attention_kernel, kernel_takes
 
@@ -24,9 +26,14 @@ class Projection(nn.Linear):
         super().__init__(width, out, bias=False)
 
     def forward(self, x: torch.Tensor, channels_first: bool = False) -> torch.Tensor:
-        if not channels_first:
-            return super().forward(x)
-        return (self.weight @ x.flatten(0, -2).T).T.view(*x.shape[:-1], -1)
+        return project(x, self.weight, channels_first)
+
+
+def project(x: torch.Tensor, weight: torch.Tensor, channels_first: bool) -> torch.Tensor:
+    """Return x (…, C) times weight (out, C), transposed: (…, out), in memory with its channels outermost if asked for."""
+    if not channels_first:
+        return F.linear(x, weight)
+    return (weight @ x.flatten(0, -2).T).T.view(*x.shape[:-1], -1)
 
 
 class SelfAttention(nn.Module):
@@ -53,8 +60,15 @@ class SelfAttention(nn.Module):
         The published network masks query rows instead of keys; a zero query has the same uniform attention.
         """
         channels_first = not self.along and not x.is_cuda  # in memory, as the torch version wants them on a CPU
-        query, key, value = (layer(x, channels_first) for layer in (self.w_qs, self.w_ks, self.w_vs))
-        in_kernel = self.kernels.attention and kernel_takes(query, self.heads, self.along)
+        qkv = self._project(x, channels_first)
+        in_kernel = self.kernels.attention and kernel_takes(qkv, self.heads, self.along)
         attend = attention_kernel if in_kernel else attention
-        attended = attend(query, key, value, query_mask.to(x.dtype), self.heads, self.along)
+        attended = attend(qkv, query_mask.to(x.dtype), self.heads, self.along)
         return self.layer_norm(self.fc(attended) + x).to(x.dtype)  # under autocast it would be float32
+
+    def _project(self, x: torch.Tensor, channels_first: bool) -> torch.Tensor:
+        """Queries, keys and values side by side, (A, B, 3 inner): by one product, unless somebody changed their layers."""
+        layers = self.w_qs, self.w_ks, self.w_vs
+        if all(type(layer) is Projection for layer in layers) and is_untouched(*layers):
+            return project(x, torch.cat([layer.weight for layer in layers]), channels_first)
+        return torch.cat([layer(x, channels_first) for layer in layers], -1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from network.linear import Linear, product, untouched, wide
+from network.linear import Linear, is_untouched, product, wide
 
 MIN_VAR = 0.05
 COMPONENTS = 2
@@ -50,8 +50,7 @@ def as_made(decoder: nn.Module) -> bool:
     if type(decoder) is not Decoder:
         return False
     layers = [type(layer) for layer in decoder][:-1]
-    looked_at = not (torch.compiler.is_compiling() or untouched(decoder))  # `Backend.stages` compiles what is untouched
-    return layers == [nn.Linear, nn.ELU, nn.Linear, nn.ELU, Linear] and not looked_at
+    return layers == [nn.Linear, nn.ELU, nn.Linear, nn.ELU, Linear] and is_untouched(decoder)
 
 
 class DistDecoder(nn.Module):

@@ -83,6 +83,11 @@ def untouched(network: nn.Module) -> bool:
     )
 
 
+def is_untouched(*networks: nn.Module) -> bool:
+    """Whether all of them are `untouched`. What is compiled is: `Backend.stages` sees to it, and a compiler cannot look."""
+    return torch.compiler.is_compiling() or all(untouched(network) for network in networks)
+
+
 def parametrized(module: nn.Module) -> bool:
     """Whether a weight of a module is computed, as by a low-rank adapter (`torch.nn.utils.parametrize`)."""
     return "parametrizations" in module._modules

@@ -2,6 +2,11 @@ import os
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread for each worker and what it starts: threads of several that wait for each other take many times as long.
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"  # before torch is imported
+
 import torch
 
 if not torch.cuda.is_available():

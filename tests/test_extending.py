@@ -338,21 +338,6 @@ def test_another_width_is_another_network(config, scene):
     )
 
 
-def test_hooks_registered_after_compilation_are_called(config, scene):
-    """In a compiled pass too."""
-    network = build_network(config(depth_sample_num=7, fine_depth_sample_num=7), CPU)
-    backend = Backend.for_rendering("fast", CPU)
-    if not backend.compiles():
-        pytest.skip("no C++ compiler")
-    renderer = ViewRenderer(network, backend, rays_at_once=1536)
-    encoding, camera = renderer.encode(references(scene)), scene.cameras(scene.frame_ids[3:4])
-    before = renderer.render(encoding, camera)
-    hook = network.fine_agg_net.agg_impl.semantic_fc1_new.register_forward_hook(lambda _m, _i, output: output + 1)
-    assert (renderer.render(encoding, camera).logits - before.logits).abs().max() > 1e-3
-    hook.remove()
-    torch.testing.assert_close(renderer.render(encoding, camera).logits, before.logits)
-
-
 def test_stages_are_those_of_the_modules_there_are_now(config):
     network = build_network(config(), CPU)
     network.agg_net = nn.Identity()

@@ -3,7 +3,7 @@
 import itertools
 import multiprocessing
 import os
-import random
+import pkgutil
 import shutil
 import signal
 import time
@@ -18,32 +18,55 @@ from network.weights import load_checkpoint
 from train.trainer import Trainer
 from utils.errors import UserError
 
-KILLS = 20
+# A function, which of its calls, and how much of that call is carried out before its process is killed.
+MOMENTS = (
+    ("train.trainer:Trainer._train_step", 1, "all"),  # a step that nothing is saved of
+    ("torch:save", 2, "half"),  # the next checkpoint is cut short
+    ("torch:save", 2, "all"),  # it is whole, but does not have its name yet
+    ("train.checkpoint:_link", 1, "all"),  # the latest has a second name
+    ("train.checkpoint:save_checkpoint", 2, "all"),  # the next is there, and one too many of the earlier ones
+    ("train.trainer:evaluate", 1, "all"),  # a validation of which nothing is noted
+    ("train.checkpoint:Checkpoints.newest", 1, "all"),  # a checkpoint is read, and goes on in nothing
+)
 
 
-def _train_and_be_killed(cfg, seed):
-    """Starts the training again and again, and kills it at a random moment until it was killed KILLS times."""
+def _killed_at(function, number, part):
+    """`function`, but its call `number` ends the process, with all of it carried out or half of a file written."""
+    calls = itertools.count(1)
+
+    def call(*arguments, **options):
+        result = function(*arguments, **options)
+        if next(calls) == number:
+            if part == "half":
+                os.truncate(arguments[1], os.path.getsize(arguments[1]) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return call
+
+
+def _train_and_be_killed(cfg):
+    """Starts the training again and again, each time killed at the next of MOMENTS, and then lets it end."""
     from torch.utils.tensorboard import SummaryWriter  # noqa: F401 (once for all that are forked from here)
 
-    moments, kills = random.Random(seed), 0
-    while kills <= KILLS:
+    for moment in (*MOMENTS, None):
         process = os.fork()
         if process == 0:
+            if moment is not None:
+                name, number, part = moment
+                killed = _killed_at(pkgutil.resolve_name(name), number, part)
+                pytest.MonkeyPatch().setattr(name.replace(":", "."), killed)
             Trainer(cfg).run()
             os._exit(0)
-        if kills == KILLS:  # the last one may end
-            os._exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
-        time.sleep(moments.uniform(0.1, 0.7))
-        os.kill(process, signal.SIGKILL)
-        if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0:
-            os._exit(4)  # it had ended before: too few kills
-        kills += 1
+        ended = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if ended != (0 if moment is None else -signal.SIGKILL):
+            os._exit(1)
 
 
-def test_a_run_that_is_killed_twenty_times_ends_like_one_that_is_not(config):
-    changes = {"total_step": 150, "save_interval": 1, "val_interval": 70, "keep_checkpoints": 2}
+def test_a_run_that_is_killed_at_every_decisive_moment_ends_like_one_that_is_not(config):
+    changes = {"total_step": 18, "save_interval": 2, "val_interval": 7, "keep_checkpoints": 2}
     killed = config(name="killed", **changes)
-    process = multiprocessing.get_context("spawn").Process(target=_train_and_be_killed, args=(killed, 0))
+    process = multiprocessing.get_context("spawn").Process(target=_train_and_be_killed, args=(killed,))
     process.start()
     process.join(280)
     assert process.exitcode == 0
@@ -51,11 +74,11 @@ def test_a_run_that_is_killed_twenty_times_ends_like_one_that_is_not(config):
     whole.run()
     latest = Trainer(killed).checkpoints.newest()
     expected = load_checkpoint(whole.checkpoints.latest)
-    assert latest.step == 150 and latest.best == expected.best
+    assert latest.step == 18 and latest.best == expected.best
     assert all(torch.equal(value, expected.network[name]) for name, value in latest.network.items())
     assert len(whole.checkpoints.earlier()) == 2
-    leftovers = [path for path in whole.folder.parent.glob("killed/.*.tmp")]
-    assert len(leftovers) <= KILLS  # at most what was being written in the moment of a kill
+    leftovers = list(whole.folder.parent.glob("killed/.*.tmp"))
+    assert len(leftovers) <= 2  # what was being written in the moment of a kill
 
 
 def test_a_damaged_latest_checkpoint_falls_back_to_the_one_before(config, capsys):

@@ -17,14 +17,13 @@ ROWS = 64
 LONGEST = 128  # longer sequences do not fit in registers
 
 
-def attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, query_mask: torch.Tensor, heads: int, along: bool
-) -> torch.Tensor:
-    """Multi-head attention of queries, keys and values (A, B, C) each, C = heads * width: (A, B, C).
+def attention(qkv: torch.Tensor, query_mask: torch.Tensor, heads: int, along: bool) -> torch.Tensor:
+    """Return multi-head attention (A, B, C) of queries, keys and values side by side, (A, B, 3 C), C = heads * width.
 
     query_mask: (A', B) of 0 and 1, A a multiple of A': 0 makes a query attend uniformly. along: sequences run along the
     second axis; otherwise along the first. Written out: torch's own is up to three times slower for such heads on a CPU.
     """
+    query, key, value = qkv.chunk(3, -1)
     scale = (query.shape[-1] // heads) ** -0.5
     query = (query.unflatten(0, (-1, len(query_mask))) * (query_mask * scale)[..., None]).flatten(0, 1)
     return (_along if along else _across)(query, key, value, heads)
@@ -42,10 +41,10 @@ def _across(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: 
     return (weights[:, None] * value[:, :, None]).sum(3).flatten(0, 1).permute(1, 2, 0)
 
 
-def kernel_takes(query: torch.Tensor, heads: int, along: bool) -> bool:
-    """Whether `attention_kernel` was written for such queries."""
-    length = query.shape[1] if along else query.shape[0]
-    return (heads, query.shape[-1]) == (KERNEL_HEADS, KERNEL_INNER) and length <= LONGEST
+def kernel_takes(qkv: torch.Tensor, heads: int, along: bool) -> bool:
+    """Whether `attention_kernel` was written for such queries, keys and values."""
+    length = qkv.shape[1] if along else qkv.shape[0]
+    return (heads, qkv.shape[-1]) == (KERNEL_HEADS, 3 * KERNEL_INNER) and length <= LONGEST
 
 
 @triton.jit
@@ -108,22 +107,22 @@ def attended(q, k, v, group, there, PRECISION: tl.constexpr, WHOLE: tl.constexpr
 
 
 @triton.jit
-def _load(query, key, value, mask, at, first, second, there, masks, other):
-    here = at[:, None] * 16 + tl.arange(0, 16)[None, :]
-    q = tl.load(query + here, there[:, None], 0.0).to(tl.float32)
-    k = tl.load(key + here, there[:, None], 0.0).to(tl.float32)
-    v = tl.load(value + here, there[:, None], 0.0).to(tl.float32)
+def _load(qkv, mask, at, first, second, there, masks, other):
+    here = at[:, None] * 48 + tl.arange(0, 16)[None, :]
+    q = tl.load(qkv + here, there[:, None], 0.0).to(tl.float32)
+    k = tl.load(qkv + here + 16, there[:, None], 0.0).to(tl.float32)
+    v = tl.load(qkv + here + 32, there[:, None], 0.0).to(tl.float32)
     counts = tl.load(mask + (first % masks) * other + second, there, 0.0).to(tl.float32)
     return q * counts[:, None], k, v, counts
 
 
 @triton.jit
 def _forward_kernel(
-    query, key, value, mask, out, count, length, other, masks,
+    qkv, mask, out, count, length, other, masks,
     ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     group, _, at, first, second, there = find_rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
-    q, k, v, _ = _load(query, key, value, mask, at, first, second, there, masks, other)
+    q, k, v, _ = _load(qkv, mask, at, first, second, there, masks, other)
     result = attended(q, k, v, group, there, PRECISION, WHOLE)
     column = tl.arange(0, 16)
     tl.store(out + at[:, None] * 16 + column[None, :], result.to(out.dtype.element_ty), there[:, None])
@@ -131,11 +130,11 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    query, key, value, mask, grad, grad_query, grad_key, grad_value, count, length, other, masks,
+    qkv, mask, grad, grad_qkv, count, length, other, masks,
     ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     group, _, at, first, second, there = find_rows(tl.program_id(0), count, length, other, ALONG, PADDED, M)
-    q, k, v, counts = _load(query, key, value, mask, at, first, second, there, masks, other)
+    q, k, v, counts = _load(qkv, mask, at, first, second, there, masks, other)
     column = tl.arange(0, 16)
     g = tl.load(grad + at[:, None] * 16 + column[None, :], there[:, None], 0.0).to(tl.float32)
     grad_q = tl.zeros([M, 16], tl.float32)
@@ -149,63 +148,47 @@ def _backward_kernel(
         grad_scores = weights * (grad_weights - tl.sum(grad_weights * weights, 1)[:, None]) * 0.5
         grad_q += product(grad_scores, tl.where(mine, k, 0.0), PRECISION)
         grad_k += product(tl.trans(grad_scores), tl.where(mine, q, 0.0), PRECISION)
-    here = at[:, None] * 16 + column[None, :]
-    kind = grad_query.dtype.element_ty
-    tl.store(grad_query + here, (grad_q * counts[:, None]).to(kind), there[:, None])
-    tl.store(grad_key + here, grad_k.to(kind), there[:, None])
-    tl.store(grad_value + here, grad_v.to(kind), there[:, None])
+    here = at[:, None] * 48 + column[None, :]
+    kind = grad_qkv.dtype.element_ty
+    tl.store(grad_qkv + here, (grad_q * counts[:, None]).to(kind), there[:, None])
+    tl.store(grad_qkv + here + 16, grad_k.to(kind), there[:, None])
+    tl.store(grad_qkv + here + 32, grad_v.to(kind), there[:, None])
 
 
-def _launch(kernel, inputs, mask: torch.Tensor, others: list[torch.Tensor], along: bool) -> None:
-    first, second, _ = inputs[0].shape
+def _launch(kernel, qkv: torch.Tensor, mask: torch.Tensor, others: list[torch.Tensor], along: bool) -> None:
+    first, second, _ = qkv.shape
     count, length = (first, second) if along else (second, first)
     padded = triton.next_power_of_2(length)
     rows = max(ROWS, padded)
     kernel[(triton.cdiv(count, rows // padded),)](
-        *inputs, mask, *others, count, length, second, mask.shape[0],
-        ALONG=along, PADDED=padded, M=rows, PRECISION="tf32" if inputs[0].dtype == torch.bfloat16 else "tf32x3",
+        qkv, mask, *others, count, length, second, mask.shape[0],
+        ALONG=along, PADDED=padded, M=rows, PRECISION="tf32" if qkv.dtype == torch.bfloat16 else "tf32x3",
         WHOLE=length == rows,
     )  # fmt: skip
 
 
-def forward(query, key, value, mask: torch.Tensor, along: bool) -> torch.Tensor:
-    """`attention` without a gradient."""
-    inputs = [x.contiguous() for x in (query, key, value)]
-    out = torch.empty_like(inputs[0])
-    _launch(_forward_kernel, inputs, mask.contiguous(), [out], along)
+@torch.library.custom_op("sray::attention", mutates_args=())
+def _operation(qkv: torch.Tensor, mask: torch.Tensor, along: bool) -> torch.Tensor:
+    out = qkv.new_empty(*qkv.shape[:2], KERNEL_INNER)
+    _launch(_forward_kernel, qkv.contiguous(), mask.contiguous(), [out], along)
     return out
 
 
-def backward(query, key, value, mask: torch.Tensor, grad: torch.Tensor, along: bool) -> list[torch.Tensor]:
-    """The gradients with respect to queries, keys and values."""
-    inputs = [x.contiguous() for x in (query, key, value)]
-    gradients = [torch.empty_like(x) for x in inputs]
-    _launch(_backward_kernel, inputs, mask.contiguous(), [grad.contiguous(), *gradients], along)
-    return gradients
-
-
-@torch.library.custom_op("sray::attention", mutates_args=())
-def _operation(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, along: bool
-) -> torch.Tensor:
-    return forward(query, key, value, mask, along)
-
-
 @_operation.register_fake
-def _(query, key, value, mask, along):
-    return torch.empty_like(query, memory_format=torch.contiguous_format)
+def _(qkv, mask, along):
+    return qkv.new_empty(*qkv.shape[:2], KERNEL_INNER)
 
 
 @torch.library.custom_op("sray::attention_backward", mutates_args=())
-def _backward_operation(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, grad: torch.Tensor, along: bool
-) -> list[torch.Tensor]:
-    return backward(query, key, value, mask, grad, along)
+def _backward_operation(qkv: torch.Tensor, mask: torch.Tensor, grad: torch.Tensor, along: bool) -> torch.Tensor:
+    grad_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
+    _launch(_backward_kernel, qkv.contiguous(), mask.contiguous(), [grad.contiguous(), grad_qkv], along)
+    return grad_qkv
 
 
 @_backward_operation.register_fake
-def _(query, key, value, mask, grad, along):
-    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
+def _(qkv, mask, grad, along):
+    return torch.empty_like(qkv, memory_format=torch.contiguous_format)
 
 
 def _keep(ctx, inputs, output):
@@ -214,14 +197,12 @@ def _keep(ctx, inputs, output):
 
 
 def _differentiate(ctx, grad):
-    return (*_backward_operation(*ctx.saved_tensors, grad, ctx.along), None, None)
+    return _backward_operation(*ctx.saved_tensors, grad, ctx.along), None, None
 
 
 _operation.register_autograd(_differentiate, setup_context=_keep)
 
 
-def attention_kernel(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, query_mask: torch.Tensor, heads: int, along: bool
-) -> torch.Tensor:
+def attention_kernel(qkv: torch.Tensor, query_mask: torch.Tensor, heads: int, along: bool) -> torch.Tensor:
     """`attention` as a kernel, an operation that torch.compile knows. Only of what `kernel_takes`."""
-    return _operation(query, key, value, query_mask, along)
+    return _operation(qkv, query_mask, along)
