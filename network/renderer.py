@@ -150,7 +150,8 @@ class Renderer(nn.Module):
         prediction = self.render_rays(encoding, self.sampler.rays(encoding, query, pixels), draws, stages)
         passes = prediction.passes
         if self.refines:
-            passes += (self.refine(passes[-1], (len(query), *patch)),)
+            shape = patch or (pixels.shape[1], 1)  # without a decoder, which needs a patch, any shape serves
+            passes += (self.refine(passes[-1], (len(query), *shape)),)
         return Prediction(passes, encoding.depth, self.reference_logits(encoding))
 
     def pad(self, views: Views) -> Views:

@@ -314,6 +314,14 @@ def test_without_a_depth_sensor_predicted_depth_is_sampled(config, rooms):
     assert inner.min() >= 0.9 * encoding.depth.min() and inner.max() <= 1.1 * encoding.depth.max() and coarse.min() > 0
 
 
+def test_classes_of_the_references_need_no_patch(config):
+    section = {"min_wn": 3, "max_wn": 4, "train_ray_num": 24}
+    changes = {"query_decoder": False, "ssim_loss_scale": 0.0, "train_dataset_cfg": section}
+    trainer = Trainer(config(**{**PLUS, **changes}, total_step=1, val_set_list=[]))
+    trainer.run()
+    assert trainer.step == 1
+
+
 def test_what_needs_a_patch_says_so(config):
     with pytest.raises(UserError, match="need train_dataset_cfg.patch"):
         Trainer(config(**{**PLUS, "train_dataset_cfg": {"min_wn": 3, "max_wn": 4}})).run()
