@@ -36,12 +36,19 @@ class Tensors:
         return self._map(lambda value: value.pin_memory())
 
 
+class Rows(Tensors):
+    """Tensors that share their first axis; an index takes some of its entries from all of them."""
+
+    def __getitem__(self, which):
+        return self._map(lambda tensor: tensor[which])
+
+
 def _is_gpu(device) -> bool:
     return torch.device(device).type == "cuda"
 
 
 @dataclass(frozen=True)
-class Cameras(Tensors):
+class Cameras(Rows):
     """V pinhole cameras that share an image size.
 
     poses: (V, 3, 4) world-to-camera, OpenCV axes, metres.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from dataset.views import Cameras, Tensors
+from dataset.views import Cameras, Rows, Tensors
 from network.geometry import Projection, pixel_rays, read_map
 from network.surfaces import Layers
 
@@ -47,11 +47,8 @@ class Encoding(Tensors):
         return projection.valid & (shown > 0.99)
 
 
-class ByRay(Tensors):
+class ByRay(Rows):
     """Tensors whose first axis is rays."""
-
-    def __getitem__(self, which):
-        return self._map(lambda tensor: tensor[which])
 
     @classmethod
     def join(cls, parts: list):

@@ -96,9 +96,7 @@ class OnSurfaces(Sampler):
         x, y = pixels.long().unbind(-1)
         rays = []
         for q, place in enumerate(y * width + x):
-            camera = replace(
-                query, poses=query.poses[q : q + 1], Ks=query.Ks[q : q + 1], depth_range=query.depth_range[q : q + 1]
-            )
+            camera = query[q : q + 1]
             whole = camera_rays(camera, grid[None])
             layers = find_layers(whole, encoding.surfaces, encoding.cameras, camera)
             rays.append(replace(whole, layers=layers)[place])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from dataset.views import Cameras, Tensors
+from dataset.views import Cameras, Rows
 from network.geometry import fill_unknown, full_precision, project
 from network.ops.splat import splat_depth
 
@@ -29,7 +29,7 @@ UNKNOWN_DEPTH = 2.0  # metres, where no reference tells anything
 
 
 @dataclass(frozen=True)
-class Layers(Tensors):
+class Layers(Rows):
     """Of R rays: depth (R, LAYERS) metres, 0 where there is no such layer; spread (R, LAYERS), the relative deviation of the
     references' depths; found (R,) bool: a reference shows a surface there. Else the first layer is that of its neighbours.
     """
@@ -37,9 +37,6 @@ class Layers(Tensors):
     depth: torch.Tensor
     spread: torch.Tensor
     found: torch.Tensor
-
-    def __getitem__(self, which) -> Layers:
-        return self._map(lambda tensor: tensor[which])
 
 
 def with_neighbours(depth: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from dataset.views import Cameras, Views
+from dataset.views import Views
 from network.front_ends.learned_depth import nearest_views, scaled_cameras
 from network.geometry import pixel_grid, pixel_rays, project, read_map
 
@@ -58,7 +58,7 @@ def reprojection_loss(predicted: torch.Tensor, views: Views) -> torch.Tensor:
     own = images.flatten(2).transpose(1, 2)
     total = images.new_zeros(())
     for view, neighbours in enumerate(nearest_views(cameras)):
-        others = Cameras(cameras.poses[neighbours], cameras.Ks[neighbours], cameras.depth_range[neighbours], size)
+        others = cameras[neighbours]
         landed = project(points[view], others)
         seen = landed.valid & (landed.depth > 0)
         difference = (read_map(images[neighbours], landed.pixels, size, align_corners=True) - own[view]).abs().mean(-1)

@@ -74,7 +74,7 @@ def _mix(choices: list[tuple[str, ...]], frame: int) -> Mix:
 def one(cameras: Cameras, index: int) -> Cameras:
     """A camera of several."""
     part = slice(index, index + 1)
-    return Cameras(cameras.poses[part], cameras.Ks[part], cameras.depth_range[part], cameras.size)
+    return cameras[part]
 
 
 def spread_evenly(frames: list[str], most: int) -> list[str]:

@@ -36,7 +36,7 @@ def _agreement(features, groups, cameras, depths, view, neighbours) -> torch.Ten
     pixels = pixel_grid(*size, device=features.device).to(features.dtype)
     centre, directions = pixel_rays(pixels[None], cameras.poses[view : view + 1], cameras.Ks[view : view + 1])
     points = centre[0] + depths[:, None, None] * directions[0]
-    others = Cameras(cameras.poses[neighbours], cameras.Ks[neighbours], cameras.depth_range[neighbours], size)
+    others = cameras[neighbours]
     landed = project(points.reshape(-1, 3), others)
     seen = (landed.valid & (landed.depth > 0)).to(features.dtype).reshape(count, 1, len(depths), size[0] * size[1])
     read = read_map(features[neighbours], landed.pixels, size, align_corners=True)
