@@ -46,7 +46,7 @@ class Decoder(nn.Sequential):
 
 
 def as_made(decoder: nn.Module) -> bool:
-    """Whether a decoder is the network that `Decoder` makes: nobody replaced it or one of its layers, or looks at them."""
+    """Return True if a decoder is as `Decoder` makes it: nobody replaced it or one of its layers, or hooked them."""
     if type(decoder) is not Decoder:
         return False
     layers = [type(layer) for layer in decoder][:-1]

@@ -1,4 +1,4 @@
-"""What a network shows of a ray besides colour and classes."""
+"""Heads: values of a ray that a network shows besides colour and classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from network.cranet import HeadWidths, SampleFeatures
 
 
 class ContextHead(nn.Module):
-    """What the decoder in the query view reads of each ray: the references' image features and latents, blended by the
+    """The context of each ray, which the decoder in the query view reads: the references' image features and latents, blended by the
     weights that colours are blended by, how many references see the ray's samples, and how well their depth agrees."""
 
     def __init__(self, widths: HeadWidths):

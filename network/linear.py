@@ -73,7 +73,7 @@ HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pr
 
 
 def untouched(network: nn.Module) -> bool:
-    """Whether nobody looks at what the modules of a network do, or changes it: no hooks, and no forward of a module's own.
+    """Return True if no module of a network has hooks, a forward of its own, or computed weights.
 
     Only then may their weights be used without calling them.
     """
@@ -84,10 +84,10 @@ def untouched(network: nn.Module) -> bool:
 
 
 def is_untouched(*networks: nn.Module) -> bool:
-    """Whether all of them are `untouched`. What is compiled is: `Backend.stages` sees to it, and a compiler cannot look."""
+    """Return True if all networks are `untouched`. What is compiled is: `Backend.stages` sees to it, and a compiler cannot look."""
     return torch.compiler.is_compiling() or all(untouched(network) for network in networks)
 
 
 def parametrized(module: nn.Module) -> bool:
-    """Whether a weight of a module is computed, as by a low-rank adapter (`torch.nn.utils.parametrize`)."""
+    """Return True if a weight of a module is computed, as by a low-rank adapter (`torch.nn.utils.parametrize`)."""
     return "parametrizations" in module._modules

@@ -129,7 +129,7 @@ class Renderer(nn.Module):
 
     @property
     def pass_names(self) -> tuple[str, ...]:
-        """Of all that a prediction holds, in their order."""
+        """Names of all passes that a prediction holds, in their order."""
         return (*self.sampler.names, REFINED) if self.refines else self.sampler.names
 
     def forward(
@@ -229,7 +229,7 @@ class Renderer(nn.Module):
         return Prediction(passes)
 
     def refine(self, rendering: Rendering | RenderedView, shape: tuple[int, int, int]) -> Rendering | RenderedView:
-        """What rays show, corrected by the references' classes and by the decoder in the query view.
+        """Return what rays show, corrected by the references' classes and by the decoder in the query view.
 
         shape: (Q, h, w) of the pixels, row by row.
         """

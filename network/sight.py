@@ -23,7 +23,7 @@ OCCLUDED = 0.03  # a point so far behind the surface that a reference shows is n
 
 
 class Evidence(NamedTuple):
-    """What the references' depth says of N samples, (V, N) each: hit, how near their rays end to a sample, and visibility,
+    """Evidence of the references' depth for N samples, (V, N) each: hit, how near their rays end to a sample, and visibility,
     whether they get so far. Both are 0.5 where the depth is unknown."""
 
     visibility: torch.Tensor

@@ -1,4 +1,4 @@
-"""Where query rays meet the surfaces that the references' depth shows.
+"""Surfaces that the references' depth shows, and the points where query rays meet them.
 
 Reference depth (V, 1, h, w) is z-depth in metres, 0 where unknown, measured or predicted. A query ray can meet several
 surfaces: the references that look past an edge show what is behind it. They are its layers, the nearest first.
@@ -30,7 +30,7 @@ UNKNOWN_DEPTH = 2.0  # metres, where no reference tells anything
 
 @dataclass(frozen=True)
 class Layers(Rows):
-    """Of R rays: depth (R, LAYERS) metres, 0 where there is no such layer; spread (R, LAYERS), the relative deviation of the
+    """Surfaces that R rays meet: depth (R, LAYERS) metres, 0 where there is no such layer; spread (R, LAYERS), the relative deviation of the
     references' depths; found (R,) bool: a reference shows a surface there. Else the first layer is that of its neighbours.
     """
 

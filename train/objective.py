@@ -92,7 +92,7 @@ def termination_term(cfg) -> Term:
 
 
 def ssim_term(cfg) -> Term:
-    """Of the last pass alone."""
+    """Return the term of structure, which the last pass alone is asked for."""
     shape = tuple(cfg.train_dataset_cfg.patch)
 
     def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
@@ -162,7 +162,7 @@ class Objective(nn.Module):
         return number == 0 or not term.first_pass_only
 
     def _reference_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
-        """Of the references' own classes, at the size of their feature maps."""
+        """Return the loss of the references' own classes, at the size of their feature maps."""
         logits = prediction.reference_logits
         if logits is None or not self.learns_classes:
             return {}
