@@ -112,11 +112,17 @@ def configured_scene(name: str, cfg, use_depth: bool) -> Scene:
     """
     if cfg.label_ids not in LABEL_IDS:
         raise UserError(f"`label_ids` should be one of {', '.join(LABEL_IDS)}, but is {cfg.label_ids}")
-    fixed = None if cfg.depth_range == AUTO else _near_and_far(cfg.depth_range)
-    scene = open_scene(name, cfg.data_root, Cache.of(cfg), fixed, cfg.label_ids)
+    scene = open_scene(name, cfg.data_root, Cache.of(cfg), label_ids=cfg.label_ids)
+    set_depth_range(scene, cfg, use_depth)
+    return scene
+
+
+def set_depth_range(scene: Scene, cfg, use_depth: bool) -> None:
+    """Make a scene's near and far what the config's `depth_range` says. use_depth: see `configured_scene`."""
     if cfg.depth_range == AUTO:
         scene.fit_depth_range(use_depth)
-    return scene
+    else:
+        scene.depth_range = _near_and_far(cfg.depth_range) or scene.depth_range
 
 
 def _near_and_far(value: list | str | None) -> tuple[float, float] | None:

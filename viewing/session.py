@@ -51,9 +51,13 @@ class Session:
         classes: Classes | None,
         origin: dict | None = None,
     ):
-        """references: of one view. classes: None for a network that has none. origin: what the network comes from."""
-        require_frames(scene.name, len(scene), references, "usable frames")
-        self.renderer, self.scene, self.needs, self.references = renderer, scene, needs, references
+        """references: of one view; all frames of a scene that has fewer. classes: None for a network that has none. origin:
+        what the network comes from."""
+        require_frames(scene.name, len(scene), 1 if needs.depth else 2, "usable frames")
+        if len(scene) < references:
+            warn(f"{scene.name}: has {len(scene)} usable frames, so that {references} references cannot be used")
+        self.renderer, self.scene, self.needs = renderer, scene, needs
+        self.references = min(references, len(scene))
         self.classes, self.origin = classes, origin or {}
         self.device = renderer.device
         self._encodings: Recent[tuple[str, ...], Encoding] = Recent(ENCODINGS)
