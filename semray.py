@@ -23,6 +23,7 @@ from easydict import EasyDict
 
 from dataset.memory import MemoryScene
 from dataset.poses import to_pose
+from dataset.prepare.transforms import undistorted
 from dataset.render_dataset import configured_scene, has_depth, set_depth_range
 from dataset.scene import SceneName, scale_intrinsics, to_cameras
 from train.shipped import model_config, shipped_model
@@ -108,9 +109,9 @@ class Field:
         """Return the scene of a folder with a transforms.json, or of a database name such as `scannet/scene0376_02`.
 
         width: of the images, in pixels, unless the name ends in one (`.../black_320`). data_root: where database names are
-        looked up. Raises UserError if it cannot be used.
+        looked up, and where the copy of a distorted capture is written. Raises UserError if it cannot be used.
         """
-        name = _with_width(str(source), width)
+        name = undistorted(_with_width(str(source), width), data_root)
         model = self._model(has_depth(name, data_root))
         cfg = EasyDict({**model.cfg, "data_root": str(data_root)})
         return Scene(model.session(configured_scene(name, cfg, model.needs.depth)))

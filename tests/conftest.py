@@ -58,14 +58,19 @@ def replica_rooms(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory) -> Path:
-    """A folder with weights where the shipped ones lie: of S-Ray+, untrained, from three references. Not to be changed."""
+    """A folder with weights where the shipped ones lie: of S-Ray+, untrained, from three references. Beside them
+    model.pth, the same as a checkpoint, and nodepth.safetensors of a network that finds depth itself. Not to be changed."""
     root = tmp_path_factory.mktemp("stand_in")
     changes = ["train_dataset_cfg.min_wn=3", "train_dataset_cfg.max_wn=4", f"data_root={root}"]
-    cfg = load_config(REPOSITORY / "configs/plus/surfaces.yaml", SCHEMA, changes)
-    network = build_network(cfg, "cpu")
-    content = checkpoint_content(network, build_optimizer(network, cfg), 7, 7, 0.5, cfg, tuple(SCANNET_CLASSES))
-    save_checkpoint(root / "model.pth", content)
-    ship(root / "model.pth", root / "data/model/sray_plus/model.safetensors")
+    for front_end, checkpoint, file in (
+        ("learned_depth", "nodepth.pth", "nodepth.safetensors"),
+        ("depth", "model.pth", "data/model/sray_plus/model.safetensors"),
+    ):
+        cfg = load_config(REPOSITORY / "configs/plus/surfaces.yaml", SCHEMA, [*changes, f"init_net_type={front_end}"])
+        network = build_network(cfg, "cpu")
+        content = checkpoint_content(network, build_optimizer(network, cfg), 7, 7, 0.5, cfg, tuple(SCANNET_CLASSES))
+        save_checkpoint(root / checkpoint, content)
+        ship(root / checkpoint, root / file)
     return root
 
 

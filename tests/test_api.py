@@ -150,7 +150,7 @@ def test_a_checkpoint_is_a_model_too(stand_in, rooms):
         ({"poses": np.full((12, 4, 4), np.nan)}, "pose 0 is not finite"),
         ({"K": np.eye(4)}, r"K should be \(3, 3\)"),
         ({"depth": np.ones((12, 40, 64), np.float32)}, r"depth is \(12, 40, 64\)"),
-        ({"depth": None}, "has no depth, which init_net_type: depth reads"),
+        ({"depth": None}, "model_nodepth.safetensors: the weights for scenes without depth are not there"),
     ],
 )
 def test_arrays_that_do_not_belong_together_are_refused(field, arrays, change, message):

@@ -1,18 +1,25 @@
 """Weights to ship: what is in the file, where it is looked for, and what it renders."""
 
 import json
+import os
+import shutil
+import time
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import safe_open
 
+import semray
 from dataset.labels import SCANNET_CLASSES
+from dataset.synthetic.generate import SIZES, generate
 from network.convert import inspect, ship
 from network.weights import load_checkpoint
 from train.run import load_trained
-from train.shipped import MODEL, MODEL_WITHOUT_DEPTH, choose_model, model_config, shipped_model
+from train.shipped import MODEL, MODEL_WITHOUT_DEPTH, model_config, shipped_model
 from utils.errors import UserError
 from utils.files import REPOSITORY
+from viewing import commands
 from viewing.references import one
 from viewing.session import open_session
 
@@ -67,24 +74,103 @@ def test_a_scene_gets_the_weights_for_what_it_has(stand_in, tmp_path, monkeypatc
     with pytest.raises(UserError, match=f"{MODEL}: the weights that come with the repository are not there"):
         shipped_model(True)
     (tmp_path / MODEL).parent.mkdir(parents=True)
+    (tmp_path / MODEL).symlink_to(stand_in / "nodepth.safetensors")
+    assert shipped_model(True).name == shipped_model(False).name == "model.safetensors", "it does both"
+    (tmp_path / MODEL).unlink()
     (tmp_path / MODEL).symlink_to(stand_in / MODEL)
-    assert shipped_model(True).name == shipped_model(False).name == "model.safetensors"
-    (tmp_path / MODEL_WITHOUT_DEPTH).symlink_to(stand_in / MODEL)
+    (tmp_path / MODEL_WITHOUT_DEPTH).symlink_to(stand_in / "nodepth.safetensors")
     assert shipped_model(True).name == "model.safetensors" and shipped_model(False).name == "model_nodepth.safetensors"
 
 
-def test_config_and_model_each_have_a_default(stand_in, rooms, monkeypatch):
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    """A folder as a phone's app exports it: a transforms.json and images, here with depth."""
+    root = tmp_path_factory.mktemp("capture")
+    generate(root, "transforms", replace(SIZES["tiny"], rooms={"train": 1}, frames=12))
+    return root / "transforms/train_000"
+
+
+def render(monkeypatch, *words):
+    """Run run_rendering.py; what it says of the film is what matters."""
+    monkeypatch.setattr("sys.argv", ["run_rendering.py", *map(str, words)])
+    commands.rendering()
+
+
+FILM = ["--seconds", "0.1", "--fps", "20", "--out", "film.webp", "device=cpu", "cache=false"]
+
+
+def test_a_folder_needs_no_config_and_no_model(stand_in, capture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("utils.files.REPOSITORY", stand_in)
+    render(monkeypatch, "video", "--scene", f"{capture}/black_64", *FILM)
+    note = json.loads((tmp_path / "film/settings.json").read_text())
+    assert MODEL in note["model"] and note["config"]["sampler"] == "surfaces" and note["size"] == [48, 64]
+    render(monkeypatch, "mesh", "--scene", f"{capture}/black_64", "--views", 12, "--voxel", 0.1, "device=cpu")
+    meshes = list((tmp_path / "data/model/sray_plus/renderings").rglob("mesh.ply"))
+    assert len(meshes) == 1 and meshes[0].parent.name.startswith("transforms_train_000-")
+
+
+def test_a_capture_without_depth_asks_for_weights_that_need_none(stand_in, capture, tmp_path, monkeypatch):
+    content = json.loads((capture / "transforms.json").read_text())
+    for frame in content["frames"]:
+        del frame["depth_file_path"], frame["semantic_path"]
+    shutil.copytree(capture, tmp_path / "phone")
+    (tmp_path / "phone/transforms.json").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("utils.files.REPOSITORY", stand_in)
+    with pytest.raises(UserError, match=f"{MODEL_WITHOUT_DEPTH}: the weights for scenes without depth are not there"):
+        render(monkeypatch, "video", "--scene", "phone/black_64", *FILM)
+    (tmp_path / MODEL_WITHOUT_DEPTH).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / MODEL_WITHOUT_DEPTH).symlink_to(stand_in / "nodepth.safetensors")
+    render(monkeypatch, "video", "--scene", "phone/black_64", *FILM)
+    note = json.loads((tmp_path / "film/settings.json").read_text())
+    assert note["config"]["init_net_type"] == "learned_depth" and "nodepth" in note["model"]
+
+
+def test_a_distorted_capture_is_undistorted_once(stand_in, capture, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "bent"
+    shutil.copytree(capture, folder)
+    content = json.loads((folder / "transforms.json").read_text())
+    (folder / "transforms.json").write_text(json.dumps({**content, "camera_model": "OPENCV", "k1": 0.05, "k2": 0.0}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("utils.files.REPOSITORY", stand_in)
+    render(monkeypatch, "video", "--scene", "bent/black_64", *FILM)
+    assert "bent is distorted; an undistorted copy is written to" in capsys.readouterr().out
+    (copy,) = (tmp_path / "data/transforms").iterdir()
+    assert json.loads((copy / "transforms.json").read_text())["camera_model"] == "PINHOLE"
+    scene = semray.load(device="cpu").scene("bent", width=64)
+    assert scene.size == (48, 64) and "is distorted" not in capsys.readouterr().out
+    later = time.time() + 10
+    os.utime(folder / "transforms.json", (later, later))
+    semray.load(device="cpu").scene("bent", width=64)
+    assert "is distorted" in capsys.readouterr().out, "it has changed"
+
+
+def test_config_and_model_each_have_a_default(stand_in, rooms, tmp_path, monkeypatch):
+    opened = []
+
+    class Noted(Exception):
+        """What was chosen is known."""
+
+    def note(cfg, model, scene):
+        opened[:] = [cfg, str(model)]
+        raise Noted
+
+    monkeypatch.setattr(commands, "open_session", note)
     monkeypatch.chdir(stand_in)
-    root = f"data_root={rooms}"
-    cfg, model = choose_model(None, None, ROOM, [root, "seed=5"])
-    assert str(model) == MODEL and cfg.sampler == "surfaces" and cfg.name == "sray_plus"
-    assert (cfg.data_root, cfg.seed) == (str(rooms), 5)
-    cfg, model = choose_model(str(REPOSITORY / "configs/plus/test_plus_scannet.yaml"), None, ROOM, [root])
-    assert str(model) == MODEL and cfg.name == "test_plus_scannet"
-    cfg, model = choose_model(None, "model.pth", ROOM, [root])
-    assert str(model) == "model.pth" and cfg.lr_type == "cosine"
+    scene = ["video", "--scene", ROOM, f"data_root={rooms}"]
+    for words, name, model in (
+        ([], "sray_plus", MODEL),
+        (["--cfg", REPOSITORY / "configs/plus/test_plus_scannet.yaml"], "test_plus_scannet", MODEL),
+        (["--model-path", "model.pth"], "sray_plus", "model.pth"),
+    ):
+        with pytest.raises(Noted):
+            render(monkeypatch, *scene, *words, "seed=5")
+        cfg = opened[0]
+        assert (opened[1], cfg.name, cfg.data_root, cfg.seed) == (model, name, str(rooms), 5)
+        assert cfg.sampler == "surfaces"
     with pytest.raises(UserError, match="unknown key `seeed`"):
-        choose_model(None, None, ROOM, ["seeed=5"])
+        render(monkeypatch, *scene, "seeed=5")
 
 
 @pytest.mark.parametrize("name", [MODEL, MODEL_WITHOUT_DEPTH])

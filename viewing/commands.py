@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from easydict import EasyDict
+
+from dataset.prepare.transforms import undistorted
+from dataset.render_dataset import has_depth
 from train.run import run_folder
-from train.shipped import choose_model
+from train.settings import SCHEMA
+from train.shipped import model_config, shipped_model
+from utils.config import complete_config, load_config
 from utils.errors import UserError
 from viewing.fusion import FEWEST_VIEWS
 from viewing.geometry import DEPTHS, write_mesh, write_pointcloud
@@ -22,10 +28,22 @@ SMALLEST_VOXEL, LARGEST_VOXEL = 0.002, 1.0  # metres: what memory holds, and wha
 
 def rendering() -> None:
     args = _parse()
-    cfg, model_path = choose_model(args.cfg, args.model_path, args.scene, args.overrides)
-    session = open_session(cfg, model_path, args.scene)
+    session, cfg = _open(args)
     folder = run_folder(cfg) / "renderings" / session.scene.name.replace("/", "_")
     {"video": _video, "viewer": _viewer, "pointcloud": _geometry, "mesh": _geometry}[args.mode](args, session, folder)
+
+
+def _open(args) -> tuple[Session, EasyDict]:
+    """The scene with a network in front, and its config: of both, what is not named is what comes with the repository."""
+    if args.cfg is None:
+        cfg = complete_config({}, SCHEMA, args.overrides, "the command line")
+    else:
+        cfg = load_config(args.cfg, SCHEMA, args.overrides)
+    scene = undistorted(args.scene, cfg.data_root)
+    model = args.model_path or shipped_model(has_depth(scene, cfg.data_root))
+    if args.cfg is None:
+        cfg = model_config(model, args.overrides)
+    return open_session(cfg, model, scene), cfg
 
 
 def _video(args, session: Session, folder: Path) -> None:
