@@ -13,10 +13,13 @@ from safetensors import safe_open
 import semray
 from dataset.labels import SCANNET_CLASSES
 from dataset.synthetic.generate import SIZES, generate
-from network.convert import inspect, ship
+from network.convert import inspect, portable, ship
 from network.weights import load_checkpoint
-from train.run import load_trained
+from train.checkpoint import load_pretrained
+from train.run import build_network, load_trained
+from train.settings import SCHEMA
 from train.shipped import MODEL, MODEL_WITHOUT_DEPTH, model_config, shipped_model
+from utils.config import load_config, plain
 from utils.errors import UserError
 from utils.files import REPOSITORY
 from viewing import commands
@@ -182,3 +185,15 @@ def test_what_ships_loads(name):
     assert checkpoint.classes and checkpoint.step > 1000
     assert sum(path.stat().st_size for path in file.parent.glob("*.safetensors")) <= LIMIT
     assert "/" not in json.dumps(load_checkpoint(file).config)
+
+
+@pytest.mark.skipif(not (REPOSITORY / MODEL).is_file(), reason="there are no weights that ship")
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/plus").glob("ft_*.yaml")), ids=lambda path: path.stem)
+def test_fine_tuning_starts_from_what_ships(path):
+    cfg = load_config(path, SCHEMA)
+    assert cfg.load_pretrain == MODEL
+    shipped = load_checkpoint(REPOSITORY / MODEL)
+    own = portable(plain(cfg))
+    assert {key for key, value in shipped.config.items() if own[key] != value} <= {"num_classes"}
+    report = load_pretrained(build_network(cfg, "cpu"), shipped)
+    assert report.missing == [] or cfg.num_classes != len(shipped.classes)
