@@ -33,6 +33,11 @@ def expected_depth(hit_probability: torch.Tensor, depths: torch.Tensor) -> torch
     return (hit_probability * depths).sum(-1)
 
 
+def seen_rays(hit_probability: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """Return which rays, (R,) bool, mostly end where a view shows something: hit_probability (R, S), shown (R, S) bool."""
+    return (hit_probability * shown).sum(-1) > 0.5 * hit_probability.sum(-1)
+
+
 ONE_SURFACE = 0.05  # samples closer than this, relative, lie on one surface
 
 

@@ -97,8 +97,8 @@ def camera_rays(cameras: Cameras, pixels: torch.Tensor) -> Rays:
 
 @dataclass(frozen=True)
 class Rendering(Tensors):
-    """Of R rays: depth (R,) metres, the hit probability (R, S) of each sample at depths (R, S), and `scored` (R,)
-    bool: enough samples were seen by enough views.
+    """Of R rays: depth (R,) metres, the hit probability (R, S) of each sample at depths (R, S), `scored` (R,) bool: enough
+    samples were seen by enough views, and `seen` (R,) bool: a view shows what the ray ends at.
 
     color (R, 3) is None where only densities were asked for. heads: what else the network shows of each ray, (R, …) by the
     name of its head.
@@ -110,6 +110,7 @@ class Rendering(Tensors):
     hit_probability: torch.Tensor
     depths: torch.Tensor
     scored: torch.Tensor
+    seen: torch.Tensor
 
     @property
     def logits(self) -> torch.Tensor | None:
@@ -127,13 +128,13 @@ class Rendering(Tensors):
 @dataclass(frozen=True)
 class RenderedView(ByRay):
     """A whole view, R = height * width rays row by row: color (R, 3), heads (R, …) by name, depth (R,) and how sure it is (its
-    deviation), metres, and `scored` (R,) bool: enough references show it."""
+    deviation), metres, and `seen` (R,) bool: a reference shows it, else it is guessed."""
 
     color: torch.Tensor
     heads: dict[str, torch.Tensor]
     depth: torch.Tensor
     deviation: torch.Tensor
-    scored: torch.Tensor
+    seen: torch.Tensor
 
     @property
     def logits(self) -> torch.Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,9 @@ from network.surfaces import depth_disagreement, read_neighbours
 
 AGREEMENT = 0.012  # how far, relatively, a point may lie from a reference's surface and still be on it
 OCCLUDED = 0.03  # a point so far behind the surface that a reference shows is not seen by it
+ELSEWHERE = math.exp(
+    -((OCCLUDED / AGREEMENT) ** 2)
+)  # evidence of a hit so weak that a reference's surface lies elsewhere
 
 
 class Evidence(NamedTuple):
@@ -36,7 +40,8 @@ class Sight(NamedTuple):
     valid: (V, N) bool, whether a view sees a sample. color: (V, N, 3). features: (V, N, C), image features, then ray features,
     the first `image_channels` and the rest. near_end, far_end: (V, N), the sample's extent in the view's normalised
     inverse depth. direction: (V, N, 4), how the directions to the view and to the query differ. shape: (R, S).
-    evidence: what the references' depth says, if the encoding has it.
+    evidence: what the references' depth says, if the encoding has it. found: (R,) bool, on which rays it shows a surface, if
+    somebody looked.
     """
 
     valid: torch.Tensor
@@ -48,6 +53,7 @@ class Sight(NamedTuple):
     direction: torch.Tensor
     shape: torch.Size
     evidence: Evidence | None = None
+    found: torch.Tensor | None = None
 
     @property
     def image_features(self) -> torch.Tensor:
@@ -72,6 +78,15 @@ class Sight(NamedTuple):
     def seen(self) -> torch.Tensor:
         """Which samples any view sees, (R, S) bool."""
         return self.valid.any(0).view(self.shape)
+
+    @property
+    def shown(self) -> torch.Tensor:
+        """Which samples any view shows, (R, S) bool: those that it sees, unless its depth says that the surface there is another
+        one; and all samples of a ray on which a surface was found."""
+        if self.evidence is None:
+            return self.seen
+        shown = (self.valid & (self.evidence.hit > ELSEWHERE)).any(0).view(self.shape)
+        return shown if self.found is None else shown | self.found[:, None]
 
     @property
     def seen_by_several(self) -> torch.Tensor:
@@ -102,7 +117,8 @@ def look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sight:
         inverse_depth = to_inverse_depth(projection.depth, cameras.depth_range)
         before, after = interval_halves(inverse_depth_intervals(depths, rays.depth_range))
         ends = inverse_depth - before.flatten(), inverse_depth + after.flatten()
-    return Sight(valid, color, features, encoding.image_channels, *ends, direction, depths.shape, evidence)
+    found = None if rays.layers is None else rays.layers.found
+    return Sight(valid, color, features, encoding.image_channels, *ends, direction, depths.shape, evidence, found)
 
 
 def look_at_surfaces(

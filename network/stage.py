@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from network.aggregate_net import AggregateNet
-from network.compositing import expected_depth, modal_depth
+from network.compositing import expected_depth, modal_depth, seen_rays
 from network.dist_decoder import DistDecoder, visibility_and_hit
 from network.rendering import Encoding, Rays, Rendering
 from network.sight import Sight, look
@@ -42,4 +42,5 @@ class Stage:
         seeing = sight.valid.sum(0).view(depths.shape)
         scored = (seeing > self.scored_views).sum(-1) > self.scored_samples
         depth = (modal_depth if self.opaque else expected_depth)(values.hit_probability, depths)
-        return Rendering(values.color, values.heads, depth, values.hit_probability, depths, scored)
+        seen = seen_rays(values.hit_probability, sight.shown)
+        return Rendering(values.color, values.heads, depth, values.hit_probability, depths, scored, seen)

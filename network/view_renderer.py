@@ -174,4 +174,4 @@ def render_rays(
     """The final pass of some rays, by a backend."""
     with backend.at_work(network), backend.autocast():
         final = network.render_rays(encoding, rays, stages=stages, final_only=True).final
-    return RenderedView(final.color, final.heads, final.depth, final.deviation, final.scored)
+    return RenderedView(final.color, final.heads, final.depth, final.deviation, final.seen)

@@ -174,6 +174,7 @@ def test_the_engine_equals_the_plain_pass(config, case):
             typed = replace(encoding, features=encoding.features.to(dtype))
             rendering = stage(typed, rays, depths)
             assert torch.equal(rendering.scored.cpu(), expected.scored)
+            assert torch.equal(rendering.seen.cpu(), expected.seen)
             for name, value in results(expected).items():
                 assert (getattr(rendering, name).cpu() - value).abs().max() < tolerance * max(1, value.abs().max()), (
                     name

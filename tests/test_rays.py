@@ -40,7 +40,7 @@ def test_the_renderer_spaces_its_coarse_samples_as_the_config_says(config):
     def stage(_encoding, _rays, depths, *_):
         seen.append(depths)
         hits = torch.ones_like(depths) / depths.shape[1]
-        return Rendering(None, {}, depths.mean(1), hits, depths, torch.ones(len(depths), dtype=torch.bool))
+        return Rendering(None, {}, depths.mean(1), hits, depths, *torch.ones(2, len(depths), dtype=torch.bool))
 
     rays = Rays(torch.zeros(2, 3), torch.ones(2, 3), torch.tensor([[1.0, 16.0], [2.0, 32.0]]))
     network.render_rays(None, rays, stages=[stage])

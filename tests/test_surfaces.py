@@ -12,6 +12,7 @@ from dataset.view_selection import training_references
 from dataset.views import Cameras, Views
 from network.compositing import end_at_last, modal_depth
 from network.geometry import pixel_grid, project
+from network.ops.splat import see_surface
 from network.query_decoder import QueryDecoder
 from network.renderer import reference_surfaces
 from network.rendering import camera_rays
@@ -236,6 +237,24 @@ def test_pixels_that_no_view_shows_take_a_colour_and_are_not_black(batch):
     away = replace(turned, poses=turn @ turned.poses)  # looks where no reference does
     view = ViewRenderer(network).render(network.encode(batch.references), away)
     assert (view.color.sum(-1) > 0.02).float().mean() > 0.99
+    assert not view.seen.any()
+
+
+def test_pixels_that_no_view_shows_are_told_and_those_whose_depth_is_unknown_are_none_of_them(batch):
+    network, query, references = build(batch), batch.query, batch.references
+
+    def seen_from(views):
+        return ViewRenderer(network).render(network.encode(views), query.cameras).seen
+
+    few = replace(references, **{name: getattr(references, name)[:1] for name in ("cameras", "images", "depth")})
+    sighting = see_surface(few, query.cameras, query.depth[0, 0])
+    seen = seen_from(few)
+    hidden = ~sighting.seen & (query.depth.flatten() > 0)
+    assert 0.02 < (~seen).float().mean() < 0.9
+    assert hidden[~seen].float().mean() > 0.9 and (~seen)[hidden].float().mean() > 0.4
+    blind = few.depth.clone()
+    blind[..., 10:40, 10:50] = 0  # which a sensor did not measure, but the image shows
+    assert (seen_from(replace(few, depth=blind)) | ~seen).float().mean() > 0.97
 
 
 def test_patches_are_rectangles_row_by_row_and_must_fit(batch):

@@ -36,7 +36,7 @@ def renderer_of(network, name, rays_at_once=None) -> ViewRenderer:
 
 
 def assert_same(view, other, tolerance=1e-4):
-    for name in ("color", "logits", "depth", "deviation", "scored"):
+    for name in ("color", "logits", "depth", "deviation", "seen"):
         ours, theirs = (getattr(x, name).cpu() for x in (view, other))
         if name == "deviation":  # a root, which makes small differences large
             ours, theirs = ours.square(), theirs.square()

@@ -16,6 +16,7 @@ from network.view_renderer import ViewRenderer
 from train.run import build_network
 from utils.errors import UserError
 from viewing.session import Classes, Session
+from viewing.shades import COLOR, paint
 
 pytest.importorskip("viser", reason="needs viser")
 from viewing import viewer as page
@@ -126,7 +127,9 @@ def test_switching_modes_changes_the_picture_without_rendering(viewer, monkeypat
     before = client.pictures[-1]
     for box in guest.controls["shown"]:
         box.set(False)
-    assert np.array_equal(client.pictures[-1], guest.snapshot.color) and not np.array_equal(before, client.pictures[-1])
+    assert np.array_equal(client.pictures[-1], paint(guest.snapshot, COLOR, None)) and not np.array_equal(
+        before, client.pictures[-1]
+    )
 
 
 def test_asking_saving_and_paths(viewer):

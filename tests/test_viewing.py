@@ -16,6 +16,7 @@ from network.view_renderer import ViewRenderer
 from train.run import build_network
 from utils.colors import distinct_colors
 from utils.errors import UserError
+from utils.panels import HATCH, mark_unseen
 from viewing import commands, fusion, paths, shades, video
 from viewing.fusion import Depictions, drop_disputed, extract_mesh, merge_points
 from viewing.geometry import compare, measured, trusted_depth
@@ -171,27 +172,34 @@ def test_the_choice_of_references_passes_smoothly(config, scene):
 
     @functools.cache
     def picture(mix):
-        return session.render(one(cameras, len(cameras) // 2), mix).color
+        return session.render(one(cameras, len(cameras) // 2), mix)
 
     def largest_jump(choices):
-        """Of the picture of one and the same camera, when only the references change."""
-        colors = [picture(tuple(mix)) for mix in choices]
-        return max((b - a).abs().mean().item() for a, b in itertools.pairwise(colors))
+        """Of the picture of one and the same camera, when only the references change, where it is not guessed."""
+        views = itertools.pairwise([picture(tuple(mix)) for mix in choices])
+        return max((b.color - a.color).abs()[a.seen & b.seen].mean().item() for a, b in views)
 
     assert largest_jump(mixed) < 0.3 * largest_jump(abrupt)
 
 
-def test_views_are_blended_by_probability():
-    def view(color, logits):
+def test_views_are_blended_by_probability_and_what_is_guessed_does_not_count():
+    def view(color, logits, seen):
         ones = torch.ones(1)
         return RenderedView(
-            torch.full((1, 3), color), {CLASSES: torch.tensor([logits])}, ones, ones, torch.tensor([color > 0.5])
+            torch.full((1, 3), color), {CLASSES: torch.tensor([logits])}, ones, ones, torch.tensor([seen])
         )
 
-    mixed = blend([(0.25, view(0.0, [0.0, 0.0])), (0.75, view(1.0, [100.0, 0.0]))])
-    torch.testing.assert_close(mixed.color, torch.full((1, 3), 0.75))
-    torch.testing.assert_close(mixed.logits.exp(), torch.tensor([[0.875, 0.125]]))
-    assert mixed.scored.item()
+    def mix(first_seen, second_seen):
+        first, second = view(0.0, [0.0, 0.0], first_seen), view(1.0, [100.0, 0.0], second_seen)
+        return blend([(0.25, first), (0.75, second)])
+
+    for seen in (True, False):
+        mixed = mix(seen, seen)
+        torch.testing.assert_close(mixed.color, torch.full((1, 3), 0.75))
+        torch.testing.assert_close(mixed.logits.exp(), torch.tensor([[0.875, 0.125]]))
+        assert mixed.seen.item() == seen
+    mixed = mix(True, False)
+    assert mixed.color.tolist() == [[0, 0, 0]] and mixed.seen.item()
 
 
 def truth(scene, frames) -> Depictions:
@@ -283,7 +291,12 @@ def test_ways_to_look():
     doubt = shades.entropy(view)
     assert doubt[0, 0] < 0.01 and 0.9 < doubt[0, 1] < 1
     for mode in shades.modes(classes):
-        assert shades.paint(view, mode, classes).shape == (2, 2, 3)
+        view.seen[1, 1] = True
+        whole = shades.paint(view, mode, classes)
+        view.seen[1, 1] = False
+        picture = shades.paint(view, mode, classes)
+        assert picture[1, 1].tolist() == mark_unseen(picture, np.zeros((2, 2), bool))[1, 1].tolist()
+        assert np.array_equal(picture[0], whole[0]) and whole.shape == (2, 2, 3)
     assert "**floor** 50%" in shades.describe(view, 0.9, 0.1, classes) and "2.00 m" in shades.describe(view, 0, 0, None)
     assert "no reference" in shades.describe(snapshot(seen=False), 0, 0, classes)
 
@@ -357,8 +370,11 @@ def test_a_path_that_leaves_the_capture_is_rendered_and_told(command, scene, tmp
     file = tmp_path / "out.json"
     entries = [camera(camera_to_world=p.ravel().tolist()) for p in (pose, away)]
     file.write_text(json.dumps({"camera_path": entries}))
-    command("video", "--path", str(file), "--width", "32")
+    folder = command("video", "--path", str(file), "--width", "32")
     assert "100% of its frame 1" in capsys.readouterr().err
+    shown = [video.read_color(folder / "out" / "color" / f"0000{number}.png") for number in range(2)]
+    assert set(np.unique(shown[1])) == set(HATCH) and np.isin(shown[0], HATCH).all(-1).mean() < 0.5
+    assert not video.read_map(folder / "out" / "depth" / "00001.png").any()
 
 
 def test_no_ffmpeg(command, monkeypatch):

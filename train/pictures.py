@@ -14,16 +14,18 @@ from dataset.views import Batch
 from network.rendering import RenderedView
 from utils.colors import color_depth
 from utils.files import write_image
-from utils.panels import grid, legend
+from utils.panels import grid, legend, mark_unseen
 
 
 class Picture(NamedTuple):
     """What is seen, rendered or true: color (h, w, 3) uint8; classes (h, w), K for "invalid" or ignored; depth (h, w) in
-    metres, 0 where unknown. Classes and depth are None where there are none."""
+    metres, 0 where unknown. Classes and depth are None where there are none. seen: (h, w) bool, what a reference shows and is not
+    guessed; None for all of it."""
 
     color: np.ndarray
     classes: np.ndarray | None
     depth: np.ndarray | None = None
+    seen: np.ndarray | None = None
 
 
 class Frame(NamedTuple):
@@ -46,7 +48,8 @@ def to_picture(rendering: RenderedView, size: tuple[int, int]) -> Picture:
     return Picture(
         to_uint8(rendering.color.reshape(*size, 3)),
         None if logits is None else logits.argmax(-1).reshape(size).cpu().numpy(),
-        rendering.depth.reshape(size).cpu().numpy(),
+        rendering.depth.float().reshape(size).cpu().numpy(),
+        rendering.seen.reshape(size).cpu().numpy(),
     )
 
 
@@ -72,20 +75,23 @@ def counted(picture: Picture, truth: Picture, batch: Batch, ignore: int) -> tupl
 
 
 def make_panel(frame: Frame, colors: np.ndarray, labels: LabelSet | None) -> np.ndarray:
-    """Return the truth above the prediction: colour, classes and depth, with a legend of the classes that occur.
+    """Return the truth above the prediction, hatched where no reference sees anything: colour, classes and depth, with a legend of
+    the classes that occur.
 
     colors: (K+1, 3) uint8 of the classes.
     """
     batch, picture, truth = frame.batch, frame.prediction, frame.truth
     near, far = batch.query.cameras.depth_range[0].tolist()
     far = min(far, float(np.quantile(picture.depth, 0.99)) * 1.1 + 1e-3)
-    rows = [[("truth", truth.color)], [("prediction", picture.color)]]
+    rows = [[("truth", truth.color)], [("prediction", mark_unseen(picture.color, picture.seen))]]
     if picture.classes is not None and truth.classes is not None:
         rows[0].append(("classes, truth", colors[truth.classes]))
-        rows[1].append(("classes, prediction", colors[picture.classes]))
+        rows[1].append(("classes, prediction", mark_unseen(colors[picture.classes], picture.seen)))
     if truth.depth is not None:
         rows[0].append(("depth, truth", color_depth(truth.depth, near, far)))
-    rows[1].append((f"depth, {near:.1f} to {far:.1f} m", color_depth(picture.depth, near, far)))
+    rows[1].append(
+        (f"depth, {near:.1f} to {far:.1f} m", mark_unseen(color_depth(picture.depth, near, far), picture.seen))
+    )
     panel = grid(rows)
     if labels is None or picture.classes is None or truth.classes is None:
         return panel

@@ -6,12 +6,22 @@ import cv2
 import numpy as np
 
 BACKGROUND, INK = 255, (30, 30, 30)
+HATCH, STRIPES = (110, 150), 60  # greys of what nobody sees, and how many stripes lie across a picture
 TITLE_HEIGHT, GAP, SMALLEST_CELL = 22, 6, 240
 
 
 def text(image: np.ndarray, words: str, x: int, y: int, scale: float = 0.42) -> None:
     """Writes onto an image in place; (x, y) is the start of the base line."""
     cv2.putText(image, words, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)
+
+
+def mark_unseen(picture: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
+    """Return a picture (h, w, 3) uint8 with a grey hatch where `seen` (h, w) bool is false; None: all is seen."""
+    if seen is None:
+        return picture
+    rows, columns = np.indices(seen.shape)
+    stripe = (rows + columns) // max(1, seen.shape[1] // STRIPES) % 2
+    return np.where(seen[..., None], picture, np.array(HATCH, np.uint8)[stripe][..., None])
 
 
 def grid(rows: list[list[tuple[str, np.ndarray]]]) -> np.ndarray:

@@ -96,7 +96,7 @@ def depict(session: Session, frames: list[str], folder: Path, depth: str) -> Dep
 
 def trusted_depth(view: RenderedView) -> torch.Tensor:
     """Metres (R,), 0 where it is unsure or too few references look."""
-    return torch.where(view.scored & (view.deviation < SURE * view.depth), view.depth, 0).float()
+    return torch.where(view.seen & (view.deviation < SURE * view.depth), view.depth, 0).float()
 
 
 def _bytes(values: torch.Tensor) -> torch.Tensor:

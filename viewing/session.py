@@ -91,16 +91,25 @@ class Session:
 
 
 def blend(parts: list[tuple[float, RenderedView]]) -> RenderedView:
-    """The mean of views of one camera by their weights; of classes, the mean of probabilities."""
+    """The mean of views of one camera by their weights, where only some of them are seen, of those; of classes, the mean of
+    probabilities."""
+    views = [view for _, view in parts]
+    given = torch.tensor([[weight] for weight, _ in parts], device=views[0].depth.device)
+    counted = given * torch.stack([view.seen for view in views])
+    seen = counted.sum(0) > 0
+    weights = torch.where(seen, counted, given)
+    weights = weights / weights.sum(0)
 
-    def mean(name: str) -> torch.Tensor:
-        return sum(weight * getattr(view, name) for weight, view in parts)
+    def mean(values: list[torch.Tensor]) -> torch.Tensor:
+        return sum(
+            weight.view(-1, *[1] * (part.dim() - 1)) * part for weight, part in zip(weights, values, strict=True)
+        )
 
-    heads = {name: sum(weight * view.heads[name] for weight, view in parts) for name in parts[0][1].heads}
+    heads = {name: mean([view.heads[name] for view in views]) for name in views[0].heads}
     if CLASSES in heads:
-        heads[CLASSES] = sum(weight * view.logits.softmax(-1) for weight, view in parts).clamp_min(1e-30).log()
-    scored = torch.stack([view.scored for _, view in parts]).any(0)
-    return RenderedView(mean("color"), heads, mean("depth"), mean("deviation"), scored)
+        heads[CLASSES] = mean([view.logits.softmax(-1) for view in views]).clamp_min(1e-30).log()
+    flat = [mean([getattr(view, name) for view in views]) for name in ("color", "depth", "deviation")]
+    return RenderedView(flat[0], heads, flat[1], flat[2], seen)
 
 
 @dataclass(frozen=True)

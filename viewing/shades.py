@@ -9,6 +9,7 @@ import numpy as np
 
 from network.rendering import RenderedView
 from utils.colors import color_depth
+from utils.panels import mark_unseen
 from viewing.session import Classes
 
 COLOR, CLASSES, OVERLAY, DEPTH, ENTROPY = "colour", "classes", "overlay", "depth", "entropy"
@@ -18,7 +19,7 @@ GREY = 70  # where there is no class to show
 @dataclass(frozen=True)
 class Snapshot:
     """A rendered view as arrays: color (h, w, 3) uint8, probabilities (h, w, K+1) or None, depth (h, w) metres, and
-    seen (h, w) bool, by enough references."""
+    seen (h, w) bool, by a reference."""
 
     color: np.ndarray
     probabilities: np.ndarray | None
@@ -32,7 +33,7 @@ class Snapshot:
 
         probabilities = None if view.logits is None else array(view.logits.float().softmax(-1))
         color = (array(view.color).clip(0, 1) * 255).round().astype(np.uint8)
-        return cls(color, probabilities, array(view.depth)[..., 0], array(view.scored)[..., 0] > 0)
+        return cls(color, probabilities, array(view.depth)[..., 0], array(view.seen)[..., 0] > 0)
 
     def at(self, x: float, y: float) -> tuple[int, int]:
         """Row and column of a place in the picture, x and y from 0 to 1."""
@@ -48,7 +49,14 @@ def modes(classes: Classes | None) -> list[str]:
 def paint(
     snapshot: Snapshot, mode: str, classes: Classes | None, opacity: float = 0.5, hidden: frozenset[int] = frozenset()
 ) -> np.ndarray:
-    """A picture (h, w, 3) uint8 of one of `modes`. opacity: of classes over colour. hidden: classes not to show."""
+    """A picture (h, w, 3) uint8 of one of `modes`, hatched where no reference sees anything. opacity: of classes over colour.
+    hidden: classes not to show."""
+    return mark_unseen(_paint(snapshot, mode, classes, opacity, hidden), snapshot.seen)
+
+
+def _paint(
+    snapshot: Snapshot, mode: str, classes: Classes | None, opacity: float, hidden: frozenset[int]
+) -> np.ndarray:
     if mode == COLOR:
         return snapshot.color
     if mode == DEPTH:
@@ -59,7 +67,7 @@ def paint(
         return cv2.applyColorMap((entropy(snapshot) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     number = snapshot.probabilities.argmax(-1)
     invalid = len(classes.names) - 1
-    shown = snapshot.seen & ~np.isin(number, [*hidden, invalid])
+    shown = ~np.isin(number, [*hidden, invalid])
     painted = classes.colors[number]
     if mode == CLASSES:
         return np.where(shown[..., None], painted, np.uint8(GREY))

@@ -19,7 +19,7 @@ from utils.colors import color_depth
 from utils.errors import UserError
 from utils.files import atomic_write, read_color, read_map, write_image, write_text
 from utils.logging import say, warn
-from utils.panels import BACKGROUND, GAP, SMALLEST_CELL, legend
+from utils.panels import BACKGROUND, GAP, SMALLEST_CELL, legend, mark_unseen
 from viewing.references import References, mixes, one
 from viewing.session import Classes, Session
 
@@ -43,14 +43,14 @@ def render_video(session: Session, cameras: Cameras, references: References, out
         if frames.has(number):
             continue
         view = session.render(one(cameras, number), mix)
-        unseen[number] = 1 - view.scored.float().mean().item()
+        unseen[number] = 1 - view.seen.float().mean().item()
         frames.write(number, view, cameras.size)
     worst = max(unseen, key=unseen.get, default=None)
     if worst is not None and unseen[worst] > FEW_REFERENCES:
         share = sum(unseen.values()) / len(unseen)
         warn(
-            f"{share:.0%} of the path, {unseen[worst]:.0%} of its frame {worst}, is seen by too few references: "
-            "what is there is guessed"
+            f"{share:.0%} of the path, {unseen[worst]:.0%} of its frame {worst}, is seen by no reference: "
+            "it is hatched in the film"
         )
     write_film(out, compose(frames, len(cameras), session.classes), fps)
     say(f"film:   {out}\nframes: {frames.folder}")
@@ -78,7 +78,8 @@ def _settings(session: Session, cameras: Cameras) -> dict:
 
 
 class FrameFiles:
-    """The frames of a film as images: color/*.png, classes/*.png (class numbers), depth/*.png (millimetres)."""
+    """The frames of a film as images: color/*.png, classes/*.png (class numbers), depth/*.png (millimetres); where no reference
+    sees anything, hatched, "invalid" and 0."""
 
     def __init__(self, folder: Path, with_classes: bool):
         self.folder = folder
@@ -101,12 +102,14 @@ class FrameFiles:
 
     def write(self, number: int, view, size: tuple[int, int]) -> None:
         picture = to_picture(view, size)
-        scored = view.scored.reshape(size).cpu().numpy()
-        depth = np.clip(view.depth.reshape(size).float().cpu().numpy() * 1000, 0, 65535).round().astype(np.uint16)
-        images = {"color": picture.color, "depth": np.where(scored, depth, 0).astype(np.uint16)}
+        depth = np.clip(picture.depth * 1000, 1, 65535).round()
+        images = {
+            "color": mark_unseen(picture.color, picture.seen),
+            "depth": np.where(picture.seen, depth, 0).astype(np.uint16),
+        }
         if picture.classes is not None:
             invalid = view.logits.shape[-1] - 1
-            images["classes"] = np.where(scored, picture.classes, invalid).astype(np.uint8)
+            images["classes"] = np.where(picture.seen, picture.classes, invalid).astype(np.uint8)
         for kind in self.kinds:
             write_image(self.path(kind, number), images[kind])
 
@@ -131,6 +134,7 @@ def compose(frames: FrameFiles, count: int, classes: Classes | None) -> Iterator
         parts = [frame["color"]]
         parts += [] if classes is None else [classes.colors[frame["classes"]]]
         parts.append(color_depth(frame["depth"] / 1000, near, far))
+        parts = [mark_unseen(part, frame["depth"] > 0) for part in parts]
         parts = [part.repeat(larger, 0).repeat(larger, 1) for part in parts]
         gap = np.full((parts[0].shape[0], GAP, 3), BACKGROUND, np.uint8)
         row = np.concatenate([piece for part in parts for piece in (part, gap)][:-1], 1)

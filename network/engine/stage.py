@@ -53,7 +53,8 @@ class EngineStage:
             heads = {}
             if not density_only and self.stage.agg_net.agg_impl.with_logits:
                 heads[CLASSES] = _logits(self, fused, seen.valid, ends)
-            return Rendering(ends.color, heads, ends.depth, ends.hit, depths, ends.scored)
+            # What no view sees is never hit.
+            return Rendering(ends.color, heads, ends.depth, ends.hit, depths, ends.scored, ends.hit.sum(-1) > 0)
 
 
 def fuse_views(weights: Weights, encoding: Encoding, seen: Sights, density_only: bool) -> ViewsOutput:

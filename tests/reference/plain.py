@@ -59,6 +59,7 @@ def render(stage: Stage, encoding: Encoding, rays: Rays, depths: torch.Tensor, d
         hit_probability,
         depths,
         (valid.sum(0) > stage.scored_views).sum(-1) > stage.scored_samples,
+        hit_probability.sum(-1) > 0,
     )
 
 
