@@ -14,7 +14,7 @@ from dataset.cache import DEFAULTS as CACHE_DEFAULTS
 from dataset.cache import Cache
 from dataset.replica import replica_scene
 from dataset.scannet import LABEL_IDS, scannet_scene
-from dataset.scene import Scene, SceneName
+from dataset.scene import Scene, SceneFiles, SceneName
 from dataset.transforms import transforms_scene
 from dataset.view_selection import further_queries, nearest, require_frames, test_references, training_references
 from dataset.views import Batch, Sources, Views
@@ -83,12 +83,21 @@ def open_scene(
 
     depth_range: near and far in metres instead of the scene's own. label_ids: what ScanNet's label maps hold.
     """
+    source = _find_files(name, data_root, label_ids)
+    return Scene(replace(source, depth_range=depth_range) if depth_range else source, cache)
+
+
+def has_depth(name: str, data_root: str | Path) -> bool:
+    """Whether a scene has depth maps. Raises UserError like `open_scene`."""
+    return "depth" in _find_files(name, data_root).files
+
+
+def _find_files(name: str, data_root: str | Path, label_ids: str = "auto") -> SceneFiles:
     parsed = scene_name(name)
     if parsed.kind not in SCENE_KINDS:
         raise UserError(f"'{name}': unknown database type '{parsed.kind}'; there are {', '.join(SCENE_KINDS)}")
     options = {"label_ids": label_ids} if parsed.kind == "scannet" else {}
-    source = SCENE_KINDS[parsed.kind](parsed, Path(data_root), **options)
-    return Scene(replace(source, depth_range=depth_range) if depth_range else source, cache)
+    return SCENE_KINDS[parsed.kind](parsed, Path(data_root), **options)
 
 
 def scene_name(text: str) -> SceneName:
@@ -103,11 +112,17 @@ def configured_scene(name: str, cfg, use_depth: bool) -> Scene:
     """
     if cfg.label_ids not in LABEL_IDS:
         raise UserError(f"`label_ids` should be one of {', '.join(LABEL_IDS)}, but is {cfg.label_ids}")
-    fixed = None if cfg.depth_range == AUTO else _near_and_far(cfg.depth_range)
-    scene = open_scene(name, cfg.data_root, Cache.of(cfg), fixed, cfg.label_ids)
+    scene = open_scene(name, cfg.data_root, Cache.of(cfg), label_ids=cfg.label_ids)
+    set_depth_range(scene, cfg, use_depth)
+    return scene
+
+
+def set_depth_range(scene: Scene, cfg, use_depth: bool) -> None:
+    """Make a scene's near and far what the config's `depth_range` says. use_depth: see `configured_scene`."""
     if cfg.depth_range == AUTO:
         scene.fit_depth_range(use_depth)
-    return scene
+    else:
+        scene.depth_range = _near_and_far(cfg.depth_range) or scene.depth_range
 
 
 def _near_and_far(value: list | str | None) -> tuple[float, float] | None:

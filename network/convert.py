@@ -2,6 +2,8 @@
 
 python -m network.convert inspect FILE            what it is: network, classes, front end, step, metric
 python -m network.convert checkpoint FILE OUT     a checkpoint (ours, S-Ray's, NeuRay's) to OUT.safetensors and OUT.yaml
+python -m network.convert ship FILE OUT           a checkpoint of ours to OUT.safetensors to hand on: in half precision, with
+                                                  what describes the network, and without paths, scenes and schedule
 python -m network.convert mvsnet FILE OUT         MVSNet's published checkpoint to OUT.safetensors
 """
 
@@ -15,7 +17,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from network.weights import SAFETENSORS, infer_config, load_checkpoint, read_mvsnet, read_pickle
+from network import renderer
+from network.weights import SAFETENSORS, Checkpoint, infer_config, load_checkpoint, read_mvsnet, read_pickle
 from utils.cli import run_command
 from utils.errors import UserError
 from utils.files import atomic_write, write_text
@@ -26,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m network.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=("inspect", "checkpoint", "mvsnet"))
+    parser.add_argument("action", choices=("inspect", "checkpoint", "ship", "mvsnet"))
     parser.add_argument("file", type=Path, help="checkpoint: .pth, .ckpt or .safetensors")
     parser.add_argument("out", type=Path, nargs="?", help="file to write, unless it is inspected")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -39,14 +42,48 @@ def main() -> None:
     out = args.out.with_suffix(SAFETENSORS)
     if args.action == "mvsnet":
         _write(read_mvsnet(args.file), {}, out)
+    elif args.action == "ship":
+        ship(args.file, out)
     else:
         checkpoint = load_checkpoint(args.file)
         config = checkpoint.config or infer_config(checkpoint.network)
-        about = {"step": str(checkpoint.step), "best_para": repr(checkpoint.best), "config": json.dumps(config)}
-        about |= {"classes": json.dumps(checkpoint.classes)} if checkpoint.classes else {}
-        _write(checkpoint.network, about, out)
+        _write(checkpoint.network, _about(checkpoint, config), out)
         write_text(out.with_suffix(".yaml"), yaml.safe_dump(config, sort_keys=False))
-    say(f"wrote {out}" + ("" if args.action == "mvsnet" else f" and {out.with_suffix('.yaml')}"))
+    say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB")
+
+
+def ship(path: Path, out: Path) -> None:
+    """Write the weights of a checkpoint in half precision, with what its config says of the network.
+
+    Raises UserError for one without a config, or with numbers that half precision has not.
+    """
+    checkpoint = load_checkpoint(path)
+    if checkpoint.config is None:
+        raise UserError(f"{checkpoint.path}: has no config inside, without which nobody could use it")
+    network = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in checkpoint.network.items()
+    }
+    lost = [name for name, tensor in network.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if lost:
+        raise UserError(f"{checkpoint.path}: {lost[0]} holds numbers beyond half precision, or none at all")
+    _write(network, _about(checkpoint, portable(checkpoint.config)), out)
+
+
+def portable(config: dict) -> dict:
+    """Return of a config what says which network it is and what it renders from: no paths, scenes or schedule."""
+    kept = {
+        key: config[key]
+        for key in (*renderer.DEFAULTS, "depth_range")
+        if key in config and key not in renderer.UNTRAINED_KEYS
+    }
+    count = config["train_dataset_cfg"]["min_wn"]
+    return {**kept, "train_dataset_cfg": {"min_wn": count, "max_wn": count + 1}}
+
+
+def _about(checkpoint: Checkpoint, config: dict) -> dict[str, str]:
+    """What stands beside the tensors."""
+    about = {"step": str(checkpoint.step), "best_para": repr(checkpoint.best), "config": json.dumps(config)}
+    return about | ({"classes": json.dumps(checkpoint.classes)} if checkpoint.classes else {})
 
 
 def inspect(path: Path) -> dict[str, str]:

@@ -69,6 +69,7 @@ DEFAULTS = {
     "agg_net_cfg": _AGGREGATION,
     "fine_agg_net_cfg": _AGGREGATION,
 }
+UNTRAINED_KEYS = ("mvsnet",)  # of DEFAULTS: they change nothing in what is computed from a network's weights
 IMAGE_CHANNELS = 32  # of the published image encoder
 RAY_CHANNELS = 32  # of what a reference knows of its own rays
 REFINED = "refined"  # what the query's decoder, or the references' classes, make of the last pass

@@ -12,9 +12,16 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
 
+from dataset.labels import SCANNET_CLASSES
 from dataset.synthetic.generate import SIZES, generate
+from network.convert import ship
+from train.checkpoint import checkpoint_content, save_checkpoint
+from train.run import build_network
+from train.schedule import build_optimizer
 from train.settings import SCHEMA
-from utils.config import check_config
+from utils.config import check_config, load_config
+
+REPOSITORY = Path(__file__).parent.parent
 
 
 def pytest_collection_modifyitems(items):
@@ -46,6 +53,24 @@ def replica_rooms(tmp_path_factory) -> Path:
     """The same in Replica's layout: Replica/<room>/Sequence_1. Not to be changed."""
     root = tmp_path_factory.mktemp("replica")
     generate(root, "replica", SIZES["tiny"])
+    return root
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory) -> Path:
+    """A folder with weights where the shipped ones lie: of S-Ray+, untrained, from three references. Beside them
+    model.pth, the same as a checkpoint, and nodepth.safetensors of a network that finds depth itself. Not to be changed."""
+    root = tmp_path_factory.mktemp("stand_in")
+    changes = ["train_dataset_cfg.min_wn=3", "train_dataset_cfg.max_wn=4", f"data_root={root}"]
+    for front_end, checkpoint, file in (
+        ("learned_depth", "nodepth.pth", "nodepth.safetensors"),
+        ("depth", "model.pth", "data/model/sray_plus/model.safetensors"),
+    ):
+        cfg = load_config(REPOSITORY / "configs/plus/surfaces.yaml", SCHEMA, [*changes, f"init_net_type={front_end}"])
+        network = build_network(cfg, "cpu")
+        content = checkpoint_content(network, build_optimizer(network, cfg), 7, 7, 0.5, cfg, tuple(SCANNET_CLASSES))
+        save_checkpoint(root / checkpoint, content)
+        ship(root / checkpoint, root / file)
     return root
 
 

@@ -16,6 +16,7 @@ from dataset.prepare.scannet import prepare_scannet
 from dataset.prepare.transforms import prepare_transforms
 from dataset.synthetic.generate import SIZES, generate
 from train.settings import SCHEMA
+from train.shipped import MODEL
 from utils.config import load_config
 
 REPOSITORY = Path(__file__).parent.parent
@@ -56,12 +57,13 @@ RUN = [c for c in COMMANDS if c.startswith("python ") and not any(part in c for 
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory, rooms, replica_rooms) -> Path:
-    """A folder as a reader has it after the first training: configs, a model, generated rooms, downloads, a capture."""
+def clone(tmp_path_factory, rooms, replica_rooms, stand_in) -> Path:
+    """A folder as a reader has it after the first training: configs, models, generated rooms, downloads, a capture."""
     root = tmp_path_factory.mktemp("clone")
     (root / "configs").symlink_to(REPOSITORY / "configs")
     (root / "docs").mkdir()
-    (root / "data").mkdir()
+    (root / MODEL).parent.mkdir(parents=True)
+    (root / MODEL).symlink_to(stand_in / MODEL)
     (root / "data/synthetic").symlink_to(rooms)
     (root / "downloads").mkdir()
     (root / "downloads/Replica").symlink_to(replica_rooms / "Replica")
@@ -95,7 +97,11 @@ def start(words: list[str], patch: pytest.MonkeyPatch) -> None:
 def words_of(command: str, root: Path) -> list[str]:
     """Return what follows `python`, with the placeholders filled in and downloads found below `root`."""
     words = [NAMES.get(word, word) for word in shlex.split(command, comments=True)[1:]]
-    return [re.sub(r"^/(?=downloads/|captures/)", f"{root}/", word) for word in words]
+    words = [re.sub(r"^/(?=downloads/|captures/)", f"{root}/", word) for word in words]
+    for i, word in enumerate(words[:-1]):
+        if word == "--scene" and words[i + 1] == f"{root}/captures/kitchen":
+            words[i + 1] += "/black_64"
+    return words
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # the programs run in this process
@@ -119,9 +125,9 @@ def test_a_command_runs_at_tiny_size(command, clone, monkeypatch):
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "run_" in command])
-def test_a_command_has_options_that_exist_and_a_config_that_loads(command, monkeypatch):
-    monkeypatch.chdir(REPOSITORY)
-    words = [NAMES.get(word, word) for word in shlex.split(command, comments=True)]
+def test_a_command_has_options_that_exist_and_a_config_that_loads(command, clone, monkeypatch):
+    monkeypatch.chdir(clone)
+    words = words_of(command, clone)
     program = next(i for i, word in enumerate(words) if word.startswith("run_"))
     seen = []
 

@@ -21,6 +21,7 @@ from utils.logging import warn
 
 # Entries of a NeuRay checkpoint that S-Ray has no use for.
 NEURAY_EXTRAS = ("sph_fitter.",)
+CLASS_LAYER = "agg_net.agg_impl.semantic_fc2_new.bias"  # has an entry for each class, and one for "invalid"
 
 
 class Checkpoints:
@@ -131,11 +132,15 @@ class LoadReport:
 
 
 def load_pretrained(network: Renderer, checkpoint: Checkpoint) -> LoadReport:
-    """Load what a training starts from: all of a checkpoint of this network or of NeuRay's; of the faithful network, where this
-    one is S-Ray+, what agrees. Raises UserError for a checkpoint that does not fit."""
-    faithful = any(name.startswith("dist_decoder.") for name in checkpoint.network)
-    if faithful and network.dist_decoder is None:
-        return load_matching(network, checkpoint)
+    """Load what a training starts from: all of a checkpoint of this network or of NeuRay's; where this one is S-Ray+, of the
+    faithful network, or of one with other classes, what agrees. Raises UserError for a checkpoint that does not fit."""
+    if network.dist_decoder is None:
+        faithful = any(name.startswith("dist_decoder.") for name in checkpoint.network)
+        classes = [
+            state[CLASS_LAYER].shape for state in (network.state_dict(), checkpoint.network) if CLASS_LAYER in state
+        ]
+        if faithful or len(set(classes)) > 1:
+            return load_matching(network, checkpoint)
     return load_network(network, checkpoint, allow_new_layers=True)
 
 
@@ -183,9 +188,10 @@ def load_network(network: nn.Module, checkpoint: Checkpoint, allow_new_layers: b
 
 
 def _require_same_classes(own: dict[str, torch.Tensor], checkpoint: Checkpoint) -> None:
-    name = "agg_net.agg_impl.semantic_fc2_new.bias"
-    if name in own and name in checkpoint.network and own[name].shape != checkpoint.network[name].shape:
-        theirs, ours = len(checkpoint.network[name]) - 1, len(own[name]) - 1
+    if CLASS_LAYER in own and CLASS_LAYER in checkpoint.network:
+        theirs, ours = len(checkpoint.network[CLASS_LAYER]) - 1, len(own[CLASS_LAYER]) - 1
+        if theirs == ours:
+            return
         raise UserError(
             f"{checkpoint.path}: was trained for {theirs} classes, but the config asks for {ours} (num_classes)"
         )

@@ -21,9 +21,6 @@ from utils.devices import keep_freed_memory
 from utils.errors import UserError
 from utils.logging import warn
 
-# Of the network, but they change nothing in what is computed from its weights.
-UNTRAINED_KEYS = ("mvsnet",)
-
 
 def choose_device(cfg) -> torch.device:
     """Raises UserError for a device that is not there."""
@@ -137,5 +134,5 @@ def warn_of_other_settings(cfg, checkpoint: Checkpoint) -> None:
         return
     for key in (*renderer.DEFAULTS, "depth_range"):
         ours, theirs = plain(cfg[key]), checkpoint.config.get(key)
-        if key not in UNTRAINED_KEYS and theirs is not None and ours != theirs:
+        if key not in renderer.UNTRAINED_KEYS and theirs is not None and ours != theirs:
             warn(f"{checkpoint.path} was trained with {key}: {theirs}, but the config says {ours}")

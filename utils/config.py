@@ -6,6 +6,7 @@ be said. Unknown keys and ill-typed values are errors that name the file, the ke
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 from collections.abc import Collection
@@ -52,6 +53,17 @@ def load_config(path: str | Path, schema: dict, overrides: list[str] = ()) -> Ea
     Raises UserError for a file that is missing or no YAML, an unknown key, or a value of a wrong type.
     """
     values, origins = _read_with_bases(Path(path), seen=())
+    return complete_config(values, schema, overrides, str(path), origins)
+
+
+def complete_config(
+    values: dict, schema: dict, overrides: list[str], source: str, origins: dict[str, str] | None = None
+) -> EasyDict:
+    """Apply `key=value` overrides to the values of `source`, and fill in the defaults. Raises UserError like `load_config`.
+
+    origins: where single keys come from, for messages.
+    """
+    values, origins = copy.deepcopy(values), dict(origins or {})
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -68,7 +80,7 @@ def load_config(path: str | Path, schema: dict, overrides: list[str] = ()) -> Ea
         """The file that set a key, or the nearest section around it."""
         while key not in origins and "." in key:
             key = key.rpartition(".")[0]
-        return origins.get(key, str(path))
+        return origins.get(key, source)
 
     return check_config(values, schema, where)
 

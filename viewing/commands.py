@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from easydict import EasyDict
+
+from dataset.prepare.transforms import undistorted
+from dataset.render_dataset import has_depth
 from train.run import run_folder
 from train.settings import SCHEMA
-from utils.config import load_config
+from train.shipped import model_config, shipped_model
+from utils.config import complete_config, load_config
 from utils.errors import UserError
 from viewing.fusion import FEWEST_VIEWS
 from viewing.geometry import DEPTHS, write_mesh, write_pointcloud
@@ -23,10 +28,22 @@ SMALLEST_VOXEL, LARGEST_VOXEL = 0.002, 1.0  # metres: what memory holds, and wha
 
 def rendering() -> None:
     args = _parse()
-    cfg = load_config(args.cfg, SCHEMA, args.overrides)
-    session = open_session(cfg, args.model_path, args.scene)
+    session, cfg = _open(args)
     folder = run_folder(cfg) / "renderings" / session.scene.name.replace("/", "_")
     {"video": _video, "viewer": _viewer, "pointcloud": _geometry, "mesh": _geometry}[args.mode](args, session, folder)
+
+
+def _open(args) -> tuple[Session, EasyDict]:
+    """The scene with a network in front, and its config: of both, what is not named is what comes with the repository."""
+    if args.cfg is None:
+        cfg = complete_config({}, SCHEMA, args.overrides, "the command line")
+    else:
+        cfg = load_config(args.cfg, SCHEMA, args.overrides)
+    scene = undistorted(args.scene, cfg.data_root)
+    model = args.model_path or shipped_model(has_depth(scene, cfg.data_root))
+    if args.cfg is None:
+        cfg = model_config(model, args.overrides)
+    return open_session(cfg, model, scene), cfg
 
 
 def _video(args, session: Session, folder: Path) -> None:
@@ -58,8 +75,13 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="See what a network makes of a scene.")
     parser.add_argument("mode", choices=MODES)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, dotted where nested")
-    parser.add_argument("--cfg", required=True, help="YAML file, as for run_evaluation.py")
-    parser.add_argument("--model-path", required=True, help="checkpoint, for example data/model/<name>/model_best.pth")
+    parser.add_argument(
+        "--cfg", help="YAML file, as for run_evaluation.py (default: the config in the file of the model)"
+    )
+    parser.add_argument(
+        "--model-path",
+        help="checkpoint, for example data/model/<name>/model_best.pth (default: the weights that come with the repository)",
+    )
     parser.add_argument("--scene", required=True, help="database name, or a folder with a transforms.json")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = {  # by mode: what else there is to say

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from easydict import EasyDict
 
 from dataset.labels import INVALID_COLOR, SCANNET_CLASSES
 from dataset.render_dataset import Needs, configured_scene, read_references
@@ -16,8 +17,10 @@ from dataset.view_selection import require_frames
 from dataset.views import Cameras
 from network.backend import Backend
 from network.init_net import needs
+from network.renderer import Renderer
 from network.rendering import CLASSES, Encoding, RenderedView
 from network.view_renderer import ViewRenderer
+from network.weights import Checkpoint
 from train.run import choose_device, class_colors, load_trained, require_classes, require_classes_of
 from utils.config import plain
 from utils.errors import UserError
@@ -48,9 +51,13 @@ class Session:
         classes: Classes | None,
         origin: dict | None = None,
     ):
-        """references: of one view. classes: None for a network that has none. origin: what the network comes from."""
-        require_frames(scene.name, len(scene), references, "usable frames")
-        self.renderer, self.scene, self.needs, self.references = renderer, scene, needs, references
+        """references: of one view; all frames of a scene that has fewer. classes: None for a network that has none. origin:
+        what the network comes from."""
+        require_frames(scene.name, len(scene), 1 if needs.depth else 2, "usable frames")
+        if len(scene) < references:
+            warn(f"{scene.name}: has {len(scene)} usable frames, so that {references} references cannot be used")
+        self.renderer, self.scene, self.needs = renderer, scene, needs
+        self.references = min(references, len(scene))
         self.classes, self.origin = classes, origin or {}
         self.device = renderer.device
         self._encodings: Recent[tuple[str, ...], Encoding] = Recent(ENCODINGS)
@@ -105,24 +112,46 @@ def blend(parts: list[tuple[float, RenderedView]]) -> RenderedView:
     return RenderedView(flat[0], heads, flat[1], flat[2], seen)
 
 
-def open_session(cfg, model_path: str, scene_name: str) -> Session:
+@dataclass(frozen=True)
+class Model:
+    """A trained network with the config that it runs with, and the checkpoint that it comes from."""
+
+    cfg: EasyDict
+    network: Renderer
+    checkpoint: Checkpoint
+
+    @property
+    def needs(self) -> Needs:
+        """What its references must have."""
+        return needs(self.cfg)
+
+    def session(self, scene: Scene) -> Session:
+        """The network in front of a scene. Raises UserError for what does not fit."""
+        cfg, checkpoint = self.cfg, self.checkpoint
+        require_classes(cfg, [scene])
+        require_classes_of(checkpoint, [scene])
+        if self.needs.depth and not scene.has_depth:
+            raise UserError(
+                f"{scene.name}: has no depth, which init_net_type: depth reads; "
+                "use a model trained with learned_depth or cost_volume"
+            )
+        device = next(self.network.parameters()).device
+        renderer = ViewRenderer(self.network, Backend.for_rendering(cfg.renderer, device), cfg.ray_batch_num)
+        has_classes = self.network.agg_net.agg_impl.with_logits
+        classes = _classes(cfg, scene, checkpoint.classes) if has_classes else None
+        origin = {"model": f"{checkpoint.path.resolve()} {checkpoint.path.stat().st_mtime_ns}", "config": plain(cfg)}
+        return Session(renderer, scene, self.needs, cfg.train_dataset_cfg.min_wn, classes, origin)
+
+
+def load_model(cfg, path: str | Path) -> Model:
+    """The network of a config with the weights of a file. Raises UserError for what does not fit."""
+    return Model(cfg, *load_trained(cfg, choose_device(cfg), path))
+
+
+def open_session(cfg, model_path: str | Path, scene_name: str) -> Session:
     """scene_name: a database name, or a folder with a transforms.json. Raises UserError for what does not fit."""
-    device = choose_device(cfg)
-    network, checkpoint = load_trained(cfg, device, model_path)
-    scene = configured_scene(scene_name, cfg, needs(cfg).depth)
-    require_classes(cfg, [scene])
-    require_classes_of(checkpoint, [scene])
-    if needs(cfg).depth and not scene.has_depth:
-        raise UserError(
-            f"{scene.name}: has no depth, which init_net_type: depth reads; "
-            "use a model trained with learned_depth or cost_volume"
-        )
-    renderer = ViewRenderer(network, Backend.for_rendering(cfg.renderer, device), cfg.ray_batch_num)
-    has_classes = network.agg_net.agg_impl.with_logits
-    classes = _classes(cfg, scene, checkpoint.classes) if has_classes else None
-    model = Path(model_path)
-    origin = {"model": f"{model.resolve()} {model.stat().st_mtime_ns}", "config": plain(cfg)}
-    return Session(renderer, scene, needs(cfg), cfg.train_dataset_cfg.min_wn, classes, origin)
+    model = load_model(cfg, model_path)
+    return model.session(configured_scene(scene_name, cfg, model.needs.depth))
 
 
 def _classes(cfg, scene: Scene, trained: tuple[str, ...] | None) -> Classes:

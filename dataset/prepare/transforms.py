@@ -19,6 +19,7 @@ from dataset.frames import usable_frames
 from dataset.labels import capture_labels
 from dataset.maps import read_depth, read_ids, read_mask
 from dataset.poses import OPENGL_TO_OPENCV
+from dataset.scene import SceneName
 from dataset.transforms import unit_hint
 from utils.errors import UserError
 from utils.files import PNG, read_color, write_image, write_text
@@ -54,6 +55,23 @@ def prepare_transforms(source: Path, out: Path, name: str) -> None:
         content = _content(capture, frames, depth_ends)
         write_text(folder / CAPTURE_FILE, json.dumps(content, indent=1) + "\n")
     _say_what_was_made(name, content, found.camera_to_world)
+
+
+def undistorted(name: str, data_root: str | Path) -> str:
+    """Return the name of a scene without distortion: of the folder of a capture that has some, that of a copy below
+    `data_root`, which is made first unless there is one as new as its transforms.json."""
+    folder = SceneName.of_folder(name)
+    if folder is None:
+        return name
+    path = capture_file(Path(folder.path))
+    if all(frame.lens.is_pinhole for frame in read_capture(path).frames):
+        return name
+    out, copy = Path(data_root) / folder.kind, folder.text.split("/")[1]
+    made = out / copy / CAPTURE_FILE
+    if not made.is_file() or made.stat().st_mtime < path.stat().st_mtime:
+        say(f"{folder.path} is distorted; an undistorted copy is written to {out / copy}")
+        prepare_transforms(path, out, copy)
+    return folder.text
 
 
 def _require_apart(capture: Capture, target: Path) -> None:
