@@ -129,7 +129,7 @@ def evaluate(
             picture = to_picture(rendering, batch.query.cameras.size)
             if scoring is not None:
                 scoring.result()
-            scoring = background.submit(score, Frame(batch, picture, truth_of(batch), index in starts))
+            scoring = background.submit(score, Frame(batch, result.network, picture, truth_of(batch), index in starts))
             progress.update()
         if scoring is not None:
             scoring.result()
