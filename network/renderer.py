@@ -128,6 +128,11 @@ class Renderer(nn.Module):
             self.query_decoder_new = QueryDecoder(3 + context + outputs + 3, 3 + outputs)
 
     @property
+    def title(self) -> str:
+        """What tables and panels call it."""
+        return "S-Ray+" if self.sampler.reads_surfaces else "S-Ray"
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """The networks of each pass: the first has its own, all later ones share the fine ones."""
         opaque = self.sampler.reads_surfaces

@@ -33,7 +33,7 @@ from network.view_renderer import ViewRenderer
 from network.weights import load_checkpoint
 from train import run
 from train.checkpoint import load_pretrained
-from train.evaluator import NETWORK, evaluate
+from train.evaluator import evaluate
 from train.losses import ssim_loss
 from train.metrics import ssim
 from train.run import build_network, load_trained
@@ -299,7 +299,8 @@ def test_it_trains_and_what_is_kept_renders_the_same(config, rooms):
     for part in ("image_encoder", "reference_classes_new", "query_decoder_new", "agg_net", "init_net", "vis_encoder"):
         assert any(name.startswith(part) for name in moved), part
     result = evaluate(ViewRenderer(network), run.test_sets(cfg), torch.device("cpu"), 0)
-    (score,) = result.scores[NETWORK].values()
+    (score,) = result.network_scores.values()
+    assert result.network == "S-Ray+"
     assert np.mean(score.psnr) > 20 and not names & {"termination_refined", "ssim_surface"}
 
 
