@@ -146,9 +146,7 @@ def _plain(name) -> str:
 def undistort(image: np.ndarray, K: np.ndarray, lens: Lens, nearest: bool, size: tuple[int, int]) -> np.ndarray:
     """Return an image as a pinhole camera of the same K would see it; 0 where it shows nothing. nearest: read the nearest
     pixel, as maps need, not bilinearly. `K` is of colour images of `size` (h, w); maps may be smaller."""
-    scale = np.array([image.shape[1] / size[1], image.shape[0] / size[0], 1])
-    own = K * scale[:, None]
-    own[:2, 2] += 0.5 * (scale[:2] - 1)
+    own = scale_intrinsics(K, size, image.shape[:2])
     shape = image.shape[1::-1]
     if lens.is_fisheye:
         terms = lens.coefficients[[0, 1, 4, 5]]
@@ -157,3 +155,14 @@ def undistort(image: np.ndarray, K: np.ndarray, lens: Lens, nearest: bool, size:
         maps = cv2.initUndistortRectifyMap(own, lens.coefficients, None, own, shape, cv2.CV_32FC1)
     how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
     return cv2.remap(image, *maps, how, borderMode=cv2.BORDER_CONSTANT)
+
+
+def scale_intrinsics(Ks, raw_size: tuple[int, int], size: tuple[int, int]):
+    """Intrinsics (..., 3, 3), arrays or tensors, of images resized from `raw_size` to `size` (h, w): each axis by its
+    own ratio, with pixel centres at integers, c' = s (c + 0.5) - 0.5."""
+    scaled = Ks.copy() if isinstance(Ks, np.ndarray) else Ks.clone()
+    for row, axis in ((0, 1), (1, 0)):
+        ratio = size[axis] / raw_size[axis]
+        scaled[..., row, :] *= ratio
+        scaled[..., row, 2] += 0.5 * (ratio - 1)
+    return scaled

@@ -17,10 +17,11 @@ import numpy as np
 from dataset.camera import CAMERA_KEYS, Lens, read_lens
 from dataset.capture_keys import KINDS, MARKS, check_keys, read_depth_range, read_depth_unit, read_scale
 from dataset.frames import BAD, COPY, OTHER_SIZE, same_shape
-from dataset.intrinsics import LENGTHS, SIZE_KEYS, read_intrinsics
+from dataset.intrinsics import DEPTH_CAMERA_KEYS, LENGTHS, SIZE_KEYS, read_depth_camera, read_intrinsics
 from dataset.maps import DepthUnit
 from dataset.name_lists import LISTS, listed_split, natural, normal
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
+from dataset.registration import DepthCamera
 from dataset.view_selection import Split
 from utils.errors import UserError
 from utils.files import image_size, read_json
@@ -34,7 +35,8 @@ NO_FILE = "no image file"
 @dataclass(frozen=True)
 class CaptureFrame:
     """name: as its file_path, with plain slashes. files: of each kind it has. size: (h, w) of the stored colour image, and
-    K (3, 3) at that size, pixel centres at integers. entry: the frame as the file has it."""
+    K (3, 3) at that size, pixel centres at integers. entry: the frame as the file has it. depth_camera: where its depth is of
+    another camera."""
 
     name: str
     files: dict[str, Path]
@@ -42,6 +44,7 @@ class CaptureFrame:
     K: np.ndarray
     lens: Lens
     entry: dict[str, Any]
+    depth_camera: DepthCamera | None = None
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,16 @@ def read_capture(path: Path) -> Capture:
         raise UserError(f"{path}: none of its {len(entries)} images is there, for example {files[0]['color']}")
     sizes = {number: image_size(files[number]["color"]) for number in there}
     size = _usual_size(sizes.values())
-    frames = []
+    frames, scale = [], read_scale(content, path)
     for number, (entry, found) in enumerate(zip(entries, files, strict=True)):
         own_size = sizes.get(number, size)
         name = normal(entry["file_path"])
         origin = f"{path}: {name}"
         K = read_intrinsics(content, entry, own_size, origin)
         kinds = {kind: file for kind, file in found.items() if file is not None}
-        frames.append(CaptureFrame(name, kinds, own_size, K, read_lens(content, entry, origin), entry))
+        depth_camera = read_depth_camera(content, entry, found["depth"], scale, origin)
+        depth_camera = depth_camera and depth_camera.unless_same(K, own_size)
+        frames.append(CaptureFrame(name, kinds, own_size, K, read_lens(content, entry, origin), entry, depth_camera))
     _require_files(path, frames)
     left_out = {number: NO_FILE for number in range(len(frames)) if number not in sizes}
     left_out |= {n: OTHER_SIZE for n, own in sizes.items() if not same_shape(own, size)}
@@ -119,7 +124,7 @@ def read_capture(path: Path) -> Capture:
         _classes(content, frames, path),
         read_depth_unit(content, path),
         read_depth_range(content, path),
-        read_scale(content, path),
+        scale,
         listed_split(content, [frame.name for frame in frames], left_out, path),
         content,
     )
@@ -142,7 +147,11 @@ def _read_content(path: Path) -> dict[str, Any]:
     merged: dict[str, Any] = {"frames": []}
     for split, part in parts.items():
         content = _read_one(part)
-        shared = {key: value for key, value in content.items() if key in (*LENGTHS, *SIZE_KEYS, *CAMERA_KEYS)}
+        shared = {
+            key: value
+            for key, value in content.items()
+            if key in (*LENGTHS, *SIZE_KEYS, *CAMERA_KEYS, *DEPTH_CAMERA_KEYS)
+        }
         merged["frames"] += [{**shared, **frame} for frame in content["frames"]]
         merged[f"{split}_filenames"] = [frame["file_path"] for frame in content["frames"]]
         merged |= {key: value for key, value in content.items() if key not in {"frames", *LISTS}}

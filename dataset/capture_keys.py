@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.camera import CAMERA_KEYS
-from dataset.intrinsics import LENGTHS, SIZE_KEYS, number
+from dataset.intrinsics import DEPTH, DEPTH_CAMERA_KEYS, LENGTHS, SIZE_KEYS, number
 from dataset.maps import DepthUnit
 from dataset.name_lists import LISTS
 from utils.errors import UserError
@@ -73,7 +73,7 @@ WITHOUT_MEANING = set(  # keys of nerfstudio, instant-ngp, Polycam, Record3D, Sc
 )
 CAMERA_WORDS = ("camera", "lens", "distort", "fisheye", "intrinsic", "projection", "rolling_shutter", "crop")
 KNOWN = SPECIAL | WITHOUT_MEANING | UNIT_KEYS | AXES_KEYS
-KNOWN |= {*CAMERA_KEYS, *MARKS, *SIZE_KEYS, *LENGTHS, *DEPTH_UNITS, *LISTS, "transform_matrix"}
+KNOWN |= {*CAMERA_KEYS, *MARKS, *SIZE_KEYS, *LENGTHS, *DEPTH_UNITS, *LISTS, *DEPTH_CAMERA_KEYS, "transform_matrix"}
 KNOWN |= {key for keys in KINDS.values() for key in keys}
 
 
@@ -88,6 +88,10 @@ def check_keys(content: dict, path: Path) -> None:
                 raise UserError(f"{path}: {key} is {value}, but lengths should be metres; give applied_scale instead")
             if key in AXES_KEYS and str(value).lower() not in OPENGL:
                 raise UserError(f"{path}: {key} is {value}, but cameras should have OpenGL axes (y up, z backward)")
+            if key.startswith(DEPTH) and key.removeprefix(DEPTH) in CAMERA_KEYS:
+                raise UserError(
+                    f"{path}: {key} is not read: a depth camera of its own should be a pinhole; undistort its maps"
+                )
             if key not in KNOWN:
                 if any(word in key.lower() for word in CAMERA_WORDS):
                     raise UserError(

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from dataset.camera import read_lens, require_same_size
 from dataset.frames import same_shape
+from dataset.poses import OPENGL_TO_OPENCV, to_pose
+from dataset.registration import DepthCamera
 from utils.errors import UserError
+from utils.files import image_size
 from utils.logging import warn
 
 SIZE_KEYS = ("w", "h", "width", "height")
+DEPTH = "depth_"  # begins the same keys of a depth camera
+TO_COLOR = "depth_to_color"
 LENGTHS = ("fl_x", "fl_y", "cx", "cy", "camera_angle_x", "camera_angle_y")
+DEPTH_CAMERA_KEYS = (TO_COLOR, *(DEPTH + key for key in (*SIZE_KEYS, *LENGTHS)))
 
 
 def number(value, key: str, origin) -> float:
@@ -37,6 +45,23 @@ def read_intrinsics(content: dict, entry: dict, size: tuple[int, int], origin: s
     if declared is None:
         require_same_size(K, size, origin)
     return K
+
+
+def read_depth_camera(content: dict, entry: dict, file: Path | None, scale: float, origin: str) -> DepthCamera | None:
+    """Return the camera of a frame's depth `file` where keys give one of its own, None else. `depth_to_color` has OpenGL axes and
+    lengths times `scale`, as poses do. Raises UserError for what is missing or cannot be."""
+    both = {**content, **entry}
+    if file is None or not any(both.get(key) is not None for key in DEPTH_CAMERA_KEYS):
+        return None
+    size = image_size(file)
+    keys = {key.removeprefix(DEPTH): value for key, value in both.items() if key in DEPTH_CAMERA_KEYS}
+    K = read_intrinsics(keys, {}, size, f"{origin}: its depth camera (depth_fl_x, depth_cx, …)")
+    to_color = np.eye(4) if both.get(TO_COLOR) is None else to_pose(both[TO_COLOR], origin, TO_COLOR)
+    if not np.isfinite(to_color).all():
+        raise UserError(f"{origin}: {TO_COLOR} should be a rotation and shift")
+    to_color = OPENGL_TO_OPENCV @ to_color @ OPENGL_TO_OPENCV
+    to_color[:3, 3] /= scale
+    return DepthCamera(K, size, to_color)
 
 
 def _declared_size(content: dict, entry: dict, origin: str) -> tuple[int, int] | None:

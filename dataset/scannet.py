@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.camera import require_same_size
+from dataset.camera import require_same_size, scale_intrinsics
 from dataset.frames import Frames, numbered_files, of_another_size, usable_frames
 from dataset.labels import NYU40_LAST_ID, SCANNET_TABLE, LabelSet, look_like_nyu40, nyu40_labels, scannet_labels
 from dataset.maps import read_ids
 from dataset.poses import to_pose
+from dataset.registration import DepthCamera
 from dataset.scene import SceneFiles, SceneName
 from utils.errors import UserError
 from utils.files import image_size, read_text
@@ -26,6 +27,7 @@ INTRINSICS = (
     "intrinsic_color.txt",
     "intrinsic/intrinsics_color.txt",
 )
+ALIGNED = 0.01  # of a depth map's width: the release's intrinsics differ by up to 0.6%, and its makers say that depth is aligned
 LABEL_IDS = ("auto", "raw", "nyu40")  # auto: as the label folder's name says
 NYU40_HINT = (
     "its labels are read as ScanNet's raw ids, but look like NYU40 ids; "
@@ -56,16 +58,20 @@ def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> 
     labels = choose_labels(files["labels"], label_folder, table, label_ids) if "labels" in files else None
     size = image_size(files["color"][min(files["color"])])
 
+    K, rig = read_intrinsics(intrinsics), read_rig(folder)
+    camera = None if "depth" not in files else read_depth_camera(intrinsics, rig, K, size, files["depth"])
+
     def find_frames() -> Frames:
-        K = read_intrinsics(intrinsics)
         require_same_size(K, size, str(intrinsics))
         if labels is not None and label_ids == "auto":
             warn_of_nyu40(name.text, labels, files["labels"])
         odd = of_another_size(files["color"], size)
-        return usable_frames(name.text, files, lambda number: _pose(poses.get(number)), K, odd)
+        return usable_frames(name.text, files, lambda number: _pose(poses.get(number), rig["color"]), K, odd)
 
     others = [*poses.values(), intrinsics, *([table] if table.is_file() else [])]
-    return SceneFiles(name, folder, files, others, size, DEPTH_RANGE, labels, find_frames)
+    others += [path for path in intrinsics.parent.glob("*trinsic*_*.txt") if path != intrinsics]
+    cameras = dict.fromkeys(files["depth"], camera) if camera else {}
+    return SceneFiles(name, folder, files, others, size, DEPTH_RANGE, labels, find_frames, depth_cameras=cameras)
 
 
 def choose_labels(maps: dict[int, Path], folder: Path, table: Path, label_ids: str) -> LabelSet:
@@ -115,5 +121,37 @@ def read_intrinsics(path: Path) -> np.ndarray:
     return K
 
 
-def _pose(path: Path | None) -> np.ndarray | None:
-    return None if path is None else to_pose(read_matrix(path, ((4, 4), (3, 4))), path.parent, path.name)
+def read_rig(folder: Path) -> dict[str, np.ndarray]:
+    """Return where the colour and the depth camera are in what the poses are of (4, 4): `extrinsic_color`, `extrinsic_depth`, the
+    identity without such a file. Raises UserError for one that is no rotation and shift."""
+    rig = {}
+    for sensor in ("color", "depth"):
+        path = folder / "intrinsic" / f"extrinsic_{sensor}.txt"
+        rig[sensor] = to_pose(read_matrix(path), path, "the matrix") if path.is_file() else np.eye(4)
+        if not np.isfinite(rig[sensor]).all():
+            raise UserError(f"{path}: should hold a rotation and shift")
+    return rig
+
+
+def read_depth_camera(
+    intrinsics: Path, rig: dict[str, np.ndarray], K: np.ndarray, size: tuple[int, int], maps: dict[int, Path]
+) -> DepthCamera | None:
+    """Return the camera of the depth maps; None where they are aligned with colour images of K (3, 3) and `size` (h, w).
+
+    intrinsics: the colour camera's file, which the depth camera's lies beside.
+    """
+    path = intrinsics.with_name(intrinsics.name.replace("color", "depth"))
+    depth_size = image_size(maps[min(maps)])
+    depth_K = read_intrinsics(path) if path.is_file() else scale_intrinsics(K, size, depth_size)
+    try:
+        require_same_size(depth_K, depth_size, str(path))
+    except UserError as error:  # maps that somebody resized
+        warn(f"{error} Depth is taken to be aligned with colour")
+        return None
+    camera = DepthCamera(depth_K, depth_size, np.linalg.inv(rig["color"]) @ rig["depth"])
+    return camera.unless_same(K, size, ALIGNED * depth_size[1])
+
+
+def _pose(path: Path | None, camera: np.ndarray) -> np.ndarray | None:
+    """The pose of `camera` (4, 4) of the rig that the file tells the pose of."""
+    return None if path is None else to_pose(read_matrix(path, ((4, 4), (3, 4))), path.parent, path.name) @ camera

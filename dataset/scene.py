@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from dataset.cache import Cache
+from dataset.camera import scale_intrinsics
 from dataset.capture import CAPTURE_FILE, capture_file
 from dataset.depth_range import DEPTH_FRAMES, evenly, matching_pairs, range_of_depth, range_of_matches
 from dataset.frames import Frames, same_shape
 from dataset.labels import LabelSet
 from dataset.maps import MILLIMETRES, DepthUnit, read_depth, read_ids, read_mask
+from dataset.registration import DepthCamera
 from dataset.view_selection import Split, split_frames
 from dataset.views import Cameras, Views
 from utils.errors import UserError
@@ -81,6 +83,7 @@ class SceneFiles:
     others: further files that it depends on (poses, intrinsics, tables).
     raw_size: (height, width) of the colour files. find_frames: reads the poses and says which frames are usable.
     split: the capture's own, in frame numbers; None for the published rule. depth_unit: of its depth files.
+    depth_cameras: of the frames, by number, whose depth another camera took than their colour.
     """
 
     name: SceneName
@@ -93,6 +96,7 @@ class SceneFiles:
     find_frames: Callable[[], Frames]
     split: Split | None = None
     depth_unit: DepthUnit = MILLIMETRES
+    depth_cameras: dict[int, DepthCamera] = field(default_factory=dict)
 
 
 class Scene:
@@ -108,9 +112,9 @@ class Scene:
         self.name, self.folder = source.name.text, source.folder.resolve()
         self.raw_size, self.depth_range, self.labels = source.raw_size, source.depth_range, source.labels
         self.size = view_size(source.name.width, source.raw_size)
-        self._files, self._depth_unit = source.files, source.depth_unit
+        self._files, self._depth_unit, self._depth_cameras = source.files, source.depth_unit, source.depth_cameras
         everything = [path for paths in source.files.values() for path in paths.values()] + source.others
-        meaning = (source.depth_unit, source.labels and source.labels.source)
+        meaning = (source.depth_unit, source.labels and source.labels.source, *map(repr, source.depth_cameras.values()))
         self._store = cache.open(self.name, self.size, list(source.files), everything, meaning) if cache else None
         frames = self._store.frames if self._store else None
         if frames is None:
@@ -240,11 +244,16 @@ class Scene:
         Raises UserError for one that cannot be read, or cannot be of this scene."""
         path = self.path(frame, kind)
         if kind == "depth":
-            values = read_depth(path, self._depth_unit)
+            values = self._registered(read_depth(path, self._depth_unit), path, frame)
         else:
             values = {"color": read_color, "labels": read_ids, "mask": read_mask}[kind](path)
         self._require_shape(values, path, kind)
         return values
+
+    def _registered(self, depth: np.ndarray, path: Path, frame: str) -> np.ndarray:
+        """A depth map as the frame's colour camera sees it."""
+        camera = self._depth_cameras.get(int(frame))
+        return depth if camera is None else camera.register(depth, self.Ks[self._rows[frame]], self.raw_size, path)
 
     def _require_shape(self, values: np.ndarray, path: Path, kind: str) -> None:
         """Maps may be of another size than the colour image, but not of another shape."""
@@ -272,14 +281,3 @@ def to_cameras(
     poses = np.concatenate([rotations, -rotations @ camera_to_world[:, :3, 3:]], -1)
     ranges = torch.tensor(depth_range, dtype=torch.float32).repeat(len(poses), 1)
     return Cameras(torch.from_numpy(poses).float(), torch.from_numpy(Ks).float(), ranges, size)
-
-
-def scale_intrinsics(Ks, raw_size: tuple[int, int], size: tuple[int, int]):
-    """Intrinsics (..., 3, 3), arrays or tensors, of images resized from `raw_size` to `size` (h, w): each axis by its
-    own ratio, with pixel centres at integers, c' = s (c + 0.5) - 0.5."""
-    scaled = Ks.copy() if isinstance(Ks, np.ndarray) else Ks.clone()
-    for row, axis in ((0, 1), (1, 0)):
-        ratio = size[axis] / raw_size[axis]
-        scaled[..., row, :] *= ratio
-        scaled[..., row, 2] += 0.5 * (ratio - 1)
-    return scaled

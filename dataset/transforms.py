@@ -47,8 +47,19 @@ def transforms_scene(name: SceneName, data_root: Path) -> SceneFiles:
 
     others = [path, *path.parent.glob("transforms_*.json")]
     near_far = capture.depth_range or DEPTH_RANGE
+    depth_cameras = {number: frame.depth_camera for number, frame in enumerate(capture.frames) if frame.depth_camera}
     return SceneFiles(
-        name, folder, files, others, capture.size, near_far, labels, find_frames, capture.split, capture.depth_unit
+        name,
+        folder,
+        files,
+        others,
+        capture.size,
+        near_far,
+        labels,
+        find_frames,
+        capture.split,
+        capture.depth_unit,
+        depth_cameras,
     )
 
 

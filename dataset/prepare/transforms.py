@@ -120,7 +120,7 @@ def _prepare_frame(
 ) -> dict:
     """Write one frame's images and return its entry."""
     frame = capture.frames[number]
-    maps = {kind: _read(kind, file, capture) for kind, file in frame.files.items() if kind != "color"}
+    maps = {kind: _read(kind, file, capture, frame) for kind, file in frame.files.items() if kind != "color"}
     color = read_color(frame.files["color"])  # also where it is copied: damage is said here
     if "depth" in maps and maps["depth"].any():
         depth_ends.append(tuple(np.quantile(maps["depth"][maps["depth"] > 0], [0.001, 0.999]) / 1000))
@@ -128,7 +128,8 @@ def _prepare_frame(
     entry[FILE_KEYS["color"]] = _write_color(frame, color, folder, number)
     if not frame.lens.is_pinhole:
         whole = maps.get("mask", np.ones(color.shape[:2], np.uint8))
-        maps = {kind: undistort(values, frame.K, frame.lens, True, frame.size) for kind, values in maps.items()}
+        bent = {kind: values for kind, values in maps.items() if kind != "depth" or frame.depth_camera is None}
+        maps |= {kind: undistort(values, frame.K, frame.lens, True, frame.size) for kind, values in bent.items()}
         mask = undistort(whole, frame.K, frame.lens, True, frame.size)
         maps |= {} if mask.all() else {"mask": mask}
     for kind, values in maps.items():
@@ -137,10 +138,12 @@ def _prepare_frame(
     return entry
 
 
-def _read(kind: str, file: Path, capture: Capture) -> np.ndarray:
-    """A map in the type it is written in: depth uint16, class ids and masks uint8."""
+def _read(kind: str, file: Path, capture: Capture, frame: CaptureFrame) -> np.ndarray:
+    """A map in the type it is written in: depth uint16, class ids and masks uint8. Depth of another camera is as a colour camera
+    without distortion sees it."""
     if kind == "depth":
-        return read_depth(file, capture.depth_unit)
+        depth, camera = read_depth(file, capture.depth_unit), frame.depth_camera
+        return depth if camera is None else camera.register(depth, frame.K, frame.size, file)
     if kind == "mask":
         return read_mask(file)
     ids = read_ids(file)
