@@ -2,9 +2,12 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-train test lint clean
 
-demo: $(VENV)/.installed  ## rooms, training, pictures: a few minutes
+demo: $(VENV)/.installed  ## a room, rendered with the weights that come with the repository: two minutes
+	$(RUN) -m viewing.demo
+
+demo-train: $(VENV)/.installed  ## rooms, training, pictures: a few minutes
 	$(RUN) -m train.demo
 
 test: $(VENV)/.installed  ## all tests; those of a GPU skip without one

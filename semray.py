@@ -114,7 +114,7 @@ class Field:
         name = undistorted(_with_width(str(source), width), data_root)
         model = self._model(has_depth(name, data_root))
         cfg = EasyDict({**model.cfg, "data_root": str(data_root)})
-        return Scene(model.session(configured_scene(name, cfg, model.needs.depth)))
+        return Scene(model.session(configured_scene(name, cfg, model.needs.reads_depth)))
 
     def scene_of_images(
         self,
@@ -134,7 +134,7 @@ class Field:
         """
         given = [None if values is None else _numpy(values) for values in (images, poses, K, depth, masks)]
         scene, model = MemoryScene(*given, width=width), self._model(depth is not None)
-        set_depth_range(scene, model.cfg, model.needs.depth)
+        set_depth_range(scene, model.cfg, model.needs.reads_depth)
         return Scene(model.session(scene))
 
     def _model(self, depth: bool) -> Model:

@@ -162,7 +162,7 @@ def table(args, shown: dict[str, tuple[str, str, list[str]]]) -> str:
 
 def scores_of(args, name: str, seed: int) -> list[float]:
     results = json.loads((args.data / "model" / f"test_{run_name(name, seed)}" / "results.json").read_text())
-    scores = results["methods"]["S-Ray"]
+    scores = results["methods"][results["network"]]
     return [scores["psnr"], scores["ssim"], scores["per_image"]["miou"], scores["per_image"]["total_accuracy"]]
 
 

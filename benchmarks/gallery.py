@@ -1,6 +1,12 @@
-"""Makes the README's pictures: python -m benchmarks.gallery --model-path MODEL --scene SCENE [--only flight mesh viewer]
+"""Makes the README's pictures: python -m benchmarks.gallery --model-path MODEL --scene SCENE
 
-A flight, a labelled mesh, and the page in the browser (needs playwright and Chromium).
+[--without-depth MODEL] [--faithful MODEL] [--cfg CFG] [--faithful-cfg CFG] [--only flight mesh viewer comparison] [--out imgs]
+[key=value …]
+
+A flight, a labelled mesh, and the page in the browser (needs playwright and Chromium); the same with a model that reads no
+depth, if one is named; and the scene's test frames by all models, the faithful network's if named too, beside the truth: a
+picture of some, and the numbers of all as comparison.md. A model's config is the one inside its file unless --cfg, which is
+for all but the faithful one, names another.
 """
 
 from __future__ import annotations
@@ -12,41 +18,147 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+
+from benchmarks.common import provenance
+from dataset.render_dataset import TestSet
+from train.evaluator import evaluate
+from train.metrics import class_scores, confusion, depth_error, psnr, ssim
+from train.pictures import Frame
+from train.settings import SCHEMA
+from train.shipped import model_config
 from utils.cli import run_command
+from utils.config import load_config
+from utils.files import write_image, write_text
+from utils.panels import grid, mark_unseen
+from viewing.session import Session, open_session
 
-IMAGES = Path("imgs")
 PORT = 8765
+PARTS = ("flight", "mesh", "viewer", "comparison")
+SHOWN = 4  # test frames in the picture of the comparison
+
+
+class Model(NamedTuple):
+    """A file of weights, its config (None: inside it), and what the names and titles of its pictures have at their end."""
+
+    path: str
+    cfg: str | None
+    ending: str = ""
+
+    @property
+    def arguments(self) -> list[str]:
+        """For `run_rendering.py`."""
+        return [*(["--cfg", self.cfg] if self.cfg else []), "--model-path", self.path]
+
+    def session(self, scene: str, overrides: list[str]) -> Session:
+        cfg = load_config(self.cfg, SCHEMA, overrides) if self.cfg else model_config(self.path, overrides)
+        return open_session(cfg, self.path, scene)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", default="configs/cra/test_cra_synthetic.yaml")
+    parser.add_argument("--cfg")
     parser.add_argument("--model-path", required=True)
+    parser.add_argument("--without-depth", metavar="MODEL", help="one that finds the references' depth itself")
+    parser.add_argument("--without-depth-cfg", metavar="CFG", help="of --without-depth")
+    parser.add_argument("--faithful", metavar="MODEL", help="the published network's, to compare with")
+    parser.add_argument("--faithful-cfg", metavar="CFG", help="of --faithful")
     parser.add_argument("--scene", required=True)
-    parser.add_argument("--only", nargs="+", choices=("flight", "mesh", "viewer"), default=["flight", "mesh", "viewer"])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--out", type=Path, default=Path("imgs"))
+    parser.add_argument("--seconds", default="6", help="of the flight")
+    parser.add_argument("--views", default="60", help="of the mesh")
     parser.add_argument("--settle", type=float, default=20, help="seconds until the page's picture is at its finest")
-    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parser.parse_intermixed_args()
-    common = ["--cfg", args.cfg, "--model-path", args.model_path, "--scene", args.scene, *args.overrides]
+    args.out.mkdir(parents=True, exist_ok=True)
+    models = [Model(args.model_path, args.cfg)]
+    if args.without_depth:
+        models.append(Model(args.without_depth, args.without_depth_cfg, "_without_depth"))
+    for model in models:
+        photograph_all(args, model)
+    if "comparison" in args.only:
+        faithful = [Model(args.faithful, args.faithful_cfg)] if args.faithful else []
+        compare(args, [*models, *faithful])
+
+
+def photograph_all(args, model: Model) -> None:
+    """Makes the flight, the mesh and the page of one model."""
 
     def command(mode: str, *options: str) -> list[str]:
+        common = [*model.arguments, "--scene", args.scene, *args.overrides]
         return [sys.executable, "run_rendering.py", mode, *common, *options]
 
     with tempfile.TemporaryDirectory() as folder:
         if "flight" in args.only:
-            film = Path(folder) / "flight.webp"
-            subprocess.run(command("video", "--seconds", "6", "--fps", "10", "--out", str(film)), check=True)
-            shutil.copy(film, IMAGES)
+            film = f"{folder}/flight{model.ending}.webp"
+            subprocess.run(command("video", "--seconds", args.seconds, "--fps", "10", "--out", film), check=True)
+            shutil.copy(film, args.out)
         if "mesh" in args.only:
-            subprocess.run(command("mesh", "--score", "--out", f"{folder}/mesh.ply"), check=True)
-            shutil.copy(f"{folder}/mesh.png", IMAGES)
+            mesh = f"{folder}/mesh{model.ending}"
+            subprocess.run(command("mesh", "--views", args.views, "--score", "--out", f"{mesh}.ply"), check=True)
+            shutil.copy(f"{mesh}.png", args.out)
     if "viewer" in args.only:
         page = subprocess.Popen(command("viewer", "--port", str(PORT)))
         try:
-            photograph(f"http://localhost:{PORT}", IMAGES / "viewer.png", args.settle)
+            photograph(f"http://localhost:{PORT}", args.out / f"viewer{model.ending}.png", args.settle)
         finally:
             page.terminate()
+            page.wait()
+
+
+def compare(args, models: list[Model]) -> None:
+    """Writes comparison.jpg, some test frames of the scene by all models below the truth, and comparison.md, the numbers of all."""
+    shown, rows, frames = {}, [], []
+    for model in models:
+        session = model.session(args.scene, args.overrides)
+        frames.clear()
+        tests = TestSet(session.scene, session.references, session.needs)
+        evaluate(session.renderer, [tests], session.device, on_frame=frames.append)
+        title = session.renderer.network.title + model.ending.replace("_", " ")
+        shown[title] = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, SHOWN).round().astype(int))]
+        colors = session.classes.colors if session.classes else None
+        rows += [row_of(title, frame, 0 if colors is None else len(colors) - 1) for frame in frames]
+    write_image(args.out / "comparison.jpg", picture(shown, colors))
+    rows.sort(key=lambda row: int(row[0]) if row[0].isdigit() else row[0])  # stable: the models in their order
+    header = ["frame", "network", "PSNR", "SSIM", "mIoU", "depth error", "seen by a reference"]
+    lines = [f"Test frames of {args.scene}, one by one.", "", f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    text = "\n".join([*lines, "", provenance(session.device)]) + "\n"
+    write_text(args.out / "comparison.md", text)
+    print(text)
+
+
+def row_of(title: str, frame: Frame, classes: int) -> list[str]:
+    """A frame's numbers in words. classes: how many there are, the invalid one not counted."""
+    ours, truth = frame.prediction, frame.truth
+    miou = error = "–"
+    if ours.classes is not None and truth.classes is not None:
+        miou = f"{class_scores(confusion(ours.classes, truth.classes, classes))['miou']:.3f}"
+    if truth.depth is not None and truth.depth.any():
+        error = f"{depth_error(ours.depth, truth.depth):.1%}"
+    values = f"{psnr(ours.color, truth.color):.2f}", f"{ssim(ours.color, truth.color):.3f}"
+    return [frame.batch.frame, title, *values, miou, error, f"{ours.seen.mean():.1%}"]
+
+
+def picture(shown: dict[str, list[Frame]], colors: np.ndarray | None) -> np.ndarray:
+    """The truth above what each network made of the same frames: colours, and below them classes."""
+    some = next(iter(shown.values()))
+    rows = [[(f"truth, frame {frame.batch.frame}", frame.truth.color) for frame in some]]
+    for title, frames in shown.items():
+        rows.append([(f"{title}: {psnr(f.prediction.color, f.truth.color):.1f} dB", marked(f)) for f in frames])
+    if colors is not None and some[0].truth.classes is not None:
+        rows.append([("classes, truth", colors[frame.truth.classes]) for frame in some])
+        rows += [[(f"classes, {title}", marked(f, colors)) for f in frames] for title, frames in shown.items()]
+    return grid(rows)
+
+
+def marked(frame: Frame, colors: np.ndarray | None = None) -> np.ndarray:
+    """What was rendered of a frame, or its classes in `colors`, hatched where no reference sees anything."""
+    ours = frame.prediction
+    return mark_unseen(ours.color if colors is None else colors[ours.classes], ours.seen)
 
 
 def photograph(address: str, picture: Path, settle: float) -> None:

@@ -34,7 +34,6 @@ from benchmarks.common import provenance
 from benchmarks.compare import with_range
 from benchmarks.plot_curve import draw, read_scalars
 from dataset.render_dataset import list_scenes
-from train.evaluator import NETWORK
 from utils.cli import run_command
 from utils.errors import UserError
 from utils.files import read_color, write_image, write_text
@@ -47,6 +46,8 @@ COLUMNS = {
     "psnr_edges": ("at edges", 2),
     "psnr_holes": ("in holes", 2),
     "ssim": ("SSIM", 3),
+    "ssim_edges": ("at edges", 3),
+    "ssim_holes": ("in holes", 3),
     "miou": ("mIoU", 3),
     "total_accuracy": ("accuracy", 3),
     "depth_median": ("depth error", 4),
@@ -249,7 +250,8 @@ def stop(process: subprocess.Popen) -> None:
 def numbers_of(args, run: Run) -> dict[str, float | None]:
     """What is compared of a run. left_near: see `step_of_leaving`; None if never."""
     scalars = read_scalars(args.out / "model" / run.name / "logs")
-    scenes = read_results(args, run)["scenes_of_methods"][NETWORK]
+    results = read_results(args, run)
+    scenes = results["scenes_of_methods"][results["network"]]
     rows = scalars["loss/total"]
     return {
         "tests": by_kind(args.tests, scenes),
@@ -279,8 +281,9 @@ def read_results(args, run: Run) -> dict:
 
 def baselines_of(args, run: Run) -> dict[str, dict[str, dict]]:
     """Kind of rooms -> baseline -> its numbers."""
-    methods = read_results(args, run)["scenes_of_methods"]
-    rows = {name: by_kind(args.tests, scenes) for name, scenes in methods.items() if name != NETWORK}
+    results = read_results(args, run)
+    methods = results["scenes_of_methods"].items()
+    rows = {name: by_kind(args.tests, scenes) for name, scenes in methods if name != results["network"]}
     return {kind: {name: row[kind] for name, row in rows.items()} for kind in args.tests}
 
 

@@ -21,6 +21,7 @@ DEFAULTS = {
     "mirror": Setting(0.0, float, minimum=0, maximum=1),  # share of samples seen in a mirror
     "scale": Setting(1.0, float, minimum=1, maximum=4),  # rooms up to so much larger or smaller, with all distances
     "sensor": Setting(0.0, float, minimum=0, maximum=1),  # share of samples whose references a camera took
+    "hide_depth": Setting(0.0, float, minimum=0, maximum=1),  # share of samples whose references have no depth
 }
 LUMA = np.array([0.299, 0.587, 0.114])  # of RGB (ITU-R BT.601)
 LARGEST = 65535  # a depth in storage
@@ -38,6 +39,8 @@ def augment(references: Views, query: Views, cfg, rng: np.random.Generator) -> t
         references, query = scaled(references, factor), scaled(query, factor)
     if rng.random() < cfg.sensor:
         references = taken(references, rng)
+    if cfg.hide_depth > 0 and rng.random() < cfg.hide_depth and references.depth is not None:
+        references = replace(references, depth=torch.zeros_like(references.depth))
     return references, query
 
 

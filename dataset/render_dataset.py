@@ -62,13 +62,19 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Needs:
-    """What the references of a batch must have. sources: so many other views each, to be matched with.
-    supervision: depth in training alone, where the scene has it. labels: likewise, in training alone."""
+    """What the references of a batch must have. depth_if_there: depth where the scene has it. sources: so many other views
+    each, to be matched with. supervision: depth in training alone, where the scene has it. labels: likewise, in training
+    alone."""
 
     depth: bool = False
+    depth_if_there: bool = False
     sources: int = 0
     supervision: bool = False
     labels: bool = False
+
+    @property
+    def reads_depth(self) -> bool:
+        return self.depth or self.depth_if_there
 
 
 def open_scene(
@@ -178,7 +184,7 @@ class TrainingSet(Dataset):
 
     def __init__(self, cfg, seed: int, needs: Needs, held_out: set[Path] = frozenset()):
         self.cfg = cfg.train_dataset_cfg
-        self.needs = replace(needs, depth=needs.depth or needs.supervision)
+        self.needs = replace(needs, depth=needs.reads_depth or needs.supervision)
         # Without a loss on it, the query's depth is only logged: worth reading where depth is read anyway.
         self.query_depth = self.needs.depth or cfg.termination_loss_scale > 0
         self.seed = seed
@@ -189,7 +195,7 @@ class TrainingSet(Dataset):
             raise UserError(
                 f"`train_dataset_cfg.max_wn` ({self.cfg.max_wn}) must be greater than min_wn ({self.cfg.min_wn})"
             )
-        self.scenes = [configured_scene(name, cfg, needs.depth) for name in training_names(cfg)]
+        self.scenes = [configured_scene(name, cfg, needs.reads_depth) for name in training_names(cfg)]
         self.augments = any(self.cfg.augment[key] != setting.default for key, setting in augmentation.DEFAULTS.items())
         if not self.scenes:
             raise UserError("`train_set_list` is empty: name at least one scene to train on")
@@ -255,7 +261,7 @@ class TestSet(Dataset):
         """references: so many, or all of a smaller pool. reference_labels, and depth beside: for baselines, whatever the
         network needs. The query's own depth is there wherever the scene has it, to be compared with."""
         self.scene = scene
-        self.needs = replace(needs, depth=needs.depth or reference_labels)
+        self.needs = replace(needs, depth=needs.reads_depth or reference_labels)
         self.split = scene.split()
         self.references = min(references, len(self.split.references))
         self.reference_labels = reference_labels
@@ -276,7 +282,7 @@ class TestSet(Dataset):
 
 def read_references(scene: Scene, chosen: list[str], pool: list[str], needs: Needs, labels: bool = False) -> Views:
     """The references `chosen` with what is needed of them; their sources are the nearest other frames of `pool`."""
-    views = scene.views(chosen, depth=needs.depth, labels=labels)
+    views = scene.views(chosen, depth=needs.reads_depth, labels=labels)
     if not needs.sources:
         return views
     centres = scene.centres(pool)

@@ -20,6 +20,7 @@ from network.front_ends import GeometryFeatures
 from network.heads import ContextHead
 from network.image_encoder import image_encoder
 from network.init_net import FRONT_ENDS
+from network.ops.splat import nearest_known
 from network.query_decoder import QueryDecoder
 from network.rendering import CLASSES, CONTEXT, Encoding, Prediction, Rays, RenderedView, Rendering
 from network.samplers import SPACINGS, CoarseToFine, OnSurfaces, Sampler
@@ -124,7 +125,12 @@ class Renderer(nn.Module):
         self.query_decoder_new = None
         if cfg.query_decoder:
             context = ContextHead.channels(image_channels, self.agg_net.agg_impl.latent)
-            self.query_decoder_new = QueryDecoder(3 + context + outputs + 2, 3 + outputs)
+            self.query_decoder_new = QueryDecoder(3 + context + outputs + 3, 3 + outputs)
+
+    @property
+    def title(self) -> str:
+        """What tables and panels call it."""
+        return "S-Ray+" if self.sampler.reads_surfaces else "S-Ray"
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -184,7 +190,7 @@ class Renderer(nn.Module):
         surfaces = shown = None
         if self.sampler.reads_surfaces:
             shown = unpadded.cameras.size
-            surfaces = reference_surfaces(unpadded, geometry.depth, references.cameras.size)
+            surfaces = reference_surfaces(unpadded, geometry.surfaces, references.cameras.size)
         return Encoding(
             references.cameras,
             references.images,
@@ -244,8 +250,9 @@ class Renderer(nn.Module):
         if self.reference_classes_new is not None:
             logits = logits + self.reference_classes_new(context[:, : self.image_channels]).float()
         if self.query_decoder_new is not None:
+            color, context, logits = from_nearest_seen((color, context, logits), rendering.seen, shape)
             depth = rendering.depth.clamp_min(1e-3)
-            geometry = torch.stack([depth.log(), rendering.deviation / depth], -1).detach()
+            geometry = torch.stack([depth.log(), rendering.deviation / depth, rendering.seen.float()], -1).detach()
             parts = [2 * color - 1, context, geometry] + ([] if logits is None else [logits])
             residual = self.query_decoder_new(torch.cat(parts, -1), shape).float()
             color = color + residual[:, :3]
@@ -259,6 +266,16 @@ class Renderer(nn.Module):
         if self.reference_classes_new is None:
             return None
         return self.reference_classes_new(encoding.features[..., : encoding.image_channels]).float()
+
+
+def from_nearest_seen(
+    values: Sequence[torch.Tensor | None], seen: torch.Tensor, shape: tuple[int, int, int]
+) -> list[torch.Tensor | None]:
+    """Return `values` of rays, (R, …) each or None, where rays that no reference sees, by `seen` (R,) bool, have those of the
+    nearest ray that one sees. shape: (Q, h, w) of the rays."""
+    size = shape[1] * shape[2]
+    nearest = torch.cat([nearest_known(known) + q * size for q, known in enumerate(seen.view(shape))]).flatten()
+    return [None if x is None else x[nearest] for x in values]
 
 
 def _encoder(cfg) -> nn.Module:
@@ -276,15 +293,15 @@ def _sampler(cfg) -> Sampler:
     return CoarseToFine(cfg.depth_sample_num, fine, cfg.fine_depth_use_all, cfg.sample_spacing)
 
 
-def reference_surfaces(views: Views, predicted: torch.Tensor | None, padded: tuple[int, int]) -> torch.Tensor:
-    """Return the depth of references, measured or else `predicted` (V, 1, H, W), `with_neighbours`: (V, *padded, 4).
+def reference_surfaces(views: Views, found: torch.Tensor | None, padded: tuple[int, int]) -> torch.Tensor:
+    """Return the depth of references, what the front end `found` (V, 1, *padded) or else their own, `with_neighbours`:
+    (V, *padded, 4).
 
     Raises UserError where there is neither. What a mask hides, and what padding adds, is unknown.
     """
     height, width = views.cameras.size
-    if predicted is not None:
-        depth = F.interpolate(predicted.log(), size=padded, mode="bilinear", align_corners=False).exp()
-        depth = depth[..., :height, :width]
+    if found is not None:
+        depth = found[..., :height, :width]
     elif views.depth is not None:
         depth = views.depth
     else:

@@ -12,6 +12,7 @@ from network.geometry import from_inverse_depth, pixel_grid, to_inverse_depth
 from network.rendering import Encoding, Rays, Rendering, camera_rays
 from network.surfaces import find_layers
 
+UNKNOWN_REACH = 0.12  # relative, of samples around a depth that only neighbouring rays tell
 # What evenly spaced samples are even in. From 0.5 to 10 m, half of them are nearer than 0.95, 2.2 and 5.3 m.
 SPACINGS = ("inverse", "log", "linear")
 
@@ -80,15 +81,15 @@ class CoarseToFine(Sampler):
 
 @dataclass(frozen=True)
 class OnSurfaces(Sampler):
-    """A few samples around each of the surfaces that the references' depth shows on a ray: three on and around the first
-    layer, three on and around the second, two at the third.
+    """A few samples where the references' depth shows surfaces on a ray: three on and around the first layer, one on each of
+    the two others, or behind it where there are none.
 
     Where there is no surface the samples are spread around the depth of the neighbours.
     """
 
     names = ("surface",)
     reads_surfaces = True
-    most_samples = 8
+    most_samples = 5
 
     def rays(self, encoding: Encoding, query: Cameras, pixels: torch.Tensor) -> Rays:
         height, width = query.size
@@ -107,19 +108,18 @@ class OnSurfaces(Sampler):
     ) -> torch.Tensor:
         layers = rays.layers
         first, second, third = layers.depth.unbind(-1)
-        reach = (1.5 * layers.spread + 0.002).clamp(0.003, 0.04)  # relative, to either side of a layer
-        near, behind = torch.where(layers.found, reach[:, 0], 0.12), reach[:, 1]
-        behind = torch.where(second > 0, behind, near)
-        second = torch.where(second > 0, second, first * (1 + 4 * near))
-        beyond = torch.where(layers.found, 1.25 * torch.maximum(first, second), 0.7 * first)
-        third = torch.where(third > 0, third, beyond)
+        reach = (1.5 * layers.spread[:, 0] + 0.002).clamp(0.003, 0.04)  # relative, to either side of the first layer
+        reach = torch.where(layers.found, reach, UNKNOWN_REACH)
+        second = torch.where(second > 0, second, first * (1 + 4 * reach))
+        third = torch.where(
+            third > 0, third, torch.where(layers.found, 1.25 * torch.maximum(first, second), 0.7 * first)
+        )
         if draws is not None:
-            near, behind = near * (0.5 + draws[:, 0]), behind * (0.5 + draws[:, 1])
-        parts = [first * (1 - near), first, first * (1 + near), second * (1 - behind), second, second * (1 + behind)]
-        return torch.stack([*parts, third, 1.04 * third], -1).sort(-1).values
+            reach = reach * (0.5 + draws[:, 0])
+        return torch.stack([first * (1 - reach), first, first * (1 + reach), second, third], -1).sort(-1).values
 
     def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor:
-        return torch.rand(rays, 2, generator=generator, device=generator.device)
+        return torch.rand(rays, 1, generator=generator, device=generator.device)
 
 
 def uniform_depths(depth_range: torch.Tensor, count: int, spacing: str = "inverse") -> torch.Tensor:

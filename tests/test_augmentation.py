@@ -102,3 +102,13 @@ def test_a_training_set_augments_by_its_seed_and_only_if_asked(config):
     assert torch.equal(first.references.images, second.references.images)
     assert not torch.equal(first.references.images, plain.references.images)
     assert not torch.equal(first.references.cameras.poses, plain.references.cameras.poses)
+
+
+def test_depth_is_hidden_from_the_references_alone(views):
+    references, query = augment(views, views, section(hide_depth=1.0), np.random.default_rng(0))
+    assert (references.depth.int() == 0).all() and torch.equal(query.depth, views.depth)
+    hidden = [
+        (augment(views, views, section(hide_depth=0.3), np.random.default_rng(i))[0].depth.int() == 0).all()
+        for i in range(60)
+    ]
+    assert 8 < sum(bool(each) for each in hidden) < 30

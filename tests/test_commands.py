@@ -94,7 +94,10 @@ def test_training_then_evaluation(trained, rooms):
     )
     assert splatted["psnr"] > warped["psnr"] + 1 > copied["psnr"] + 2
     assert splatted["depth_median"] < 0.03 < results["methods"]["S-Ray"]["depth_median"]
-    assert {"psnr_edges", "psnr_holes"} < set(results["scenes"]["scannet/test_000/black_64"])
+    assert results["network"] == "S-Ray" and splatted["coverage"] < 1 == results["methods"]["S-Ray"]["coverage"]
+    assert {"psnr_edges", "psnr_holes", "ssim_edges", "ssim_holes"} < set(
+        results["scenes"]["scannet/test_000/black_64"]
+    )
     assert str(folder / "panels") in done.stdout and "| S-Ray |" in done.stdout
     assert "IoU per class" in (folder / "results.md").read_text()
     (scene,) = results["scenes"]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from dataset.render_dataset import open_scene
 from train.baselines import COPIED
-from train.evaluator import NETWORK, Evaluation
+from train.evaluator import Evaluation
 from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, termination_loss
 from train.metrics import (
     class_ious,
@@ -19,6 +19,7 @@ from train.metrics import (
     drop_invalid,
     psnr,
     ssim,
+    ssim_and_map,
 )
 from train.objective import ray_depth_measures
 from train.pictures import Picture
@@ -68,6 +69,13 @@ def test_scores_of_regions_and_depth_leave_out_images_without():
     summary = summarise({"a": score, "b": Score([20.0], [0.5])})
     assert summary["depth_median"] == pytest.approx(0.1)
     assert summary["psnr_edges"] == pytest.approx(20 * np.log10(25.5)) and summary["psnr_holes"] > 50
+    _, similarity = ssim_and_map(picture.color, target.color)
+    assert summary["ssim_edges"] == pytest.approx(similarity[0].mean())
+    assert summary["ssim_edges"] < summary["ssim_holes"] < 1
+    assert similarity.shape == (4, 4) and "coverage" not in summary
+    seen = Score()
+    seen.add(picture._replace(seen=top), target, 3)
+    assert seen.coverage == [0.25]
     assert len(score.psnr) == 2 and len(score.psnr_edges) == len(score.psnr_holes) == len(score.depth_median) == 1
 
 
@@ -127,25 +135,25 @@ def test_the_three_averagings_differ_as_they_should():
 
 
 def test_report_names_what_was_ignored_and_absent_classes():
-    evaluation = Evaluation(
-        ("wall", "floor"), {NETWORK: {"room": Score([20.0], [0.5], [np.array([[3, 1, 1], [0, 0, 0]])])}}, 7, 12
-    )
+    scores = {"S-Ray": {"room": Score([20.0], [0.5], [np.array([[3, 1, 1], [0, 0, 0]])])}}
+    evaluation = Evaluation(("wall", "floor"), "S-Ray", scores, 7, 12)
     assert evaluation.key_metric("miou") == pytest.approx(0.6) and evaluation.key_metric("psnr") == 20
     content = report(evaluation, {"name": "test"})
     assert content["iou_per_class"] == {"wall": 0.6, "floor": None}
     assert content["pixels"] == {"all": 12, "ignored": 7, "predicted_invalid": 1}
     text = to_markdown(content)
     assert "7 have no class" in text and "| floor | not there |" in text and "jumps in depth" not in text
-    evaluation.scores[NETWORK]["room"] = Score([20.0], [0.5], [], [0.031], [12.0], [9.0])
+    scores["S-Ray"]["room"] = Score([20.0], [0.5], [], [0.031], [12.0], [0.7], [9.0], [0.25], [0.875])
     text = to_markdown(report(evaluation, {"name": "test"}))
     assert "true labels of the references" not in text
-    evaluation.scores[COPIED] = evaluation.scores[NETWORK]
+    scores[COPIED] = scores["S-Ray"]
     assert "true labels of the references" in to_markdown(report(evaluation, {"name": "test"}))
-    assert "| S-Ray | 20.00 | 0.500 | – | – | – | 3.1% |" in text and "| S-Ray | 12.00 | 9.00 |" in text
+    assert "| S-Ray | 20.00 | 0.500 | – | – | – | 3.1% |" in text and "| S-Ray | 12.00 | 0.700 | 9.00 | 0.250 |" in text
+    assert "shows 87.5% of the pixels" in text
 
 
 def test_without_labels_the_key_metric_is_psnr():
-    evaluation = Evaluation((), {NETWORK: {"room": Score([20.0], [0.5])}})
+    evaluation = Evaluation((), "S-Ray", {"S-Ray": {"room": Score([20.0], [0.5])}})
     assert evaluation.key_metric("miou") == 20 and "mIoU" in to_markdown(report(evaluation, {"name": "x"}))
 
 

@@ -50,7 +50,9 @@ def test_the_table_has_means_and_ends_of_each_variant_and_skips_what_is_not_fini
         and "| 100, never |" in text
     )
     assert "| other | auto | 1 | 25.00 |" in text and "| unfinished |" not in text
-    assert "| splat | – | – | 36.60 | – | – | – | – | – | 0.0030 | – |" in text and "- plus: `c.yaml a=1`" in text
+    assert (
+        "| splat | – | – | 36.60 | – | – | – | – | – | – | – | 0.0030 | – |" in text and "- plus: `c.yaml a=1`" in text
+    )
 
 
 def test_a_call_that_was_cut_goes_on(rooms, tmp_path):

@@ -6,15 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dataset.render_dataset import Needs, TestSet, open_scene, random_patches
 from dataset.view_selection import training_references
 from dataset.views import Cameras, Views
 from network.compositing import end_at_last, modal_depth
+from network.front_ends.learned_depth import ConvexUpsampling
 from network.geometry import pixel_grid, project
 from network.ops.splat import see_surface
 from network.query_decoder import QueryDecoder
-from network.renderer import reference_surfaces
+from network.renderer import from_nearest_seen, reference_surfaces
 from network.rendering import camera_rays
 from network.samplers import OnSurfaces
 from network.sight import look_at_surfaces
@@ -31,7 +33,7 @@ from network.view_renderer import ViewRenderer
 from network.weights import load_checkpoint
 from train import run
 from train.checkpoint import load_pretrained
-from train.evaluator import NETWORK, evaluate
+from train.evaluator import evaluate
 from train.losses import ssim_loss
 from train.metrics import ssim
 from train.run import build_network, load_trained
@@ -181,7 +183,7 @@ def test_samples_lie_on_and_around_the_layers_and_are_sorted(batch):
     whole = sampler.rays(encoding, query, pixel_grid(*query.size)[None])
     torch.testing.assert_close(rays.layers.depth, whole.layers.depth[[7 * 64 + 5, 20 * 64 + 40, 47 * 64 + 63]])
     depths = sampler.depths(encoding, whole, (), None)
-    assert depths.shape == (48 * 64, 8) and (depths.diff(dim=-1) >= 0).all() and (depths > 0).all()
+    assert depths.shape == (48 * 64, 5) and (depths.diff(dim=-1) >= 0).all() and (depths > 0).all()
     nearest = (depths / whole.layers.depth[:, :1] - 1).abs().amin(-1)
     assert nearest.max() < 1e-6  # one is on the first layer itself
     jittered = sampler.depths(encoding, whole, (), sampler.draw(48 * 64, torch.Generator().manual_seed(0)))
@@ -297,7 +299,8 @@ def test_it_trains_and_what_is_kept_renders_the_same(config, rooms):
     for part in ("image_encoder", "reference_classes_new", "query_decoder_new", "agg_net", "init_net", "vis_encoder"):
         assert any(name.startswith(part) for name in moved), part
     result = evaluate(ViewRenderer(network), run.test_sets(cfg), torch.device("cpu"), 0)
-    (score,) = result.scores[NETWORK].values()
+    (score,) = result.network_scores.values()
+    assert result.network == "S-Ray+"
     assert np.mean(score.psnr) > 20 and not names & {"termination_refined", "ssim_surface"}
 
 
@@ -356,3 +359,46 @@ def test_what_needs_a_patch_says_so(config):
         Trainer(config(**{**PLUS, "train_dataset_cfg": {"min_wn": 3, "max_wn": 4}})).run()
     with pytest.raises(UserError, match=r"should be \[height, width\]"):
         Trainer(config(**{**PLUS, "train_dataset_cfg": {"min_wn": 3, "max_wn": 4, "patch": [16]}}))
+
+
+MERGED = {"init_net_type": "learned_depth", "init_net_cfg": {"measured_depth": True, "upsampling": "convex"}}
+
+
+def test_what_the_sensor_did_not_see_is_predicted_and_the_rest_is_measured(batch):
+    network = build(batch, **MERGED)
+    measured = batch.references.depth.clone()
+    measured[:, :, :, 20:40] = 0
+    encoding = network.encode(replace(batch.references, depth=measured))
+    surfaces = encoding.surfaces[:, :48, :64, 0]
+    torch.testing.assert_close(surfaces[:, :, :20], measured[:, 0, :, :20])
+    torch.testing.assert_close(surfaces[:, :, 20:40], encoding.depth[:, 0, :48, 20:40])
+    assert encoding.depth.shape[-2:] == encoding.cameras.size and (surfaces[:, :, 20:40] > 0).all()
+    without = network.encode(replace(batch.references, depth=None)).surfaces[:, :48, :64, 0]
+    torch.testing.assert_close(without, encoding.depth[:, 0, :48, :64])
+    other = build(batch, **{**MERGED, "init_net_cfg": {"measured_depth": False, "upsampling": "convex"}})
+    torch.testing.assert_close(other.encode(batch.references).surfaces[:, :48, :64, 0], without)
+
+
+def test_convex_upsampling_keeps_planes_and_follows_its_features():
+    torch.manual_seed(0)
+    upsampling, features = ConvexUpsampling(4, 4), torch.randn(2, 4, 5, 6)
+    maps = torch.rand(2, 1, 5, 6)
+    torch.testing.assert_close(upsampling(torch.full_like(maps, 1.5), features), torch.full((2, 1, 20, 24), 1.5))
+    sharp = upsampling(maps, features)
+    lowest, highest = (F.max_pool2d(sign * F.pad(maps, (1,) * 4, mode="replicate"), 3, 1) * sign for sign in (-1, 1))
+    lowest, highest = (F.interpolate(x, scale_factor=4, mode="nearest") for x in (lowest, highest))
+    assert (sharp >= lowest - 1e-6).all() and (sharp <= highest + 1e-6).all()  # means of the 3x3 around
+    torch.nn.init.zeros_(upsampling.weigh[-1].weight)
+    torch.nn.init.zeros_(upsampling.weigh[-1].bias)
+    with torch.no_grad():
+        upsampling.weigh[-1].bias.view(9, 16)[4] = 100.0  # the weight of the middle
+    torch.testing.assert_close(upsampling(maps, features), F.interpolate(maps, scale_factor=4, mode="nearest"))
+
+
+def test_rays_that_nobody_sees_show_what_the_nearest_seen_one_does():
+    seen = torch.zeros(2, 4, 5, dtype=torch.bool)
+    seen[0, 1, 1] = seen[1, :, 3] = True
+    values = torch.arange(40.0)[:, None]
+    filled, nothing = from_nearest_seen((values, None), seen.flatten(), (2, 4, 5))
+    assert nothing is None and (filled[:20] == 6).all()
+    assert (filled[20:].view(4, 5) == torch.arange(23.0, 40, 5)[:, None]).all()

@@ -216,9 +216,9 @@ def test_geometry_from_the_truth_is_the_truth(config, scene, fuse):
     views = truth(scene, frames)
     drop_disputed(views, CPU)
     geometry = fuse(views, voxel=0.04, device=CPU)
-    score = compare(geometry, *measured(session_of(config, scene), frames, 0.04), session_of(config, scene))
+    score = compare(geometry, *measured(scene, frames, 0.04, CPU), session_of(config, scene))
     assert score["accuracy_cm"] < 2.5 and score["f_score"] > 0.9 and score["miou"] > 0.7, score
-    positions, classes = measured(session_of(config, scene), frames, 0.04)
+    positions, classes = measured(scene, frames, 0.04, CPU)
     shifted = compare(geometry, positions + 0.2, classes, session_of(config, scene))
     assert shifted["accuracy_cm"] > 5 and shifted["f_score"] < 0.8
 

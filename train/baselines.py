@@ -18,7 +18,7 @@ SPLATTED = "splat of all references, no network"
 
 def baselines(batch: Batch, classes: int) -> dict[str, Picture]:
     """Return the picture of each baseline that the references allow: without depth they can only be copied."""
-    references = _without_hidden_depth(batch.references)
+    references = without_hidden_depth(batch.references)
     pictures = {COPIED: nearest_copied(references)}
     if references.depth is not None:
         pictures[WARPED] = nearest_warped(references, batch)
@@ -26,8 +26,8 @@ def baselines(batch: Batch, classes: int) -> dict[str, Picture]:
     return pictures
 
 
-def _without_hidden_depth(references: Views) -> Views:
-    """What a mask hides has no depth either."""
+def without_hidden_depth(references: Views) -> Views:
+    """Return references of which what a mask hides has no depth either."""
     if references.mask is None or references.depth is None:
         return references
     return replace(references, depth=references.depth * (references.mask > 0))
@@ -74,8 +74,10 @@ def splatted(references: Views, batch: Batch, classes: int) -> Picture:
     query = batch.query.cameras
     depth = merge_depth(splat_depth(references.depth, references.cameras, query))
     sighting = see_surface(references, query, depth)
-    source = nearest_known(sighting.seen.view(query.size))
+    seen = sighting.seen.view(query.size)
+    source = nearest_known(seen)
     labels = None
     if references.labels is not None:
         labels = vote_labels(references.labels, sighting, classes)[source].cpu().numpy()
-    return Picture(to_uint8(blend_colors(references, sighting)[source]), labels, depth.cpu().numpy())
+    color = to_uint8(blend_colors(references, sighting)[source])
+    return Picture(color, labels, depth.cpu().numpy(), seen.cpu().numpy())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -16,9 +16,10 @@ from dataset.labels import LabelSet
 from dataset.loading import load
 from dataset.render_dataset import TestSet
 from dataset.views import Batch
-from network.ops.splat import see_surface
+from network.ops.splat import splat_depth
 from network.view_renderer import ViewRenderer
 from train.baselines import baselines as make_baselines
+from train.baselines import without_hidden_depth
 from train.metrics import depth_edges
 from train.pictures import Frame, Picture, counted, to_picture, truth_of
 from train.scores import Score, score_commonest_class, summarise
@@ -42,17 +43,24 @@ DEFAULTS = {
     ],  # without vis_* no panels; metrics are all computed always
     "baselines": False,  # also score what needs no network: copied, warped and splatted references, the commonest class
 }
-NETWORK, COMMONEST = "S-Ray", "commonest class"
+COMMONEST = "commonest class"
 
 
 @dataclass
 class Evaluation:
-    """scores: method -> scene -> Score. ignored: pixels without a class in truth. pixels: of all images."""
+    """scores: method -> scene -> Score. network: the method that is the network. ignored: pixels without a class in truth.
+    pixels: of all images."""
 
     names: tuple[str, ...]
-    scores: dict[str, dict[str, Score]]
+    network: str
+    scores: dict[str, dict[str, Score]] = field(default_factory=dict)
     ignored: int = 0
     pixels: int = 0
+
+    @property
+    def network_scores(self) -> dict[str, Score]:
+        """Scene -> scores of the network."""
+        return self.scores.get(self.network, {})
 
     def add(self, pictures: dict[str, Picture], frame: Frame) -> None:
         """Score what each method made of a frame."""
@@ -75,11 +83,13 @@ class Evaluation:
             }
             for method in first.scores
         }
-        return Evaluation(first.names, scores, sum(part.ignored for part in parts), sum(part.pixels for part in parts))
+        return Evaluation(
+            first.names, first.network, scores, sum(part.ignored for part in parts), sum(part.pixels for part in parts)
+        )
 
     def key_metric(self, name: str) -> float:
         """Return the published average of a metric of KEY_METRICS; PSNR where there are no labels."""
-        summary = summarise(self.scores[NETWORK])
+        summary = summarise(self.network_scores)
         key = KEY_METRICS[name]
         return summary[key] if key in summary else summary.get("per_image", {}).get(key, summary["psnr"])
 
@@ -99,14 +109,14 @@ def evaluate(
     share: (i, n) takes the frames i, i + n, i + 2n, … of each set.
     """
     labels = labels_of(sets)
-    result = Evaluation(labels.names if labels else (), {NETWORK: {}})
+    result = Evaluation(labels.names if labels else (), renderer.network.title)
     everything = ConcatDataset(sets)
     starts = [0, *everything.cumulative_sizes]
     indices = [i for start, end in pairwise(starts) for i in range(start + share[0], end, share[1])]
 
     def score(frame: Frame) -> None:
         others = make_baselines(frame.batch, len(result.names)) if baselines else {}
-        result.add({NETWORK: frame.prediction, **others}, frame)
+        result.add({result.network: frame.prediction, **others}, frame)
         if on_frame is not None:
             on_frame(frame)
 
@@ -119,27 +129,29 @@ def evaluate(
             picture = to_picture(rendering, batch.query.cameras.size)
             if scoring is not None:
                 scoring.result()
-            scoring = background.submit(score, Frame(batch, picture, truth_of(batch), index in starts))
+            scoring = background.submit(score, Frame(batch, result.network, picture, truth_of(batch), index in starts))
             progress.update()
         if scoring is not None:
             scoring.result()
     if baselines and labels is not None:
-        result.scores[COMMONEST] = score_commonest_class(result.scores[NETWORK])
+        result.scores[COMMONEST] = score_commonest_class(result.network_scores)
     return result
 
 
 def hard_regions(batch: Batch) -> dict[str, np.ndarray]:
-    """Return where the query's true depth jumps ("edges") and what no reference sees ("holes"), (h, w) bool each; of
-    them those that can be told from the depth there is."""
-    query, references = batch.query, batch.references
-    if query.depth is None:
-        return {}
-    depth = query.depth[0, 0]
-    counted = depth > 0 if query.mask is None else (depth > 0) & (query.mask[0, 0] > 0)
-    regions = {"edges": torch.from_numpy(depth_edges(depth.cpu().numpy())).to(depth.device) & counted}
+    """Return where the query's true depth jumps ("edges") and where no reference's depth is splatted ("holes"), (h, w) bool
+    each; of them those that can be told from the depth there is."""
+    query, references = batch.query, without_hidden_depth(batch.references)
+    regions = {}
+    if query.depth is not None:
+        regions["edges"] = depth_edges(query.depth[0, 0].cpu().numpy())
     if references.depth is not None:
-        regions["holes"] = ~see_surface(references, query.cameras, depth).seen.view_as(depth) & counted
-    return {name: region.cpu().numpy() for name, region in regions.items()}
+        splats = splat_depth(references.depth, references.cameras, query.cameras)
+        regions["holes"] = (splats == 0).all(0).cpu().numpy()
+    if query.mask is not None:
+        counted = query.mask[0, 0].cpu().numpy() > 0
+        regions = {name: region & counted for name, region in regions.items()}
+    return regions
 
 
 def labels_of(sets: list[TestSet]) -> LabelSet | None:

@@ -41,9 +41,17 @@ def depth_edges(depth: np.ndarray) -> np.ndarray:
 
 def ssim(prediction: np.ndarray, target: np.ndarray) -> float:
     """Return the structural similarity of uint8 images (h, w, 3), uniform window of 11 pixels."""
+    return ssim_and_map(prediction, target)[0]
+
+
+def ssim_and_map(prediction: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return `ssim`, and that of the window around each pixel, (h, w)."""
     smallest = min(target.shape[:2])
     window = min(SSIM_WINDOW, smallest if smallest % 2 else smallest - 1)
-    return float(structural_similarity(target, prediction, win_size=window, channel_axis=-1, data_range=255))
+    mean, values = structural_similarity(
+        target, prediction, win_size=window, channel_axis=-1, data_range=255, full=True
+    )
+    return float(mean), values.mean(-1)
 
 
 def confusion(prediction: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:

@@ -29,9 +29,10 @@ class Picture(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A test frame: what was asked for, what was rendered, and what is there. first: of its scene."""
+    """A test frame: what was asked for, what was rendered by which network, and what is there. first: of its scene."""
 
     batch: Batch
+    network: str
     prediction: Picture
     truth: Picture
     first: bool
@@ -83,10 +84,10 @@ def make_panel(frame: Frame, colors: np.ndarray, labels: LabelSet | None) -> np.
     batch, picture, truth = frame.batch, frame.prediction, frame.truth
     near, far = batch.query.cameras.depth_range[0].tolist()
     far = min(far, float(np.quantile(picture.depth, 0.99)) * 1.1 + 1e-3)
-    rows = [[("truth", truth.color)], [("prediction", mark_unseen(picture.color, picture.seen))]]
+    rows = [[("truth", truth.color)], [(frame.network, mark_unseen(picture.color, picture.seen))]]
     if picture.classes is not None and truth.classes is not None:
         rows[0].append(("classes, truth", colors[truth.classes]))
-        rows[1].append(("classes, prediction", mark_unseen(colors[picture.classes], picture.seen)))
+        rows[1].append((f"classes, {frame.network}", mark_unseen(colors[picture.classes], picture.seen)))
     if truth.depth is not None:
         rows[0].append(("depth, truth", color_depth(truth.depth, near, far)))
     rows[1].append(

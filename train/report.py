@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from train.baselines import COPIED
-from train.evaluator import NETWORK, Evaluation
+from train.evaluator import Evaluation
 from train.metrics import class_ious
 from train.scores import AVERAGINGS, IMAGE_METRICS, summarise
 from utils.files import write_text
@@ -16,10 +16,11 @@ from utils.files import write_text
 
 def report(evaluation: Evaluation, about: dict) -> dict:
     """Return everything that results.json holds."""
-    scenes = evaluation.scores[NETWORK]
+    scenes = evaluation.network_scores
     matrices = [matrix for score in scenes.values() for matrix in score.matrices]
     content = {
         **about,
+        "network": evaluation.network,
         "metrics": IMAGE_METRICS,
         "averagings": AVERAGINGS,
         "methods": {method: summarise(scores) for method, scores in evaluation.scores.items()},
@@ -59,14 +60,25 @@ def to_markdown(content: dict) -> str:
         "",
         summary_table(content),
     ]
-    network = content["methods"][NETWORK]
-    if "psnr_edges" in network:
-        lines += ["", "## PSNR where it is hard", "", "| method | at jumps in depth | what no reference sees |"]
-        lines += ["|---|---|---|"]
+    network = content["methods"][content["network"]]
+    if "psnr_edges" in network or "psnr_holes" in network:
         lines += [
-            f"| {method} | {_cell(summary, 'psnr_edges', '.2f')} | {_cell(summary, 'psnr_holes', '.2f')} |"
+            "",
+            "## Where it is hard",
+            "",
+            "| method | at jumps in depth: PSNR | SSIM | in the splat's holes: PSNR | SSIM |",
+        ]
+        lines += ["|---|---|---|---|---|"]
+        lines += [
+            f"| {method} | {_cell(summary, 'psnr_edges', '.2f')} | {_cell(summary, 'ssim_edges', '.3f')} | "
+            f"{_cell(summary, 'psnr_holes', '.2f')} | {_cell(summary, 'ssim_holes', '.3f')} |"
             for method, summary in content["methods"].items()
-            if "psnr_edges" in summary
+            if "psnr" in summary
+        ]
+    if "coverage" in network:
+        lines += [
+            "",
+            f"A reference shows {network['coverage']:.1%} of the pixels; the others are guessed, and hatched in the panels.",
         ]
     if "per_image" in network:
         lines += [

@@ -65,7 +65,7 @@ def test_sets(cfg) -> list[TestSet]:
     """The sets of `val_set_list`, each checked against the config."""
     needed, count = needs(cfg), cfg.train_dataset_cfg.min_wn
     sets = [
-        TestSet(configured_scene(name, cfg, needed.depth), count, needed, reference_labels=cfg.baselines)
+        TestSet(configured_scene(name, cfg, needed.reads_depth), count, needed, reference_labels=cfg.baselines)
         for name in list_scenes(cfg.val_set_list, "val_set_list")
     ]
     require_classes(cfg, [test.scene for test in sets])

@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from train.metrics import class_scores, commonest_class, confusion, depth_error, drop_invalid, psnr, ssim
+from train.metrics import class_scores, commonest_class, confusion, depth_error, drop_invalid, psnr, ssim_and_map
 from train.pictures import Picture
 
 # Numbers of an image, averaged over a scene's images and then over scenes.
@@ -16,7 +16,10 @@ IMAGE_METRICS = {
     "ssim": "SSIM",
     "depth_median": "median of |rendered depth - true depth| / true depth, where the true one is known",
     "psnr_edges": "PSNR within two pixels of a jump in the true depth",
-    "psnr_holes": "PSNR of what no reference sees",
+    "ssim_edges": "SSIM of windows around these pixels",
+    "psnr_holes": "PSNR where no reference's depth is splatted",
+    "ssim_holes": "SSIM of windows around these pixels",
+    "coverage": "share of the pixels that a method says a reference shows, and are not guessed",
 }
 AVERAGINGS = {
     "per_image": "per image, then mean over a scene's images, then over scenes (the published one)",
@@ -38,14 +41,20 @@ class Score:
     matrices: list[np.ndarray] = field(default_factory=list)
     depth_median: list[float] = field(default_factory=list)
     psnr_edges: list[float] = field(default_factory=list)
+    ssim_edges: list[float] = field(default_factory=list)
     psnr_holes: list[float] = field(default_factory=list)
+    ssim_holes: list[float] = field(default_factory=list)
+    coverage: list[float] = field(default_factory=list)
 
     def add(
         self, picture: Picture, target: Picture, classes: int, regions: dict[str, np.ndarray] | None = None
     ) -> None:
         """Score a picture. regions: "edges" and "holes", (h, w) bool each, as far as they are known."""
         self.psnr.append(psnr(picture.color, target.color))
-        self.ssim.append(ssim(picture.color, target.color))
+        mean, similarity = ssim_and_map(picture.color, target.color)
+        self.ssim.append(mean)
+        if picture.seen is not None:
+            self.coverage.append(float(picture.seen.mean()))
         if picture.classes is not None and target.classes is not None:
             self.matrices.append(confusion(picture.classes, target.classes, classes))
         if picture.depth is not None and target.depth is not None:
@@ -54,6 +63,7 @@ class Score:
         for name, region in (regions or {}).items():
             if region.any():
                 getattr(self, f"psnr_{name}").append(psnr(picture.color[region], target.color[region]))
+                getattr(self, f"ssim_{name}").append(float(similarity[region].mean()))
 
     @staticmethod
     def interleave(parts: list[Score]) -> Score:

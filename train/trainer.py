@@ -22,7 +22,7 @@ from network.renderer import Renderer
 from network.view_renderer import ViewRenderer
 from network.weights import Checkpoint, find_weights, load_checkpoint
 from train.checkpoint import Checkpoints, checkpoint_content, load_network, load_pretrained, save_checkpoint
-from train.evaluator import NETWORK, Evaluation, evaluate, labels_of
+from train.evaluator import Evaluation, evaluate, labels_of
 from train.objective import Term
 from train.pictures import Frame, PanelWriter, make_panel
 from train.processes import Processes
@@ -296,7 +296,7 @@ class Trainer:
         return totals
 
     def _log_validation(self, evaluation: Evaluation, value: float) -> None:
-        summary = summarise(evaluation.scores[NETWORK])
+        summary = summarise(evaluation.network_scores)
         numbers = {name: summary[name] for name in IMAGE_METRICS if name in summary} | summary.get("per_image", {})
         for name, number in numbers.items():
             self.writer.add_scalar(f"val/{name}", number, self.step)

@@ -106,9 +106,8 @@ def _parse() -> argparse.Namespace:
             ),
             "--depth": dict(
                 choices=DEPTHS,
-                default=DEPTHS[0],
-                help="frames: measured, or found by the front end (the default); rendered: what is rendered, which is blurred "
-                "until a network was trained for long",
+                help="frames: measured, or found by the front end (the default of the published network, whose rendered depth "
+                "is blurred); rendered: what is rendered (the default of S-Ray+)",
             ),
             "--voxel": dict(type=_positive(float), default=0.02, help="size in metres (default: %(default)s)"),
             "--score": dict(action="store_true", help="compare with the scene's own depth and labels"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
+from dataset.scene import Scene
 from network.rendering import RenderedView
 from train.metrics import class_scores, confusion
 from utils.errors import UserError
@@ -28,40 +30,57 @@ NEAR = 0.05  # metres: what is as near as this counts as met
 DEPTHS = ("frames", "rendered")  # where points come from: what is known of the frames, or what is rendered of them
 
 
-def write_pointcloud(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool) -> None:
-    """Renders views of the capture and merges what they agree on into a labelled point cloud. depth: of DEPTHS."""
+def write_pointcloud(session: Session, out: Path, views: int, voxel: float, depth: str | None, score: bool) -> None:
+    """Renders views of the capture and merges what they agree on into a labelled point cloud. depth: of DEPTHS; None for the
+    better one."""
     _write(session, out, views, voxel, depth, score, partial(merge_points, voxel=voxel, device=session.device))
 
 
-def write_mesh(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool) -> None:
-    """Renders views of the capture and fuses them into a labelled mesh. depth: of DEPTHS."""
+def write_mesh(session: Session, out: Path, views: int, voxel: float, depth: str | None, score: bool) -> None:
+    """Renders views of the capture and fuses them into a labelled mesh. depth: of DEPTHS; None for the better one."""
+    _write(session, out, views, voxel, depth, score, mesher(session, voxel))
+
+
+def mesher(session: Session, voxel: float) -> Callable[[Depictions], Geometry | None]:
+    """Return what fuses views into a mesh."""
     progress = partial(tqdm, desc="fusing", unit="block")
-    fuse = partial(extract_mesh, voxel=voxel, device=session.device, progress=progress)
-    _write(session, out, views, voxel, depth, score, fuse)
+    return partial(extract_mesh, voxel=voxel, device=session.device, progress=progress)
 
 
-def _write(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool, fuse) -> None:
+def better_depth(session: Session) -> str:
+    """Return which of DEPTHS makes the better geometry: what a network renders that is told of surfaces by its references, or
+    else what is known of the frames."""
+    return "rendered" if session.renderer.network.sampler.reads_surfaces else "frames"
+
+
+def _write(session: Session, out: Path, views: int, voxel: float, depth: str | None, score: bool, fuse) -> None:
     if out.suffix != ".ply":
         raise UserError(f"--out {out}: geometry is written as .ply")
     if score and not session.scene.has_depth:
         raise UserError(f"--score: {session.scene.name} has no depth to compare with")
     frames = spread_evenly(session.scene.frame_ids, views)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".views.") as folder:
-        depictions = depict(session, frames, Path(folder), depth)
-        drop_disputed(depictions, session.device)
-        geometry = fuse(depictions) if depictions.depth.any() else None
+    depth = depth or better_depth(session)
+    geometry = build(session, frames, out.parent, depth, fuse)
     if geometry is None or not len(geometry):
         raise UserError(f"no two of {len(frames)} views agree on anything: is the model trained, and on such scenes?")
     about = {"scene": session.scene.name, "views": len(frames), "depth": depth, "voxel": voxel, "points": len(geometry)}
     if score:
-        about["score"] = compare(geometry, *measured(session, frames, voxel), session)
+        about["score"] = compare(geometry, *measured(session.scene, frames, voxel, session.device), session)
         say(_score_line(about["score"]))
     write_ply(out, geometry, session.classes, about)
     picture = out.with_suffix(".png")
     write_image(picture, preview(geometry, session.classes, up_of(session.scene.camera_to_world)))
     faces = "" if geometry.faces is None else f", {len(geometry.faces):,} triangles"
     say(f"{len(geometry):,} points{faces}: {out}; its classes: {out.with_suffix('.json').name}; a look: {picture.name}")
+
+
+def build(session: Session, frames: list[str], folder: Path, depth: str, fuse) -> Geometry | None:
+    """Return what `fuse` makes of rendered frames, of what at least two of them agree on. folder: where they lie meanwhile."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".views.") as place:
+        depictions = depict(session, frames, Path(place), depth)
+        drop_disputed(depictions, session.device)
+        return fuse(depictions) if depictions.depth.any() else None
 
 
 def depict(session: Session, frames: list[str], folder: Path, depth: str) -> Depictions:
@@ -95,7 +114,7 @@ def depict(session: Session, frames: list[str], folder: Path, depth: str) -> Dep
 
 
 def trusted_depth(view: RenderedView) -> torch.Tensor:
-    """Metres (R,), 0 where it is unsure or too few references look."""
+    """Metres (R,), 0 where it is unsure or no reference sees anything."""
     return torch.where(view.seen & (view.deviation < SURE * view.depth), view.depth, 0).float()
 
 
@@ -103,12 +122,11 @@ def _bytes(values: torch.Tensor) -> torch.Tensor:
     return (values.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def measured(session: Session, frames: list[str], voxel: float) -> tuple[np.ndarray, np.ndarray | None]:
+def measured(scene: Scene, frames: list[str], voxel: float, device) -> tuple[np.ndarray, np.ndarray | None]:
     """What depth images of the frames show, a point in a voxel: positions (N, 3), and classes (N,) if there are any."""
-    device = session.device
     positions, classes = [], []
     for frame in tqdm(frames, desc="measured", unit="view", leave=False):
-        views = session.scene.views([frame], depth=True, labels=True).to(device)
+        views = scene.views([frame], depth=True, labels=True).to(device)
         shown = Depictions(views.cameras, views.depth[:, 0].cpu().numpy(), np.empty(0), None)
         known = views.depth.flatten() > 0
         positions.append(shown.points(0, device)[known].cpu().numpy())

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from easydict import EasyDict
 
 from dataset.labels import INVALID_COLOR, SCANNET_CLASSES
@@ -16,6 +15,7 @@ from dataset.scene import Scene
 from dataset.view_selection import require_frames
 from dataset.views import Cameras
 from network.backend import Backend
+from network.front_ends import at_size
 from network.init_net import needs
 from network.renderer import Renderer
 from network.rendering import CLASSES, Encoding, RenderedView
@@ -73,15 +73,14 @@ class Session:
     def frame_depth(self, frame: str, others: tuple[str, ...]) -> torch.Tensor:
         """What the network takes for the depth of a frame of the capture, (h, w) metres, 0 where it is unknown: as it
         was measured, or as the front end finds it next to `others`. Raises UserError if the front end finds none."""
-        if self.needs.depth:
+        if self.needs.reads_depth and self.scene.has_depth:
             return self.scene.views([frame], depth=True).to(self.device).depth[0, 0]
         frames = (frame, *[other for other in others if other != frame][: self.references - 1])
-        found = self._encode(frames).depth
-        if found is None:
+        encoding = self._encode(frames)
+        if encoding.depth is None:
             raise UserError("--depth frames: this front end finds no depth of frames; take rendered")
         height, width = self.scene.size
-        scaled = F.interpolate(found[:1], size=[4 * side for side in found.shape[-2:]], mode="bilinear")
-        return scaled[0, 0, :height, :width]
+        return at_size(encoding.depth[:1], encoding.cameras.size)[0, 0, :height, :width]
 
     def _encode(self, frames: tuple[str, ...]) -> Encoding:
         if frames not in self._encodings:
@@ -151,7 +150,7 @@ def load_model(cfg, path: str | Path) -> Model:
 def open_session(cfg, model_path: str | Path, scene_name: str) -> Session:
     """scene_name: a database name, or a folder with a transforms.json. Raises UserError for what does not fit."""
     model = load_model(cfg, model_path)
-    return model.session(configured_scene(scene_name, cfg, model.needs.depth))
+    return model.session(configured_scene(scene_name, cfg, model.needs.reads_depth))
 
 
 def _classes(cfg, scene: Scene, trained: tuple[str, ...] | None) -> Classes:

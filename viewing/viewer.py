@@ -45,7 +45,7 @@ def serve(session: Session, host: str, port: int, width: int | None) -> None:
     if viser is None:
         raise UserError("the viewer needs viser: pip install viser")
     _require_port(host, port)
-    viewer = Viewer(session, viser.ViserServer(host, port, label="S-Ray", verbose=False), width)
+    viewer = Viewer(session, viser.ViserServer(host, port, label=session.renderer.network.title, verbose=False), width)
     say(f"open http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port} (Ctrl-C ends it)")
     try:
         viewer.run()

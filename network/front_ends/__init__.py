@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dataset.render_dataset import Needs
@@ -16,11 +17,20 @@ from dataset.views import Views
 
 
 class GeometryFeatures(NamedTuple):
-    """What a front end finds: features (V, channels, H, W), usually at a quarter of the images' size, and depth
-    (V, 1, h/4, w/4) in metres if it predicts it."""
+    """What a front end finds: features (V, channels, H, W), usually at a quarter of the images' size.
+
+    depth: (V, 1, H, W) metres, of any size, if it predicts it. surfaces: depth at the images' size (V, 1, h, w) that says
+    where surfaces are; None: the views' own depth does.
+    """
 
     features: torch.Tensor
     depth: torch.Tensor | None
+    surfaces: torch.Tensor | None = None
+
+
+def at_size(depth: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return predicted depth (V, 1, H, W) at another size (h, w), bilinear in its logarithm."""
+    return F.interpolate(depth.log(), size=size, mode="bilinear", align_corners=False).exp()
 
 
 class FrontEnd(nn.Module, ABC):

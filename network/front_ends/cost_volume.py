@@ -11,7 +11,7 @@ from torch import nn
 
 from dataset.render_dataset import Needs
 from dataset.views import Views
-from network.front_ends import FrontEnd, GeometryFeatures
+from network.front_ends import FrontEnd, GeometryFeatures, at_size
 from network.front_ends.mvsnet import FEATURE_STRIDE, PLANES, VOLUME_STRIDE, MVSNet
 from network.geometry import to_inverse_depth
 from network.layers import Conv2d, PreActivationBlock, ResUNet
@@ -77,7 +77,7 @@ class CostVolumeInitNet(FrontEnd):
             probability, depth = self._sweep(views)
         inverse_depth = to_inverse_depth(depth, views.cameras.depth_range).clamp(0, 1)
         features = [self.res_net(views.images), self.volume_conv2d(probability), self.depth_conv(inverse_depth)]
-        return GeometryFeatures(self.out_conv(torch.cat(features, 1)), depth)
+        return GeometryFeatures(self.out_conv(torch.cat(features, 1)), depth, at_size(depth, views.cameras.size))
 
     def _sweep(self, views: Views) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities of the planes (V, PLANES, h/4, w/4), and the expected depth (V, 1, h/4, w/4) in metres."""

@@ -7,6 +7,7 @@ differentiable step, whose depth the front end for depth maps then reads.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +16,17 @@ from torch import nn
 from dataset.render_dataset import Needs
 from dataset.scene import scale_intrinsics
 from dataset.views import Cameras, Views
-from network.front_ends import GeometryFeatures
+from network.front_ends import GeometryFeatures, at_size
 from network.front_ends.depth import DepthFrontEnd
 from network.layers import Conv2d, Conv3d, Norm3d, PreActivationBlock
 from network.ops import NO_KERNELS, Kernels
 from network.ops.sweep import agreement, agreement_kernel, kernel_takes
+from utils.config import Setting
 from utils.errors import UserError
 
 PLANES = 64
 GROUPS = 4  # of channels that are correlated separately
+FEATURE_STRIDE = 4  # of the image features, on which depth is predicted
 NEIGHBOURS = 4  # nearest other references that a reference is matched with, at most
 
 
@@ -82,27 +85,57 @@ def nearest_views(cameras: Cameras) -> torch.Tensor:
     return distances.argsort(1)[:, : min(NEIGHBOURS, len(distances) - 1)]
 
 
-class LearnedDepthInitNet(DepthFrontEnd):
-    """The front end for depth maps, on depth that it predicts. Its own layers are `sweep_new`."""
+class ConvexUpsampling(nn.Module):
+    """Maps (V, 1, H, W) -> (V, 1, s H, s W): each value a mean of the 3x3 around it, whose weights follow from features
+    (V, channels, H, W), so that edges stay sharp (Teed and Deng, RAFT, 2020, section 3.3)."""
 
+    def __init__(self, channels: int, factor: int):
+        super().__init__()
+        self.factor = factor
+        self.weigh = nn.Sequential(nn.Conv2d(channels, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 9 * factor**2, 1))
+
+    def forward(self, maps: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        count, _, height, width = maps.shape
+        weights = torch.softmax(self.weigh(features).view(count, 9, self.factor**2, height, width), 1)
+        around = F.unfold(F.pad(maps, (1, 1, 1, 1), mode="replicate"), 3).view(count, 9, 1, height, width)
+        return F.pixel_shuffle((weights * around).sum(1), self.factor)
+
+
+class LearnedDepthInitNet(DepthFrontEnd):
+    """The front end for depth maps, on depth that it predicts. Its own layers are `sweep_new` and `upsampling_new`."""
+
+    DEFAULTS: ClassVar[dict] = {
+        # of predicted depth, from a quarter of the size; convex: learned, with sharp edges
+        "upsampling": Setting("bilinear", str, choices=("bilinear", "convex")),
+        "measured_depth": False,  # where references have depth maps, these are taken, and what they lack is predicted
+    }
     reads_image_features = True
 
-    def __init__(self, image_channels: int):
+    def __init__(self, image_channels: int, measured_depth: bool = False, convex: bool = False):
         super().__init__(fill_holes=False)
+        self.measured_depth = measured_depth
         self.sweep_new = PlaneSweep(image_channels)
+        self.upsampling_new = ConvexUpsampling(image_channels, FEATURE_STRIDE) if convex else None
 
     @classmethod
     def of(cls, cfg, image_channels: int) -> LearnedDepthInitNet:
-        return cls(image_channels)
+        section = cfg.init_net_cfg
+        return cls(image_channels, section.measured_depth, section.upsampling == "convex")
 
     @staticmethod
     def needs(cfg) -> Needs:
-        return Needs(supervision=True)
+        return Needs(depth_if_there=cfg.init_net_cfg.measured_depth, supervision=True)
 
     def forward(self, views: Views, image_features: torch.Tensor) -> GeometryFeatures:
-        log_depth = self.sweep_new(image_features, scaled_cameras(views.cameras, tuple(image_features.shape[-2:])))
-        full = F.interpolate(log_depth, size=views.cameras.size, mode="bilinear", align_corners=False).exp()
-        return GeometryFeatures(self.features(replace(views, depth=full)), log_depth.exp())
+        quarter = self.sweep_new(image_features, scaled_cameras(views.cameras, tuple(image_features.shape[-2:])))
+        if self.upsampling_new is None:
+            predicted = quarter.exp()
+            full = at_size(predicted, views.cameras.size)
+        else:
+            predicted = full = self.upsampling_new(quarter, image_features).exp()
+        if self.measured_depth and views.depth is not None:
+            full = torch.where(views.depth > 0, views.depth, full)
+        return GeometryFeatures(self.features(replace(views, depth=full)), predicted, full)
 
 
 def scaled_cameras(cameras: Cameras, size: tuple[int, int]) -> Cameras:

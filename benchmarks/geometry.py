@@ -1,0 +1,73 @@
+"""Compares meshes from the frames' depth and from rendered depth: python -m benchmarks.geometry --scenes NAME … --out FOLDER
+
+[--cfg CFG] [--model-path MODEL] [--truth DATA_ROOT] [--views 60] [--voxel 0.02] [key=value …]
+
+--truth: folder with the same scenes as they are, where those that are rendered were seen by a noisy sensor; `python -m
+dataset.synthetic` makes the same rooms with and without --sensor. FOLDER gets geometry.md and a picture of each mesh.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.common import provenance
+from dataset.render_dataset import open_scene
+from train.settings import SCHEMA
+from utils.cli import run_command
+from utils.config import load_config
+from utils.errors import UserError
+from utils.files import write_image, write_text
+from viewing.geometry import DEPTHS, build, compare, measured, mesher
+from viewing.paths import up_of
+from viewing.preview import preview
+from viewing.references import spread_evenly
+from viewing.session import open_session
+
+COLUMNS = {"accuracy_cm": ".1f", "completeness_cm": ".1f", "f_score": ".3f", "miou": ".3f"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", default="configs/plus/test_plus_synthetic.yaml")
+    parser.add_argument("--model-path", required=True)
+    parser.add_argument("--scenes", nargs="+", required=True)
+    parser.add_argument("--truth", type=Path)
+    parser.add_argument("--views", type=int, default=60)
+    parser.add_argument("--voxel", type=float, default=0.02)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    args = parser.parse_intermixed_args()
+    args.overrides += [name for name in args.scenes if "=" in name]  # what follows --scenes is taken for one
+    args.scenes = [name for name in args.scenes if "=" not in name]
+    cfg = load_config(args.cfg, SCHEMA, args.overrides)
+    args.out.mkdir(parents=True, exist_ok=True)
+    lines = [
+        "| scene | depth | accuracy, cm | completeness, cm | F-score at 5 cm | mIoU of vertices |",
+        "|---" * 6 + "|",
+    ]
+    for name in args.scenes:
+        session = open_session(cfg, args.model_path, name)
+        frames = spread_evenly(session.scene.frame_ids, args.views)
+        truth = open_scene(name, args.truth) if args.truth else session.scene
+        missing = set(frames) - set(truth.frame_ids)
+        if missing:
+            raise UserError(f"--truth {args.truth}: {name} lacks the frame {min(missing)}")
+        expected = measured(truth, frames, args.voxel, session.device)
+        for depth in DEPTHS:
+            mesh = build(session, frames, args.out, depth, mesher(session, args.voxel))
+            if mesh is None:
+                raise UserError(f"{name}: no two views agree on anything with --depth {depth}")
+            score = compare(mesh, *expected, session)
+            cells = [format(score[key], form) if key in score else "–" for key, form in COLUMNS.items()]
+            lines.append(f"| {name} | {depth} | {' | '.join(cells)} |")
+            print(lines[-1], flush=True)
+            picture = args.out / f"{name.replace('/', '_')}_{depth}.png"
+            write_image(picture, preview(mesh, session.classes, up_of(session.scene.camera_to_world)))
+    lines += ["", f"- {args.cfg} {' '.join(args.overrides)}: {session.renderer.network.title}, {args.model_path}"]
+    lines += [f"- {args.views} views, voxels of {args.voxel} m; truth: {args.truth or 'the depth of the scenes'}"]
+    write_text(args.out / "geometry.md", "\n".join([*lines, f"- {provenance(session.device)}"]) + "\n")
+
+
+if __name__ == "__main__":
+    run_command(main)
