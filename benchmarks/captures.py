@@ -4,7 +4,7 @@ python -m benchmarks.captures {kitchen,hololens} FOLDER --out data/real [--width
 
 FOLDER holds the recording: of the kitchen of 7-Scenes frame-*.color.jpg, .depth.png, .pose.txt (its depth is of a camera of its
 own), of deep-video-mvs' HoloLens sample *.color.jpg, *.depth.png, K.txt, poses.txt. Writes <out>/<name>/transforms.json with
-colour, depth in the colour camera, and label maps, all `width` pixels wide; the labelled frames are the test frames.
+colour, depth in the colour camera, and label maps, all `width` pixels wide and without loss; the labelled frames are the test frames.
 --overlays paints the classes over the test frames, to be looked at.
 """
 
@@ -32,7 +32,8 @@ from utils.logging import say
 
 KITCHEN_COLOR = np.array([[523.6, 0, 314], [0, 523.6, 240], [0, 0, 1]])  # 0.895 of the depth camera: fitted by eye
 KITCHEN_DEPTH = np.array([[585.0, 0, 320], [0, 585, 240], [0, 0, 1]])
-QUALITY = 97  # of JPEG: 0.01 dB of what is measured
+
+FILES = (("images", ".webp"), ("depth", ".png"), ("labels", ".png"))
 
 Recording = tuple[dict, dict[str, np.ndarray]]  # keys that hold for all frames, and camera-to-world of each
 
@@ -114,15 +115,12 @@ def write_small(scene: Scene, target: Path, overlays: bool) -> None:
         entry = {"transform_matrix": (pose @ OPENGL_TO_OPENCV).tolist()}
         for (key, image), (part, suffix) in zip(images.items(), FILES, strict=True):
             entry[key] = f"{part}/{frame}{suffix}"
-            write_image(target / entry[key], np.asarray(image), QUALITY)
+            write_image(target / entry[key], np.asarray(image))
         frames.append(entry)
         if overlays and frame in tests:
             write_image(target / "overlays" / f"{frame}.jpg", overlay(np.asarray(images["file_path"]), classes))
-    content["test_filenames"] = [f"images/{frame}.jpg" for frame in tests]
+    content["test_filenames"] = [f"images/{frame}.webp" for frame in tests]
     write_text(target / "transforms.json", json.dumps({**content, "frames": frames}))
-
-
-FILES = (("images", ".jpg"), ("depth", ".png"), ("labels", ".png"))
 
 
 def overlay(color: np.ndarray, classes: np.ndarray) -> np.ndarray:
