@@ -16,7 +16,7 @@ from train.metrics import class_scores, confusion
 from utils.errors import UserError
 from utils.files import write_image
 from utils.logging import say
-from viewing.fusion import Depictions, drop_disputed, extract_mesh, merge_points
+from viewing.fusion import PosedPictures, drop_disputed, extract_mesh, merge_points
 from viewing.paths import up_of
 from viewing.ply import Geometry, write_ply
 from viewing.preview import preview
@@ -48,9 +48,9 @@ def _write(session: Session, out: Path, views: int, voxel: float, depth: str, sc
     frames = spread_evenly(session.scene.frame_ids, views)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".views.") as folder:
-        depictions = depict(session, frames, Path(folder), depth)
-        drop_disputed(depictions, session.device)
-        geometry = fuse(depictions) if depictions.depth.any() else None
+        pictures = render_pictures(session, frames, Path(folder), depth)
+        drop_disputed(pictures, session.device)
+        geometry = fuse(pictures) if pictures.depth.any() else None
     if geometry is None or not len(geometry):
         raise UserError(f"no two of {len(frames)} views agree on anything: is the model trained, and on such scenes?")
     about = {"scene": session.scene.name, "views": len(frames), "depth": depth, "voxel": voxel, "points": len(geometry)}
@@ -64,7 +64,7 @@ def _write(session: Session, out: Path, views: int, voxel: float, depth: str, sc
     say(f"{len(geometry):,} points{faces}: {out}; its classes: {out.with_suffix('.json').name}; a look: {picture.name}")
 
 
-def depict(session: Session, frames: list[str], folder: Path, depth: str) -> Depictions:
+def render_pictures(session: Session, frames: list[str], folder: Path, depth: str) -> PosedPictures:
     """Renders frames of the capture as their cameras see them; the pictures lie in files, however many they are."""
     cameras = session.scene.cameras(frames)
     references = References(session.scene, session.references)
@@ -74,7 +74,7 @@ def depict(session: Session, frames: list[str], folder: Path, depth: str) -> Dep
         return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, (*shape, *channels))
 
     number = len(session.classes.names) - 1 if session.classes else 0
-    result = Depictions(
+    result = PosedPictures(
         cameras.to(session.device),
         array("depth", np.float32),
         array("color", np.uint8, 3),
@@ -109,7 +109,7 @@ def measured(session: Session, frames: list[str], voxel: float) -> tuple[np.ndar
     positions, classes = [], []
     for frame in tqdm(frames, desc="measured", unit="view", leave=False):
         views = session.scene.views([frame], depth=True, labels=True).to(device)
-        shown = Depictions(views.cameras, views.depth[:, 0].cpu().numpy(), np.empty(0), None)
+        shown = PosedPictures(views.cameras, views.depth[:, 0].cpu().numpy(), np.empty(0), None)
         known = views.depth.flatten() > 0
         positions.append(shown.points(0, device)[known].cpu().numpy())
         if views.labels is not None:
