@@ -26,11 +26,11 @@ from dataset.poses import to_pose
 from dataset.prepare.transforms import undistorted
 from dataset.render_dataset import configured_scene, has_depth, set_depth_range
 from dataset.scene import SceneName, scale_intrinsics, to_cameras
+from train.pictures import to_picture
 from train.shipped import model_config, shipped_model
 from utils.errors import UserError
 from viewing.references import References
 from viewing.session import Model, Session, load_model
-from viewing.shades import Snapshot
 
 __all__ = ["Field", "Scene", "UserError", "View", "load"]
 
@@ -81,9 +81,10 @@ class Scene:
         """
         camera = self._camera(camera_to_world, K, size or self.size)
         rendered = self._session.render(camera, [(1.0, self._references.choose(camera))])
-        snapshot = Snapshot.of(rendered, camera.size)
-        classes = None if snapshot.probabilities is None else snapshot.probabilities.argmax(-1)
-        return View(snapshot.color, snapshot.depth, snapshot.seen, classes, snapshot.probabilities, self.class_names)
+        picture = to_picture(rendered, camera.size, probabilities=True)
+        return View(
+            picture.color, picture.depth, picture.seen, picture.classes, picture.probabilities, self.class_names
+        )
 
     def _camera(self, camera_to_world: Array, K: Array | None, size: tuple[int, int]):
         pose = to_pose(_numpy(camera_to_world), "render", "camera_to_world")

@@ -26,7 +26,7 @@ from benchmarks.common import provenance
 from dataset.render_dataset import TestSet
 from train.evaluator import evaluate
 from train.metrics import class_scores, confusion, depth_error, psnr, ssim
-from train.pictures import Frame
+from train.pictures import Comparison
 from train.settings import SCHEMA
 from train.shipped import model_config
 from utils.cli import run_command
@@ -116,7 +116,7 @@ def compare(args, models: list[Model]) -> None:
         session = model.session(args.scene, args.overrides)
         frames.clear()
         tests = TestSet(session.scene, session.references, session.needs)
-        evaluate(session.renderer, [tests], session.device, on_frame=frames.append)
+        evaluate(session.renderer, [tests], session.device, on_comparison=frames.append)
         title = session.renderer.network.title + model.ending.replace("_", " ")
         shown[title] = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, SHOWN).round().astype(int))]
         colors = session.classes.colors if session.classes else None
@@ -131,19 +131,19 @@ def compare(args, models: list[Model]) -> None:
     print(text)
 
 
-def row_of(title: str, frame: Frame, classes: int) -> list[str]:
+def row_of(title: str, comparison: Comparison, classes: int) -> list[str]:
     """A frame's numbers in words. classes: how many there are, the invalid one not counted."""
-    ours, truth = frame.prediction, frame.truth
+    ours, truth = comparison.prediction, comparison.truth
     miou = error = "–"
     if ours.classes is not None and truth.classes is not None:
         miou = f"{class_scores(confusion(ours.classes, truth.classes, classes))['miou']:.3f}"
     if truth.depth is not None and truth.depth.any():
         error = f"{depth_error(ours.depth, truth.depth):.1%}"
     values = f"{psnr(ours.color, truth.color):.2f}", f"{ssim(ours.color, truth.color):.3f}"
-    return [frame.batch.frame, title, *values, miou, error, f"{ours.seen.mean():.1%}"]
+    return [comparison.batch.frame, title, *values, miou, error, f"{ours.seen.mean():.1%}"]
 
 
-def picture(shown: dict[str, list[Frame]], colors: np.ndarray | None) -> np.ndarray:
+def picture(shown: dict[str, list[Comparison]], colors: np.ndarray | None) -> np.ndarray:
     """The truth above what each network made of the same frames: colours, and below them classes."""
     some = next(iter(shown.values()))
     rows = [[(f"truth, frame {frame.batch.frame}", frame.truth.color) for frame in some]]
@@ -155,9 +155,9 @@ def picture(shown: dict[str, list[Frame]], colors: np.ndarray | None) -> np.ndar
     return grid(rows)
 
 
-def marked(frame: Frame, colors: np.ndarray | None = None) -> np.ndarray:
+def marked(comparison: Comparison, colors: np.ndarray | None = None) -> np.ndarray:
     """What was rendered of a frame, or its classes in `colors`, hatched where no reference sees anything."""
-    ours = frame.prediction
+    ours = comparison.prediction
     return mark_unseen(ours.color if colors is None else colors[ours.classes], ours.seen)
 
 

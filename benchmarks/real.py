@@ -29,7 +29,7 @@ from network.view_renderer import Encoding, ViewRenderer
 from train.baselines import COPIED, SPLATTED, WARPED, baselines
 from train.evaluator import evaluate
 from train.metrics import class_scores
-from train.pictures import Frame, Picture
+from train.pictures import Comparison, Picture
 from train.run import choose_device, load_trained
 from train.scores import Score, summarise
 from train.shipped import model_config
@@ -132,15 +132,15 @@ def score(
     for test in sets:
         test.split.tests[:] = test.split.tests[:frames]
 
-    def keep(frame: Frame) -> None:
-        methods = pictures.setdefault(frame.batch.frame, {PHOTOGRAPH: frame.truth})
+    def keep(comparison: Comparison) -> None:
+        methods = pictures.setdefault(comparison.batch.frame, {PHOTOGRAPH: comparison.truth})
         if SPLATTED not in methods:
-            methods |= {SPLATTED: baselines(frame.batch, len(SCANNET_CLASSES))[SPLATTED]}
-        methods[title] = frame.prediction
+            methods |= {SPLATTED: baselines(comparison.batch, len(SCANNET_CLASSES))[SPLATTED]}
+        methods[title] = comparison.prediction
 
     device = next(renderer.network.parameters()).device
     shown = renderer if depth else WithoutDepth(renderer)
-    result = evaluate(shown, sets, device, cfg.worker_num, baselines=True, on_frame=keep)
+    result = evaluate(shown, sets, device, cfg.worker_num, baselines=True, on_comparison=keep)
     titles = {**BASELINES, result.network: title}
     return {titles[method]: numbers(scores) for method, scores in result.scores.items() if method in titles}
 

@@ -74,6 +74,13 @@ def weighted_mean_and_variance(x: torch.Tensor, weights: torch.Tensor) -> tuple[
     return mean, (weights * (x - mean) ** 2).sum(0)
 
 
+def _check_widths(**widths: int | tuple[int, ...]) -> None:
+    for name, width in widths.items():
+        for value in width if isinstance(width, tuple) else (width,):
+            if type(value) is not int or value < 1:
+                raise ValueError(f"CRANet: {name} should be a positive whole number, but is {width}")
+
+
 def _kaiming(*networks: nn.Sequential) -> None:
     """IBRNet's start: normal weights of ReLU's gain, zero biases."""
     for network in networks:
@@ -111,31 +118,52 @@ class CRANet(nn.Module):
         heads: dict[str, HeadFactory] | None = None,
         opaque: bool = False,
         blend_by_angle: bool = False,
+        hidden: int = 64,
+        direction_hidden: int = 16,
+        blending_hidden: tuple[int, int] = (16, 8),
+        trust_hidden: int = 8,
+        attention_heads: int = 4,
+        head_width: int = 4,
     ):
         """image_channels, embedding: of what comes in. latent: channels of a view's latent, geometry: of a sample's.
 
+        hidden: channels inside base_fc and geometry_fc; direction_hidden: inside ray_dir_fc; blending_hidden: of rgb_fc's two
+        hidden layers; trust_hidden: inside neuray_fc. attention_heads: of all attentions, each of head_width channels.
+        The published widths are the defaults. Raises ValueError for what is no width.
         use_attention, views_first: of Cross-Reprojection Attention. heads: what to render besides colour and classes.
         opaque: every ray ends, at its last sample at the latest. blend_by_angle: colours are blended by the angles between
         the views' rays and the query's, which what is learned changes.
         """
         super().__init__()
+        _check_widths(
+            image_channels=image_channels, embedding=embedding, latent=latent, geometry=geometry, hidden=hidden,
+            direction_hidden=direction_hidden, blending_hidden=blending_hidden, trust_hidden=trust_hidden,
+            attention_heads=attention_heads, head_width=head_width,
+        )  # fmt: skip
         own, direction = 3 + image_channels, 4
+        attention = {"heads": attention_heads, "head_width": head_width}
         self.views_first, self.with_logits = views_first, with_logits
         self.latent, self.opaque, self.blend_by_angle = latent, opaque, blend_by_angle
-        self.ray_dir_fc = nn.Sequential(Linear(direction, out=16), nn.ELU(), Linear(16, out=own), nn.ELU())
+        self.ray_dir_fc = nn.Sequential(
+            Linear(direction, out=direction_hidden), nn.ELU(), Linear(direction_hidden, out=own), nn.ELU()
+        )
         statistics = [own] * 4  # mean and variance by trust, and with all views alike
-        self.base_fc = MLP(Linear(*statistics, own, embedding, out=64), nn.ELU(), nn.Linear(64, latent), nn.ELU())
+        first = Linear(*statistics, own, embedding, out=hidden)
+        self.base_fc = MLP(first, nn.ELU(), nn.Linear(hidden, latent), nn.ELU())
         self.vis_fc = nn.Sequential(nn.Linear(latent, latent), nn.ELU(), Linear(latent, out=latent + 1), nn.ELU())
         self.vis_fc2 = nn.Sequential(nn.Linear(latent, latent), nn.ELU(), Linear(latent, out=1), nn.Sigmoid())
-        self.geometry_fc = MLP(Linear(latent, latent, 1, out=64), nn.ELU(), nn.Linear(64, geometry), nn.ELU())
-        self.ray_attention = SelfAttention(geometry, along=True)
+        first = Linear(latent, latent, 1, out=hidden)
+        self.geometry_fc = MLP(first, nn.ELU(), nn.Linear(hidden, geometry), nn.ELU())
+        self.ray_attention = SelfAttention(geometry, along=True, **attention)
         self.out_geometry_fc = DensityNet(geometry)
-        self.rgb_fc = MLP(Linear(latent, 1, direction, out=16), nn.ELU(), nn.Linear(16, 8), nn.ELU(), Linear(8, out=1))
-        self.neuray_fc = nn.Sequential(nn.Linear(embedding, 8), nn.ELU(), Linear(8, out=1))
+        wider, narrower = blending_hidden
+        first = Linear(latent, 1, direction, out=wider)
+        self.rgb_fc = MLP(first, nn.ELU(), nn.Linear(wider, narrower), nn.ELU(), Linear(narrower, out=1))
+        self.neuray_fc = nn.Sequential(nn.Linear(embedding, trust_hidden), nn.ELU(), Linear(trust_hidden, out=1))
         _kaiming(self.base_fc, self.vis_fc, self.vis_fc2, self.geometry_fc, self.rgb_fc, self.neuray_fc)
         # Names with `_new` are S-Ray's own layers: absent from a NeuRay checkpoint, trained in a group of their own.
-        self.point_attention_new = SelfAttention(latent, along=False) if use_attention else None
-        self.sem_rtrans_new = SelfAttention(latent, along=True) if use_attention else None
+        self.point_attention_new = SelfAttention(latent, along=False, **attention) if use_attention else None
+        self.sem_rtrans_new = SelfAttention(latent, along=True, **attention) if use_attention else None
         self.semantic_fc1_new = nn.Linear(geometry, geometry)
         self.semantic_fc2_new = RayLinear(2 * geometry + latent, num_classes + 1)
         widths = HeadWidths(geometry, latent)

@@ -13,8 +13,9 @@ from dataset.render_dataset import Needs, open_scene, read_references
 from dataset.scene import scale_intrinsics
 from dataset.views import Cameras
 from network import init_net
+from network.aggregate_net import AggregateNet
 from network.backend import Backend
-from network.cranet import HeadWidths, SampleFeatures
+from network.cranet import CRANet, HeadWidths, SampleFeatures
 from network.engine.requirements import reason_against
 from network.front_ends import FrontEnd, GeometryFeatures
 from network.linear import RayLinear
@@ -336,6 +337,40 @@ def test_another_width_is_another_network(config, scene):
     assert "agg_net.agg_impl.geometry_fc.0 has other parameters" in reason_against(
         network, network.encode(references(scene))
     )
+
+
+WIDTHS = {
+    "hidden": 48, "direction_hidden": 12, "blending_hidden": (24, 8), "trust_hidden": 4, "geometry": 24,
+    "embedding": 16, "head_width": 8,
+}  # fmt: skip
+SETTINGS = [  # parameters may look alike, pictures do not
+    ({"latent": 48}, "agg_net.agg_impl.latent is 48, not 32"),
+    ({"attention_heads": 2}, "agg_net.agg_impl.ray_attention.heads is 2, not 4"),
+    ({"attention_heads": 8, "head_width": 2}, "agg_net.agg_impl.ray_attention.heads is 8, not 4"),
+    ({"blend_by_angle": True}, "agg_net.agg_impl.blend_by_angle is True, not False"),
+    ({"opaque": True}, "agg_net.agg_impl.opaque is True, not False"),
+]
+
+
+@pytest.mark.parametrize(
+    "arguments, reason", [*[({key: value}, "has other parameters") for key, value in WIDTHS.items()], *SETTINGS]
+)
+def test_widths_that_kernels_were_not_built_for(config, scene, arguments, reason):
+    """A network of other widths renders by its modules; the engine refuses it."""
+    network = build_network(config(), CPU)
+    network.agg_net = AggregateNet(num_classes=network.agg_net.agg_impl.semantic_fc2_new.out_features - 1, **arguments)
+    encoding = network.encode(references(scene))
+    assert reason in reason_against(network, encoding)
+    camera = small(scene.cameras(scene.frame_ids[3:4]))
+    view = ViewRenderer(network, Backend(CPU, engine=True))
+    assert view.render(view.encode(references(scene)), camera).color.isfinite().all()
+
+
+@pytest.mark.parametrize("width", [0, -8, 2.5, True])
+@pytest.mark.parametrize("name", ["hidden", "trust_hidden", "attention_heads"])
+def test_what_is_no_width_is_an_error(name, width):
+    with pytest.raises(ValueError, match=f"CRANet: {name} should be a positive whole number"):
+        CRANet(3, **{name: width})
 
 
 def test_stages_are_those_of_the_modules_there_are_now(config):

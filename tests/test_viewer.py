@@ -120,14 +120,14 @@ def test_switching_modes_changes_the_picture_without_rendering(viewer, monkeypat
     client, guest = enter(viewer)
     viewer._serve(guest)
     monkeypatch.setattr(Session, "render", None)
-    guest.snapshot.probabilities[..., -1] = 0  # what is "invalid" is never shown
+    guest.picture.probabilities[..., -1] = 0  # what is "invalid" is never shown
     for mode in ("classes", "depth", "entropy", "overlay"):
         guest.controls["mode"].set(mode)
         assert not np.array_equal(client.pictures[-1], client.pictures[-2]), mode
     before = client.pictures[-1]
     for box in guest.controls["shown"]:
         box.set(False)
-    assert np.array_equal(client.pictures[-1], paint(guest.snapshot, COLOR, None)) and not np.array_equal(
+    assert np.array_equal(client.pictures[-1], paint(guest.picture, COLOR, None)) and not np.array_equal(
         before, client.pictures[-1]
     )
 

@@ -15,13 +15,14 @@ from dataset.views import Cameras
 from network.geometry import pixel_grid, pixel_rays
 from network.rendering import CLASSES, RenderedView
 from network.view_renderer import ViewRenderer
+from train.pictures import Picture
 from train.run import build_network
 from utils.colors import distinct_colors
 from utils.errors import UserError
 from utils.panels import HATCH, mark_unseen
 from viewing import commands, fusion, paths, shades, video
 from viewing.flicker import jumps
-from viewing.fusion import Depictions, drop_disputed, extract_mesh, merge_points
+from viewing.fusion import PosedPictures, drop_disputed, extract_mesh, merge_points
 from viewing.geometry import compare, measured, trusted_depth
 from viewing.ply import Geometry, write_ply
 from viewing.references import FADE, References, mixes, one
@@ -228,12 +229,12 @@ def test_views_are_blended_by_probability_and_what_is_guessed_does_not_count():
     assert mixed.color.tolist() == [[0, 0, 0]] and mixed.seen.item()
 
 
-def truth(scene, frames) -> Depictions:
+def truth(scene, frames) -> PosedPictures:
     """What a perfect network would have rendered."""
     views = scene.views(frames, depth=True, labels=True).to(CPU)
     classes = torch.nn.functional.one_hot(views.labels, 21)[..., :20].byte() * 255
     color = (views.images.permute(0, 2, 3, 1) * 255).byte()
-    return Depictions(views.cameras, views.depth[:, 0].numpy(), color.numpy(), classes.numpy())
+    return PosedPictures(views.cameras, views.depth[:, 0].numpy(), color.numpy(), classes.numpy())
 
 
 @pytest.mark.parametrize("fuse", [merge_points, extract_mesh])
@@ -300,17 +301,17 @@ def test_a_ply_file_says_what_it_holds(tmp_path):
     assert beside["classes"][1]["name"] == "shower curtain" and beside["scene"] == "a"
 
 
-def snapshot(seen=True):
+def looked_at(seen=True):
     probabilities = np.zeros((2, 2, 3), np.float32)
     probabilities[..., 0] = 1
     probabilities[0, 1] = [0.2, 0.5, 0.3]
     color = np.full((2, 2, 3), 100, np.uint8)
-    return shades.Snapshot(color, probabilities, np.full((2, 2), 2.0), np.full((2, 2), seen))
+    return Picture(color, probabilities.argmax(-1), np.full((2, 2), 2.0), np.full((2, 2), seen), probabilities)
 
 
 def test_ways_to_look():
     classes = Classes(("wall", "floor", "invalid"), np.array([[255, 0, 0], [0, 255, 0], [9, 9, 9]], np.uint8))
-    view = snapshot()
+    view = looked_at()
     assert shades.paint(view, "classes", classes)[0].tolist() == [[255, 0, 0], [0, 255, 0]]
     hidden = shades.paint(view, "classes", classes, hidden=frozenset([1]))
     assert hidden[0, 1].tolist() == [shades.GREY] * 3 and hidden[0, 0].tolist() == [255, 0, 0]
@@ -326,7 +327,7 @@ def test_ways_to_look():
         assert picture[1, 1].tolist() == mark_unseen(picture, np.zeros((2, 2), bool))[1, 1].tolist()
         assert np.array_equal(picture[0], whole[0]) and whole.shape == (2, 2, 3)
     assert "**floor** 50%" in shades.describe(view, 0.9, 0.1, classes) and "2.00 m" in shades.describe(view, 0, 0, None)
-    assert "no reference" in shades.describe(snapshot(seen=False), 0, 0, classes)
+    assert "no reference" in shades.describe(looked_at(seen=False), 0, 0, classes)
 
 
 @pytest.fixture
@@ -431,7 +432,7 @@ def test_geometry_by_command(command, monkeypatch, capsys, mode):
     assert (folder / f"{mode}.ply").read_bytes().startswith(b"ply\n")
     assert not list(folder.glob(".views.*")), "nothing is left behind"
     picture = video.read_color(folder / f"{mode}.png")
-    assert picture.shape[1] == 1280 and 0.1 < (picture < 250).any(-1).mean() < 1
+    assert picture.shape[1] == 1280 and 0.05 < (picture < 250).any(-1).mean() < 1
 
 
 def test_depth_of_the_frames_themselves(command, config, scene, tmp_path, capsys):

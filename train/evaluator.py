@@ -21,7 +21,7 @@ from network.view_renderer import ViewRenderer
 from train.baselines import baselines as make_baselines
 from train.baselines import without_hidden_depth
 from train.metrics import depth_edges
-from train.pictures import Frame, Picture, counted, to_picture, truth_of
+from train.pictures import Comparison, Picture, counted, to_picture, truth_of
 from train.scores import Score, score_commonest_class, summarise
 from utils.config import Setting
 
@@ -62,15 +62,15 @@ class Evaluation:
         """Scene -> scores of the network."""
         return self.scores.get(self.network, {})
 
-    def add(self, pictures: dict[str, Picture], frame: Frame) -> None:
+    def add(self, pictures: dict[str, Picture], comparison: Comparison) -> None:
         """Score what each method made of a frame."""
-        regions = hard_regions(frame.batch)
+        regions = hard_regions(comparison.batch)
         for method, picture in pictures.items():
-            score = self.scores.setdefault(method, {}).setdefault(frame.batch.scene, Score())
-            score.add(*counted(picture, frame.truth, frame.batch, len(self.names)), len(self.names), regions)
-        if frame.truth.classes is not None:
-            self.ignored += int((frame.truth.classes >= len(self.names)).sum())
-            self.pixels += frame.truth.classes.size
+            score = self.scores.setdefault(method, {}).setdefault(comparison.batch.scene, Score())
+            score.add(*counted(picture, comparison.truth, comparison.batch, len(self.names)), len(self.names), regions)
+        if comparison.truth.classes is not None:
+            self.ignored += int((comparison.truth.classes >= len(self.names)).sum())
+            self.pixels += comparison.truth.classes.size
 
     @staticmethod
     def merge(parts: list[Evaluation]) -> Evaluation:
@@ -101,10 +101,10 @@ def evaluate(
     device,
     workers: int | None = None,
     baselines: bool = False,
-    on_frame: Callable[[Frame], None] | None = None,
+    on_comparison: Callable[[Comparison], None] | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Evaluation:
-    """Render and score every test frame of `sets`, and the baselines if asked for; `on_frame` is given each frame.
+    """Render and score every test frame of `sets`, and the baselines if asked for; `on_comparison` is given each comparison.
 
     share: (i, n) takes the frames i, i + n, i + 2n, … of each set.
     """
@@ -114,11 +114,11 @@ def evaluate(
     starts = [0, *everything.cumulative_sizes]
     indices = [i for start, end in pairwise(starts) for i in range(start + share[0], end, share[1])]
 
-    def score(frame: Frame) -> None:
-        others = make_baselines(frame.batch, len(result.names)) if baselines else {}
-        result.add({result.network: frame.prediction, **others}, frame)
-        if on_frame is not None:
-            on_frame(frame)
+    def score(comparison: Comparison) -> None:
+        others = make_baselines(comparison.batch, len(result.names)) if baselines else {}
+        result.add({result.network: comparison.prediction, **others}, comparison)
+        if on_comparison is not None:
+            on_comparison(comparison)
 
     bar = tqdm(total=len(indices), desc="evaluating", unit="frame", leave=False, disable=share[0] > 0)
     # One frame is scored, in order, while the next is rendered.
@@ -129,7 +129,9 @@ def evaluate(
             picture = to_picture(rendering, batch.query.cameras.size)
             if scoring is not None:
                 scoring.result()
-            scoring = background.submit(score, Frame(batch, result.network, picture, truth_of(batch), index in starts))
+            scoring = background.submit(
+                score, Comparison(batch, result.network, picture, truth_of(batch), index in starts)
+            )
             progress.update()
         if scoring is not None:
             scoring.result()

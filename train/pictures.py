@@ -20,16 +20,18 @@ from utils.panels import grid, legend, mark_unseen
 class Picture(NamedTuple):
     """What is seen, rendered or true: color (h, w, 3) uint8; classes (h, w), K for "invalid" or ignored; depth (h, w) in
     metres, 0 where unknown. Classes and depth are None where there are none. seen: (h, w) bool, what a reference shows and is not
-    guessed; None for all of it."""
+    guessed; None for all of it. probabilities: (h, w, K+1) float32 of the classes, where they were asked for."""
 
     color: np.ndarray
     classes: np.ndarray | None
     depth: np.ndarray | None = None
     seen: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
 
 
-class Frame(NamedTuple):
-    """A test frame: what was asked for, what was rendered by which network, and what is there. first: of its scene."""
+class Comparison(NamedTuple):
+    """A picture rendered by the network of this name beside the true one of a test frame, and what was asked for. first: of its
+    scene."""
 
     batch: Batch
     network: str
@@ -43,14 +45,15 @@ def to_uint8(color: torch.Tensor) -> np.ndarray:
     return (color.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def to_picture(rendering: RenderedView, size: tuple[int, int]) -> Picture:
-    """Return a whole rendered image, as uint8 and class numbers (K is "invalid")."""
+def to_picture(rendering: RenderedView, size: tuple[int, int], probabilities: bool = False) -> Picture:
+    """Return a whole rendered image, as uint8 and class numbers (K is "invalid"); with probabilities if asked for."""
     logits = rendering.logits
     return Picture(
-        to_uint8(rendering.color.reshape(*size, 3)),
+        to_uint8(rendering.color.float().reshape(*size, 3)),
         None if logits is None else logits.argmax(-1).reshape(size).cpu().numpy(),
         rendering.depth.float().reshape(size).cpu().numpy(),
         rendering.seen.reshape(size).cpu().numpy(),
+        logits.float().softmax(-1).reshape(*size, -1).cpu().numpy() if probabilities and logits is not None else None,
     )
 
 
@@ -75,19 +78,19 @@ def counted(picture: Picture, truth: Picture, batch: Batch, ignore: int) -> tupl
     return picture._replace(color=color), truth._replace(classes=classes, depth=depth)
 
 
-def make_panel(frame: Frame, colors: np.ndarray, labels: LabelSet | None) -> np.ndarray:
+def make_panel(comparison: Comparison, colors: np.ndarray, labels: LabelSet | None) -> np.ndarray:
     """Return the truth above the prediction, hatched where no reference sees anything: colour, classes and depth, with a legend of
     the classes that occur.
 
     colors: (K+1, 3) uint8 of the classes.
     """
-    batch, picture, truth = frame.batch, frame.prediction, frame.truth
+    batch, picture, truth = comparison.batch, comparison.prediction, comparison.truth
     near, far = batch.query.cameras.depth_range[0].tolist()
     far = min(far, float(np.quantile(picture.depth, 0.99)) * 1.1 + 1e-3)
-    rows = [[("truth", truth.color)], [(frame.network, mark_unseen(picture.color, picture.seen))]]
+    rows = [[("truth", truth.color)], [(comparison.network, mark_unseen(picture.color, picture.seen))]]
     if picture.classes is not None and truth.classes is not None:
         rows[0].append(("classes, truth", colors[truth.classes]))
-        rows[1].append((f"classes, {frame.network}", mark_unseen(colors[picture.classes], picture.seen)))
+        rows[1].append((f"classes, {comparison.network}", mark_unseen(colors[picture.classes], picture.seen)))
     if truth.depth is not None:
         rows[0].append(("depth, truth", color_depth(truth.depth, near, far)))
     rows[1].append(
@@ -102,7 +105,7 @@ def make_panel(frame: Frame, colors: np.ndarray, labels: LabelSet | None) -> np.
 
 
 class PanelWriter:
-    """Writes the panel of each frame it is called with as <folder>/<scene>/<frame>.jpg, in the background.
+    """Writes the panel of each comparison it is called with as <folder>/<scene>/<frame>.jpg, in the background.
 
     A context manager: on leaving it waits for what is still being written, and raises what went wrong.
     """
@@ -112,12 +115,12 @@ class PanelWriter:
         self._threads = ThreadPoolExecutor(4)
         self._pending: list[Future] = []
 
-    def __call__(self, frame: Frame) -> None:
-        self._pending.append(self._threads.submit(self._write, frame))
+    def __call__(self, comparison: Comparison) -> None:
+        self._pending.append(self._threads.submit(self._write, comparison))
 
-    def _write(self, frame: Frame) -> None:
-        path = self.folder / frame.batch.scene.replace("/", "_") / f"{frame.batch.frame}.jpg"
-        write_image(path, make_panel(frame, self.colors, self.labels))
+    def _write(self, comparison: Comparison) -> None:
+        path = self.folder / comparison.batch.scene.replace("/", "_") / f"{comparison.batch.frame}.jpg"
+        write_image(path, make_panel(comparison, self.colors, self.labels))
 
     def __enter__(self) -> PanelWriter:
         return self

@@ -24,7 +24,7 @@ from network.weights import Checkpoint, find_weights, load_checkpoint
 from train.checkpoint import Checkpoints, checkpoint_content, load_network, load_pretrained, save_checkpoint
 from train.evaluator import Evaluation, evaluate, labels_of
 from train.objective import Term
-from train.pictures import Frame, PanelWriter, make_panel
+from train.pictures import Comparison, PanelWriter, make_panel
 from train.processes import Processes
 from train.run import (
     build_network,
@@ -249,11 +249,11 @@ class Trainer:
         labels = labels_of(self.test_sets)
         with PanelWriter(self.folder / "val", self.colors, labels) as write_panel:
 
-            def show(frame: Frame) -> None:
-                write_panel(frame)
-                if frame.first:  # it is the first process's
-                    panel = make_panel(frame, self.colors, labels)
-                    self.writer.add_image(f"val/{frame.batch.scene}", panel, self.step, dataformats="HWC")
+            def show(comparison: Comparison) -> None:
+                write_panel(comparison)
+                if comparison.first:  # it is the first process's
+                    panel = make_panel(comparison, self.colors, labels)
+                    self.writer.add_image(f"val/{comparison.batch.scene}", panel, self.step, dataformats="HWC")
 
             panels = any(name.startswith("vis") for name in self.cfg.val_metric)
             evaluation = evaluate(
@@ -261,7 +261,7 @@ class Trainer:
                 self.test_sets,
                 self.device,
                 self.cfg.worker_num,
-                on_frame=show if panels else None,
+                on_comparison=show if panels else None,
                 share=(self.processes.rank, self.processes.size),
             )
         self.network.train()

@@ -26,8 +26,8 @@ SMALLEST_PIECE = 200  # triangles of a piece of surface that is kept
 
 
 @dataclass
-class Depictions:
-    """N rendered views: cameras on the device; depth (N, h, w) float32 metres, 0 where it is not trusted; color
+class PosedPictures:
+    """N pictures of one size with their cameras: cameras on the device; depth (N, h, w) float32 metres, 0 where it is not trusted; color
     (N, h, w, 3) uint8; classes (N, h, w, K) uint8, probabilities times 255, or None."""
 
     cameras: Cameras
@@ -54,7 +54,7 @@ class Depictions:
         return torch.from_numpy(np.asarray(self.depth[view])).to(device)
 
 
-def drop_disputed(views: Depictions, device) -> None:
+def drop_disputed(views: PosedPictures, device) -> None:
     """Sets depth to 0 where fewer than FEWEST_VIEWS views agree on it: what is hidden, or guessed, is not confirmed."""
     centres = views.cameras.centres()
     agreed = np.zeros(views.depth.shape, bool)
@@ -70,7 +70,7 @@ def drop_disputed(views: Depictions, device) -> None:
 
 
 def look_up(
-    views: Depictions, view: int, points: torch.Tensor, device
+    views: PosedPictures, view: int, points: torch.Tensor, device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The z-depth of points (N, 3) in a view, the depth that it has there (0: none), and in which pixel: (N,) each."""
     seen = project(points, one(views.cameras, view))
@@ -86,7 +86,7 @@ def _pixel_index(pixels: torch.Tensor, size: torch.Size) -> torch.Tensor:
     return y.clamp(0, size[0] - 1) * size[1] + x.clamp(0, size[1] - 1)
 
 
-def merge_points(views: Depictions, voxel: float, device) -> Geometry:
+def merge_points(views: PosedPictures, voxel: float, device) -> Geometry:
     """The trusted points of all views, one in a voxel: its points' mean."""
     keys, sums = np.empty((0, 3), np.int64), None
     for view in range(len(views)):
@@ -113,7 +113,7 @@ def _geometry(
     return Geometry(positions, color, probabilities.argmax(-1), probabilities.max(-1, initial=0), faces)
 
 
-def extract_mesh(views: Depictions, voxel: float, device, progress=iter) -> Geometry | None:
+def extract_mesh(views: PosedPictures, voxel: float, device, progress=iter) -> Geometry | None:
     """The surface between what views saw and what hid behind it (Curless and Levoy, 1996), block by block: memory does
     not grow with the scene but by the mesh itself. None if there is no surface.
 
@@ -134,7 +134,7 @@ def extract_mesh(views: Depictions, voxel: float, device, progress=iter) -> Geom
     return _geometry(positions, values, views.classes is not None, faces) if len(faces) else None
 
 
-def occupied_blocks(views: Depictions, voxel: float, device) -> list[tuple[int, int, int]]:
+def occupied_blocks(views: PosedPictures, voxel: float, device) -> list[tuple[int, int, int]]:
     """The blocks that a trusted point, or the band around it, lies in."""
     found: set[tuple[int, int, int]] = set()
     corners = torch.tensor([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], device=device)
@@ -147,7 +147,7 @@ def occupied_blocks(views: Depictions, voxel: float, device) -> list[tuple[int, 
     return sorted(found)
 
 
-def mesh_block(views: Depictions, block: np.ndarray, voxel: float, device):
+def mesh_block(views: PosedPictures, block: np.ndarray, voxel: float, device):
     """Positions (N, 3), values (N, C) and faces (F, 3) of the surface in one block; None without any.
 
     Blocks share the samples of their common sides, so that their surfaces meet.
@@ -171,7 +171,7 @@ def mesh_block(views: Depictions, block: np.ndarray, voxel: float, device):
 
 
 def integrate(
-    views: Depictions, grid: torch.Tensor, band: float, device
+    views: PosedPictures, grid: torch.Tensor, band: float, device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Signed distances over the band, summed over the views that see a grid point (N, 3), and their number: (N,) each;
     and of those that see a surface within the band of it, their number and their values' sums (N, 1 + C)."""

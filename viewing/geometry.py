@@ -19,7 +19,7 @@ from train.metrics import class_scores, confusion
 from utils.errors import UserError
 from utils.files import write_image
 from utils.logging import say
-from viewing.fusion import Depictions, drop_disputed, extract_mesh, merge_points
+from viewing.fusion import PosedPictures, drop_disputed, extract_mesh, merge_points
 from viewing.paths import up_of
 from viewing.ply import Geometry, write_ply
 from viewing.preview import preview
@@ -43,7 +43,7 @@ def write_mesh(session: Session, out: Path, views: int, voxel: float, depth: str
     _write(session, out, views, voxel, depth, score, mesher(session, voxel))
 
 
-def mesher(session: Session, voxel: float) -> Callable[[Depictions], Geometry | None]:
+def mesher(session: Session, voxel: float) -> Callable[[PosedPictures], Geometry | None]:
     """Return what fuses views into a mesh."""
     progress = partial(tqdm, desc="fusing", unit="block")
     return partial(extract_mesh, voxel=voxel, device=session.device, progress=progress)
@@ -80,12 +80,12 @@ def _write(session: Session, out: Path, views: int, voxel: float, depth: str | N
 def build(session: Session, frames: list[str], folder: Path, depth: str, fuse) -> Geometry | None:
     """Return what `fuse` makes of rendered frames, of what at least two of them agree on. folder: where they lie meanwhile."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".views.") as place:
-        depictions = depict(session, frames, Path(place), depth)
-        drop_disputed(depictions, session.device)
-        return fuse(depictions) if depictions.depth.any() else None
+        pictures = render_pictures(session, frames, Path(place), depth)
+        drop_disputed(pictures, session.device)
+        return fuse(pictures) if pictures.depth.any() else None
 
 
-def depict(session: Session, frames: list[str], folder: Path, depth: str) -> Depictions:
+def render_pictures(session: Session, frames: list[str], folder: Path, depth: str) -> PosedPictures:
     """Renders frames of the capture as their cameras see them; the pictures lie in files, however many they are."""
     cameras = session.scene.cameras(frames)
     references = References(session.scene, session.references)
@@ -95,7 +95,7 @@ def depict(session: Session, frames: list[str], folder: Path, depth: str) -> Dep
         return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, (*shape, *channels))
 
     number = len(session.classes.names) - 1 if session.classes else 0
-    result = Depictions(
+    result = PosedPictures(
         cameras.to(session.device),
         array("depth", np.float32),
         array("color", np.uint8, 3),
@@ -133,7 +133,7 @@ def measured(scene: Scene, frames: list[str], voxel: float, device) -> tuple[np.
     positions, classes = [], []
     for frame in tqdm(frames, desc="measured", unit="view", leave=False):
         views = scene.views([frame], depth=True, labels=True).to(device)
-        shown = Depictions(views.cameras, views.depth[:, 0].cpu().numpy(), np.empty(0), None)
+        shown = PosedPictures(views.cameras, views.depth[:, 0].cpu().numpy(), np.empty(0), None)
         known = views.depth.flatten() > 0
         positions.append(shown.points(0, device)[known].cpu().numpy())
         if views.labels is not None:

@@ -15,12 +15,13 @@ import numpy as np
 
 from dataset.scene import to_cameras
 from dataset.views import Cameras
+from train.pictures import Picture, to_picture
 from utils.errors import UserError
 from utils.logging import say, warn
 from viewing.paths import CameraPath, intrinsics, parse_path, up_of
 from viewing.references import References, spread_evenly
 from viewing.session import Session
-from viewing.shades import COLOR, Snapshot, describe, modes, paint
+from viewing.shades import COLOR, describe, modes, paint
 
 try:
     import viser
@@ -74,7 +75,7 @@ class Guest:
     moved: float = 0.0  # when its camera last did
     level: int = 0  # next of COARSENESS to be rendered; len(COARSENESS) when all is done
     references: tuple[str, ...] = ()
-    snapshot: Snapshot | None = None
+    picture: Picture | None = None
     controls: dict = field(default_factory=dict)
     path: CameraPath | None = None
     playing: bool = False
@@ -114,9 +115,9 @@ class Viewer:
             guest.references = self.references.choose(camera, guest.references)
             begin = time.perf_counter()
             view = self.session.render(camera, [(1.0, guest.references)])
-            snapshot = Snapshot.of(view, camera.size)
+            picture = to_picture(view, camera.size, probabilities=True)
             self.rate = 0.5 * self.rate + 0.5 * len(view.depth) / (time.perf_counter() - begin)
-            guest.snapshot = snapshot
+            guest.picture = picture
             self._show(guest)
         except Exception as error:
             if guest.client.client_id in self.guests:  # else the page was closed meanwhile, which is no fault
@@ -145,14 +146,14 @@ class Viewer:
         return to_cameras(pose[None], intrinsics(camera.fov, size)[None], self.session.scene.depth_range, size)
 
     def _show(self, guest: Guest) -> None:
-        if guest.snapshot is not None:
+        if guest.picture is not None:
             guest.client.scene.set_background_image(self._picture(guest), format="jpeg", jpeg_quality=85)
 
     def _picture(self, guest: Guest) -> np.ndarray:
         controls, classes = guest.controls, self.session.classes
         hidden = frozenset(i for i, box in enumerate(controls["shown"]) if not box.value)
         opacity = controls["opacity"].value if classes else 0.0
-        return paint(guest.snapshot, controls["mode"].value, classes, opacity, hidden)
+        return paint(guest.picture, controls["mode"].value, classes, opacity, hidden)
 
     def _draw_cameras(self) -> None:
         """The references as frusta with thumbnails; a click goes there."""
@@ -185,8 +186,8 @@ class Viewer:
 
         @client.scene.on_click()
         def _(event) -> None:
-            if guest.snapshot is not None:
-                guest.controls["place"].content = describe(guest.snapshot, *event.screen_pos, self.session.classes)
+            if guest.picture is not None:
+                guest.controls["place"].content = describe(guest.picture, *event.screen_pos, self.session.classes)
 
         self.guests[client.client_id] = guest
         self._refresh(guest)
@@ -220,7 +221,7 @@ class Viewer:
         guest.controls = controls
 
     def _save(self, guest: Guest) -> None:
-        if guest.snapshot is not None:
+        if guest.picture is not None:
             encoded = cv2.imencode(".png", self._picture(guest)[..., ::-1])[1].tobytes()
             guest.client.send_file_download("view.png", encoded, save_immediately=True)
 

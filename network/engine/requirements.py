@@ -18,6 +18,7 @@ from network.stage import Stage
 MOST_VIEWS = 16
 IMAGE_CHANNELS, CHANNELS = 32, 64  # of an encoding: image features, and ray features after them
 KNOWN = {"cameras", "images", "features", "image_channels", "mask", "depth"}  # fields of an encoding
+TAKEN = {"views_first": False, "with_logits": True}  # settings of `CRANet` that the engine has both ways
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
@@ -25,8 +26,9 @@ def reason_against(network: Renderer, encoding: Encoding) -> str | None:
     """None if the engine renders what the network's own modules would; otherwise what stands against it.
 
     It was built for passes of at most LONGEST samples a ray and MOST_VIEWS views with 32 image and 32 ray features, of
-    exactly the modules that `DistDecoder` and `AggregateNet` are made of: of these classes and widths, without further
-    heads, and as their classes have them: no hooks, no parametrizations, no forward of their own.
+    exactly the modules that `DistDecoder` and `AggregateNet` are made of: of these classes, widths and settings (heads of
+    attention, how colours are blended, …), without further heads, and as their classes have them: no hooks, no
+    parametrizations, no forward of their own.
     """
     views, channels = len(encoding.cameras), (encoding.image_channels, encoding.features.shape[-1])
     if views > MOST_VIEWS:
@@ -55,13 +57,17 @@ def _built_for(stage: Stage) -> tuple[nn.Module, nn.Module]:
     impl = getattr(stage.agg_net, "agg_impl", None)
     classes = getattr(getattr(impl, "semantic_fc2_new", None), "out_features", 1) - 1
     softplus = isinstance(getattr(impl, "out_geometry_fc", [None])[-1], nn.Softplus)
-    return _expected(use_vis, classes, getattr(impl, "sem_rtrans_new", None) is not None, softplus)
+    taken = tuple((name, getattr(impl, name, default)) for name, default in TAKEN.items())
+    return _expected(use_vis, classes, getattr(impl, "sem_rtrans_new", None) is not None, softplus, taken)
 
 
 @functools.lru_cache(maxsize=8)
-def _expected(use_vis: bool, classes: int, use_attention: bool, softplus: bool) -> tuple[nn.Module, nn.Module]:
+def _expected(
+    use_vis: bool, classes: int, use_attention: bool, softplus: bool, taken: tuple[tuple[str, bool], ...]
+) -> tuple[nn.Module, nn.Module]:
     with torch.device("meta"):
-        decoder, aggregation = DistDecoder(use_vis), AggregateNet(num_classes=classes, use_attention=use_attention)
+        decoder = DistDecoder(use_vis)
+        aggregation = AggregateNet(num_classes=classes, use_attention=use_attention, **dict(taken))
     if softplus:
         aggregation.agg_impl.out_geometry_fc[-1] = nn.Softplus()
     return decoder, aggregation
@@ -76,9 +82,22 @@ def _difference(name: str, module: nn.Module, expected: nn.Module) -> str | None
     own, theirs = (dict(x.named_parameters(recurse=False)) for x in (module, expected))
     if {key: value.shape for key, value in own.items()} != {key: value.shape for key, value in theirs.items()}:
         return f"{name} has other parameters than it was built for"
+    own, theirs = _settings(module), _settings(expected)
+    other = next((key for key in own | theirs if own.get(key) != theirs.get(key)), None)
+    if other is not None:
+        return f"{name}.{other} is {own.get(other)}, not {theirs.get(other)}"
     own, theirs = (dict(x.named_children()) for x in (module, expected))
     if own.keys() != theirs.keys():
         return f"{name} has other parts than it was built for"
     return next(
         (reason for key in own if (reason := _difference(f"{name}.{key}", own[key], theirs[key])) is not None), None
     )
+
+
+def _settings(module: nn.Module) -> dict[str, object]:
+    """What a module was made with that shows in no parameter, such as heads of attention: they change what it computes."""
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if not key.startswith("_") and key != "training" and type(value) in (bool, int, float, str, tuple)
+    }
