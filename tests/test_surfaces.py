@@ -19,7 +19,7 @@ from network.query_decoder import QueryDecoder
 from network.renderer import from_nearest_seen, reference_surfaces
 from network.rendering import camera_rays
 from network.samplers import OnSurfaces
-from network.sight import look_at_surfaces
+from network.sight import Evidence, Sight, look_at_surfaces
 from network.surfaces import (
     LONE_SPREAD,
     depth_disagreement,
@@ -153,6 +153,16 @@ def test_a_view_does_not_see_what_something_nearer_hides_and_says_nothing_where_
     assert evidence.hit[0, 1] == 1 and evidence.hit[0, [0, 2]].max() < 1e-6
     assert evidence.visibility[0, 0] > 0.99 and evidence.visibility[0, 2] < 0.01
     assert (evidence.hit[1] == 0.5).all() and (evidence.visibility[1] == 0.5).all()
+
+    def shown(views: slice, found=None) -> list[bool]:
+        """Of the three points, each on a ray of its own."""
+        told = Evidence(*(values[views] for values in evidence))
+        sight = Sight(valid[views], None, None, 0, None, None, None, torch.Size((3, 1)), told, found)
+        return sight.shown[:, 0].tolist()
+
+    assert shown(slice(1)) == [False, True, False], "neither the air before a surface nor what it hides"
+    assert shown(slice(1), torch.tensor([True, False, False])) == [True, True, False]
+    assert shown(slice(2)) == [True, True, True], "where depth is unknown anything may be"
 
 
 def test_what_masks_hide_and_padding_adds_is_no_surface():

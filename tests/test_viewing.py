@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from dataset.render_dataset import Needs, open_scene
+from dataset.views import Cameras
+from network.geometry import pixel_grid, pixel_rays
 from network.rendering import CLASSES, RenderedView
 from network.view_renderer import ViewRenderer
 from train.run import build_network
@@ -18,6 +20,7 @@ from utils.colors import distinct_colors
 from utils.errors import UserError
 from utils.panels import HATCH, mark_unseen
 from viewing import commands, fusion, paths, shades, video
+from viewing.flicker import jumps
 from viewing.fusion import Depictions, drop_disputed, extract_mesh, merge_points
 from viewing.geometry import compare, measured, trusted_depth
 from viewing.ply import Geometry, write_ply
@@ -182,6 +185,29 @@ def test_the_choice_of_references_passes_smoothly(config, scene):
     assert largest_jump(mixed) < 0.3 * largest_jump(abrupt)
 
 
+def test_what_the_camera_s_movement_explains_is_no_jump_and_what_it_does_not_is():
+    """A slanted, painted wall seen from the side by cameras that pass by."""
+    count, size = 4, (48, 64)
+    poses = torch.eye(4)[:3].repeat(count, 1, 1)
+    poses[:, 0, 3] = -0.05 * torch.arange(count)
+    K = torch.tensor([[60.0, 0, 31.5], [0, 60, 23.5], [0, 0, 1]]).repeat(count, 1, 1)
+    cameras = Cameras(poses, K, torch.tensor([[0.5, 9.0]]).repeat(count, 1), size)
+    grid = pixel_grid(*size)
+    centres, directions = pixel_rays(grid.expand(count, -1, -1), cameras.poses, cameras.Ks)
+    normal = torch.tensor([0.2, 0.1, 1.0])
+    depth = (3 - centres @ normal)[:, None] / (directions @ normal)
+    points = centres[:, None] + depth[..., None] * directions
+    color = 0.5 + 0.2 * torch.sin(2 * points)
+    ones = torch.ones(len(grid))
+    views = [RenderedView(c, {}, d, ones, ones > 0) for c, d in zip(color, depth, strict=True)]
+    smooth = jumps(views, cameras)
+    assert smooth.shape == (3,) and smooth.max() < 0.1
+    views[2] = replace(views[2], color=views[2].color + 10 / 255)
+    np.testing.assert_allclose(jumps(views, cameras) - smooth, [0, 10, 10], atol=0.2)
+    views[2] = replace(views[2], seen=ones < 0)
+    assert np.isnan(jumps(views, cameras)).tolist() == [False, True, True], "what is guessed is not compared"
+
+
 def test_views_are_blended_by_probability_and_what_is_guessed_does_not_count():
     def view(color, logits, seen):
         ones = torch.ones(1)
@@ -246,12 +272,14 @@ def test_what_one_view_alone_claims_is_dropped(scene):
     assert kept[2] < 0.3 and np.delete(kept, 2).min() > 0.6
 
 
-def test_only_sure_depth_is_trusted():
-    view = RenderedView(
-        torch.zeros(4, 3), None, torch.tensor([2.0, 2.0, 2.0, 0.0]), torch.tensor([0.1, 0.5, 0.1, 0.1]),
-        torch.tensor([True, True, False, True]),
-    )  # fmt: skip
-    assert trusted_depth(view).tolist() == [2, 0, 0, 0]
+def test_only_depth_that_is_sure_seen_and_not_beside_a_jump_is_trusted():
+    depth, deviation, seen = torch.full((3, 8), 2.0), torch.full((3, 8), 0.1), torch.ones(3, 8, dtype=torch.bool)
+    depth[:, 5:], deviation[0, 0], seen[1, 1] = 2.5, 0.5, False
+    view = RenderedView(torch.zeros(24, 3), {}, depth.flatten(), deviation.flatten(), seen.flatten())
+    trusted = trusted_depth(view, (3, 8))
+    lost = (trusted == 0).nonzero().tolist()
+    assert lost == [[0, 0], [0, 4], [0, 5], [1, 1], [1, 4], [1, 5], [2, 4], [2, 5]]
+    assert torch.equal(trusted[trusted > 0], depth[trusted > 0])
 
 
 def test_a_ply_file_says_what_it_holds(tmp_path):
