@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 
@@ -145,7 +146,9 @@ def read_depth_camera(
     intrinsics: the colour camera's file, which the depth camera's lies beside.
     """
     path = intrinsics.with_name(intrinsics.name.replace("color", "depth"))
-    depth_size = image_size(maps[min(maps)])
+    depth_size = first_size(maps)
+    if depth_size is None:
+        return None
     depth_K = read_intrinsics(path) if path.is_file() else scale_intrinsics(K, size, depth_size)
     try:
         require_same_size(depth_K, depth_size, str(path))
@@ -154,6 +157,14 @@ def read_depth_camera(
         return None
     camera = DepthCamera(depth_K, depth_size, np.linalg.inv(rig["color"]) @ rig["depth"])
     return camera.unless_same(K, size, ALIGNED * depth_size[1])
+
+
+def first_size(maps: dict[int, Path]) -> tuple[int, int] | None:
+    """Return the (h, w) of the first map that can be read; of those that cannot, reading them says why."""
+    for number in sorted(maps):
+        with contextlib.suppress(UserError):
+            return image_size(maps[number])
+    return None
 
 
 def _pose(path: Path | None) -> np.ndarray | None:
