@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 
@@ -61,12 +62,16 @@ def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> 
     K, rig = read_intrinsics(intrinsics), read_rig(folder)
     camera = None if "depth" not in files else read_depth_camera(intrinsics, rig, K, size, files["depth"])
 
+    def read_pose(number: int) -> np.ndarray | None:
+        pose = _pose(poses.get(number))
+        return None if pose is None else pose @ rig["color"]
+
     def find_frames() -> Frames:
         require_same_size(K, size, str(intrinsics))
         if labels is not None and label_ids == "auto":
             warn_of_nyu40(name.text, labels, files["labels"])
         odd = of_another_size(files["color"], size)
-        return usable_frames(name.text, files, lambda number: _pose(poses.get(number), rig["color"]), K, odd)
+        return usable_frames(name.text, files, read_pose, K, odd)
 
     others = [*poses.values(), intrinsics, *([table] if table.is_file() else [])]
     others += [path for path in intrinsics.parent.glob("*trinsic*_*.txt") if path != intrinsics]
@@ -141,7 +146,9 @@ def read_depth_camera(
     intrinsics: the colour camera's file, which the depth camera's lies beside.
     """
     path = intrinsics.with_name(intrinsics.name.replace("color", "depth"))
-    depth_size = image_size(maps[min(maps)])
+    depth_size = first_size(maps)
+    if depth_size is None:
+        return None
     depth_K = read_intrinsics(path) if path.is_file() else scale_intrinsics(K, size, depth_size)
     try:
         require_same_size(depth_K, depth_size, str(path))
@@ -152,6 +159,13 @@ def read_depth_camera(
     return camera.unless_same(K, size, ALIGNED * depth_size[1])
 
 
-def _pose(path: Path | None, camera: np.ndarray) -> np.ndarray | None:
-    """The pose of `camera` (4, 4) of the rig that the file tells the pose of."""
-    return None if path is None else to_pose(read_matrix(path, ((4, 4), (3, 4))), path.parent, path.name) @ camera
+def first_size(maps: dict[int, Path]) -> tuple[int, int] | None:
+    """Return the (h, w) of the first map that can be read; of those that cannot, reading them says why."""
+    for number in sorted(maps):
+        with contextlib.suppress(UserError):
+            return image_size(maps[number])
+    return None
+
+
+def _pose(path: Path | None) -> np.ndarray | None:
+    return None if path is None else to_pose(read_matrix(path, ((4, 4), (3, 4))), path.parent, path.name)

