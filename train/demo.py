@@ -22,7 +22,7 @@ CFG = "configs/plus/surfaces.yaml"
 # hours. It starts near what the references' depth shows, so that few steps are enough to see it learn.
 CPU_ROOMS = replace(SIZES["demo"], rooms={"train": 4, "val": 0, "test": 1}, frames=40, image=(120, 160))
 CPU_SCALE = [
-    "total_step=80",
+    "total_step=60",
     "train_dataset_cfg.patch=[48, 64]",
     "train_dataset_cfg.min_wn=5",
     "train_dataset_cfg.max_wn=6",
