@@ -25,4 +25,4 @@ $(VENV)/.installed: requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) data/demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) data/demo data/demo_train .pytest_cache .ruff_cache .mypy_cache

@@ -23,7 +23,7 @@ def test_a_room_is_shown_in_every_way(small, stand_in, tmp_path, monkeypatch, ca
     demo.main()
     shown = capsys.readouterr().out
     results = json.loads((tmp_path / "data/demo/results.json").read_text())
-    assert len(results["methods"]) == 5 and results["methods"]["S-Ray"]["psnr"] > 15
+    assert len(results["methods"]) == 5 and results["methods"][results["network"]]["psnr"] > 15
     assert "| splat of all references, no network |" in shown and "make demo-train" in shown
     assert "viewer --scene scannet/test_000/black_64 data_root=data/demo/room_64" in shown
     film = imageio.imread(tmp_path / "data/demo/flight/color/00000.png")
