@@ -15,6 +15,7 @@ from dataset.check.__main__ import check_scene, find_scenes
 from dataset.check.consistency import check_consistency, choose_pairs, warp
 from dataset.check.inventory import spread, take_inventory
 from dataset.check.page import verdict
+from dataset.registration import DepthCamera
 from dataset.render_dataset import open_scene
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
@@ -46,10 +47,11 @@ def poses(data, change):
 
 
 def intrinsics(data, change):
-    path = data / "scannet" / "train_000" / "intrinsic" / "intrinsic_color.txt"
-    matrix = np.loadtxt(path)
-    matrix[:3, :3] = change(matrix[:3, :3])
-    np.savetxt(path, matrix)
+    for sensor in ("color", "depth"):
+        path = data / "scannet" / "train_000" / "intrinsic" / f"intrinsic_{sensor}.txt"
+        matrix = np.loadtxt(path)
+        matrix[:3, :3] = change(matrix[:3, :3])
+        np.savetxt(path, matrix)
 
 
 def depth(data, factor):
@@ -87,6 +89,24 @@ def test_what_is_wrong_is_named(damage, cause, data):
     assert report.consistency.looks_wrong
     (line,) = verdict(report)
     assert cause in line
+
+
+def test_depth_that_is_not_registered_to_colour_is_told_by_its_edges(data):
+    """As of a depth camera with 1.12 times the focal length whose principal point is 4 pixels elsewhere."""
+    K = np.loadtxt(data / "scannet" / "train_000" / "intrinsic" / "intrinsic_color.txt")
+    other = K[:3, :3].copy()
+    other[:2, :2] *= 1.12
+    other[0, 2] += 4
+    for path in (data / "scannet" / "train_000" / "depth").iterdir():
+        values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        write_image(path, DepthCamera(K[:3, :3], values.shape, np.eye(4)).register(values, other, values.shape, path))
+    report = check_scene(NAME, data, 4)
+    (line,) = verdict(report)
+    found = re.search(r"fits ([\d.]+) times as large and moved by ([-+\d.]+)% .* and ([-+\d.]+)% down", line)
+    assert "depth is not registered to colour" in line
+    scale, right, down = map(float, found.groups())
+    assert scale == pytest.approx(1 / 1.12, abs=0.02) and right == pytest.approx(-4 / 1.12 / 1.28, abs=1.2)
+    assert down == pytest.approx(0, abs=1.2)
 
 
 @pytest.mark.parametrize("factor", [2.0, 0.5])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dataset.check.alignment import find_misalignment
 from dataset.scene import Scene, scale_intrinsics
 from utils.errors import UserError
 
@@ -94,7 +95,8 @@ class Consistency:
     def color_is_wrong(self) -> bool:
         times, more = COLOR_OF_THE_BEST
         blurred = self.detail < max(ENOUGH_DETAIL, DETAIL_OF_THE_BEST * self.best_detail)
-        return not self.geometry_is_wrong and (blurred or self.color_disagreement > times * self.best_color + more)
+        different = blurred or self.color_disagreement > times * self.best_color + more
+        return not self.geometry_is_wrong and (different or self.color_cause is not None)
 
     @property
     def looks_wrong(self) -> bool:
@@ -330,4 +332,12 @@ def find_color_cause(pairs: list[Pair], warps: list[Warp], now: float) -> str | 
         details = [compare_color(pair, one, turn)[1] for pair, one in zip(pairs, warps, strict=True)]
         found[name] = np.median([detail for detail in details if np.isfinite(detail)] or [-1.0])
     name = max(found, key=found.get)
-    return f"colour is {name} against depth" if found[name] > max(ENOUGH_DETAIL, now + 0.3) else None
+    if found[name] > max(ENOUGH_DETAIL, now + 0.3):
+        return f"colour is {name} against depth"
+    frames = {
+        name: (color, depth)
+        for pair in pairs
+        for name, color, depth in zip(pair.frames, pair.colors, pair.depths, strict=True)
+    }
+    misalignment = find_misalignment(*map(list, zip(*frames.values(), strict=True)))
+    return None if misalignment is None else str(misalignment)
