@@ -13,6 +13,10 @@ import torch
 
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
+from train.settings import SCHEMA
+from train.shipped import model_config
+from utils.config import load_config
+from viewing.session import Session, open_session
 
 ROOM = Size({"train": 1}, 40, (480, 640), Light(0.5, 6, 2), 1)
 NAME = "scannet/train_000/black_320"
@@ -21,6 +25,12 @@ NAME = "scannet/train_000/black_320"
 def make_room(root: Path) -> None:
     """One room of 40 frames at 640x480, `NAME`, in ScanNet's layout."""
     generate(root, "scannet", ROOM, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def session_of(model: str, cfg: str | None, scene: str, overrides: list[str]) -> Session:
+    """A scene with the network of a file of weights in front; cfg: None for the one inside the file."""
+    config = load_config(cfg, SCHEMA, overrides) if cfg else model_config(model, overrides)
+    return open_session(config, model, scene)
 
 
 def synchronize(device: torch.device) -> None:

@@ -16,17 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import provenance
+from benchmarks.common import provenance, session_of
 from dataset.views import Cameras
-from train.settings import SCHEMA
-from train.shipped import model_config
 from utils.cli import run_command
-from utils.config import load_config
 from utils.files import write_text
 from viewing.flicker import jumps
 from viewing.paths import CameraPath, path_cameras, smooth_path
 from viewing.references import Mix, References, mixes, one
-from viewing.session import blend, open_session
+from viewing.session import blend
 
 KNOT = 4  # frames of the capture from one point of the path to the next
 
@@ -42,8 +39,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parser.parse_intermixed_args()
-    cfg = load_config(args.cfg, SCHEMA, args.overrides) if args.cfg else model_config(args.model_path, args.overrides)
-    session = open_session(cfg, args.model_path, args.scene)
+    session = session_of(args.model_path, args.cfg, args.scene, args.overrides)
     references = References(session.scene, session.references)
     poses = session.scene.camera_to_world
     first, last = (int(part * len(poses)) for part in args.stretch)

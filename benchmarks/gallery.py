@@ -1,12 +1,12 @@
 """Makes the README's pictures: python -m benchmarks.gallery --model-path MODEL --scene SCENE
 
-[--without-depth MODEL] [--faithful MODEL] [--cfg CFG] [--faithful-cfg CFG] [--only flight mesh viewer comparison] [--out imgs]
-[key=value …]
+[--without-depth [MODEL]] [--faithful MODEL] [--cfg CFG] [--faithful-cfg CFG] [--only flight mesh viewer comparison]
+[--out imgs] [key=value …]
 
-A flight, a labelled mesh, and the page in the browser (needs playwright and Chromium); the same with a model that reads no
-depth, if one is named; and the scene's test frames by all models, the faithful network's if named too, beside the truth: a
-picture of some, and the numbers of all as comparison.md. A model's config is the one inside its file unless --cfg, which is
-for all but the faithful one, names another.
+A flight, a labelled mesh, and the page in the browser (needs playwright and Chromium); with --without-depth the same where
+the references' depth is not read, by the same model or one of its own; and the scene's test frames by all of them, and by the
+faithful network if one is named, beside the truth: a picture of some, and the numbers of all as comparison.md. A config that
+is not named is the one inside the model.
 """
 
 from __future__ import annotations
@@ -22,18 +22,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.common import provenance
+from benchmarks.common import provenance, session_of
 from dataset.render_dataset import TestSet
 from train.evaluator import evaluate
 from train.metrics import class_scores, confusion, depth_error, psnr, ssim
 from train.pictures import Comparison
-from train.settings import SCHEMA
-from train.shipped import model_config
 from utils.cli import run_command
-from utils.config import load_config
 from utils.files import write_image, write_text
 from utils.panels import grid, mark_unseen
-from viewing.session import Session, open_session
 
 PORT = 8765
 PARTS = ("flight", "mesh", "viewer", "comparison")
@@ -41,28 +37,30 @@ SHOWN = 4  # test frames in the picture of the comparison
 
 
 class Model(NamedTuple):
-    """A file of weights, its config (None: inside it), and what the names and titles of its pictures have at their end."""
+    """A file of weights, its config (None: inside it) and overrides, and what the names of its pictures have at their end."""
 
     path: str
     cfg: str | None
+    overrides: list[str]
     ending: str = ""
 
     @property
     def arguments(self) -> list[str]:
         """For `run_rendering.py`."""
-        return [*(["--cfg", self.cfg] if self.cfg else []), "--model-path", self.path]
-
-    def session(self, scene: str, overrides: list[str]) -> Session:
-        cfg = load_config(self.cfg, SCHEMA, overrides) if self.cfg else model_config(self.path, overrides)
-        return open_session(cfg, self.path, scene)
+        return [*(["--cfg", self.cfg] if self.cfg else []), "--model-path", self.path, *self.overrides]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg")
     parser.add_argument("--model-path", required=True)
-    parser.add_argument("--without-depth", metavar="MODEL", help="one that finds the references' depth itself")
-    parser.add_argument("--without-depth-cfg", metavar="CFG", help="of --without-depth")
+    parser.add_argument(
+        "--without-depth",
+        metavar="MODEL",
+        nargs="?",
+        const="",
+        help="also where depth is found, by --model-path or this one",
+    )
     parser.add_argument("--faithful", metavar="MODEL", help="the published network's, to compare with")
     parser.add_argument("--faithful-cfg", metavar="CFG", help="of --faithful")
     parser.add_argument("--scene", required=True)
@@ -74,13 +72,14 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parser.parse_intermixed_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    models = [Model(args.model_path, args.cfg)]
-    if args.without_depth:
-        models.append(Model(args.without_depth, args.without_depth_cfg, "_without_depth"))
+    models = [Model(args.model_path, args.cfg, args.overrides)]
+    if args.without_depth is not None:
+        overrides = [*args.overrides, "init_net_type=learned_depth", "init_net_cfg.measured_depth=false"]
+        models.append(Model(args.without_depth or args.model_path, args.cfg, overrides, "_without_depth"))
     for model in models:
         photograph_all(args, model)
     if "comparison" in args.only:
-        faithful = [Model(args.faithful, args.faithful_cfg)] if args.faithful else []
+        faithful = [Model(args.faithful, args.faithful_cfg, args.overrides)] if args.faithful else []
         compare(args, [*models, *faithful])
 
 
@@ -88,7 +87,7 @@ def photograph_all(args, model: Model) -> None:
     """Makes the flight, the mesh and the page of one model."""
 
     def command(mode: str, *options: str) -> list[str]:
-        common = [*model.arguments, "--scene", args.scene, *args.overrides]
+        common = [*model.arguments, "--scene", args.scene]
         return [sys.executable, "run_rendering.py", mode, *common, *options]
 
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +112,7 @@ def compare(args, models: list[Model]) -> None:
     """Writes comparison.jpg, some test frames of the scene by all models below the truth, and comparison.md, the numbers of all."""
     shown, rows, frames = {}, [], []
     for model in models:
-        session = model.session(args.scene, args.overrides)
+        session = session_of(model.path, model.cfg, args.scene, model.overrides)
         frames.clear()
         tests = TestSet(session.scene, session.references, session.needs)
         evaluate(session.renderer, [tests], session.device, on_comparison=frames.append)

@@ -11,25 +11,22 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.common import provenance
+from benchmarks.common import provenance, session_of
 from dataset.render_dataset import open_scene
-from train.settings import SCHEMA
 from utils.cli import run_command
-from utils.config import load_config
 from utils.errors import UserError
 from utils.files import write_image, write_text
 from viewing.geometry import DEPTHS, build, compare, measured, mesher
 from viewing.paths import up_of
 from viewing.preview import preview
 from viewing.references import spread_evenly
-from viewing.session import open_session
 
 COLUMNS = {"accuracy_cm": ".1f", "completeness_cm": ".1f", "f_score": ".3f", "miou": ".3f"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", default="configs/plus/test_plus_synthetic.yaml")
+    parser.add_argument("--cfg", help="(default: inside the model)")
     parser.add_argument("--model-path", required=True)
     parser.add_argument("--scenes", nargs="+", required=True)
     parser.add_argument("--truth", type=Path)
@@ -40,14 +37,13 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     args.overrides += [name for name in args.scenes if "=" in name]  # what follows --scenes is taken for one
     args.scenes = [name for name in args.scenes if "=" not in name]
-    cfg = load_config(args.cfg, SCHEMA, args.overrides)
     args.out.mkdir(parents=True, exist_ok=True)
     lines = [
         "| scene | depth | accuracy, cm | completeness, cm | F-score at 5 cm | mIoU of vertices |",
         "|---" * 6 + "|",
     ]
     for name in args.scenes:
-        session = open_session(cfg, args.model_path, name)
+        session = session_of(args.model_path, args.cfg, name, args.overrides)
         frames = spread_evenly(session.scene.frame_ids, args.views)
         truth = open_scene(name, args.truth) if args.truth else session.scene
         missing = set(frames) - set(truth.frame_ids)
@@ -64,7 +60,7 @@ def main() -> None:
             print(lines[-1], flush=True)
             picture = args.out / f"{name.replace('/', '_')}_{depth}.png"
             write_image(picture, preview(mesh, session.classes, up_of(session.scene.camera_to_world)))
-    lines += ["", f"- {args.cfg} {' '.join(args.overrides)}: {session.renderer.network.title}, {args.model_path}"]
+    lines += ["", f"- {session.renderer.network.title}, {args.model_path} {' '.join(args.overrides)}"]
     lines += [f"- {args.views} views, voxels of {args.voxel} m; truth: {args.truth or 'the depth of the scenes'}"]
     write_text(args.out / "geometry.md", "\n".join([*lines, f"- {provenance(session.device)}"]) + "\n")
 

@@ -10,6 +10,7 @@ from dataset.render_dataset import Needs, TestSet, open_scene
 from dataset.views import Cameras
 from network.ops.splat import blend_colors, merge_depth, nearest_known, see_surface, splat_depth, vote_labels
 from train.baselines import COPIED, SPLATTED, WARPED, baselines
+from train.evaluator import hard_regions
 from train.metrics import depth_error, psnr
 from train.pictures import truth_of
 
@@ -125,3 +126,18 @@ def test_what_a_mask_hides_is_not_splatted(batch):
     hidden = baselines(replace(batch, references=replace(batch.references, mask=mask)), 20)[SPLATTED]
     first = replace(batch.references, depth=batch.references.depth * mask)
     assert (hidden.depth == baselines(replace(batch, references=first), 20)[SPLATTED].depth).all()
+
+
+def test_hard_pixels_are_told_from_the_depth_there_is_and_hidden_ones_are_not_among_them(batch):
+    regions = hard_regions(batch)
+    splats = splat_depth(batch.references.depth, batch.references.cameras, batch.query.cameras)
+    assert (regions["holes"] == (splats.amax(0) == 0).numpy()).all() and regions["edges"].any()
+    first = replace(batch.references, depth=batch.references.depth * 0)
+    first.depth[0] = batch.references.depth[0]
+    alone = hard_regions(replace(batch, references=first, query=replace(batch.query, depth=None)))
+    assert list(alone) == ["holes"] and alone["holes"].sum() > regions["holes"].sum()
+    mask = torch.zeros_like(batch.query.depth)
+    mask[..., 20:, :] = 1
+    masked = hard_regions(replace(batch, query=replace(batch.query, mask=mask), references=first))
+    assert not masked["holes"][:20].any() and (masked["holes"][20:] == alone["holes"][20:]).all()
+    assert list(hard_regions(replace(batch, references=replace(batch.references, depth=None)))) == ["edges"]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
@@ -27,7 +26,6 @@ from viewing.references import References, one, spread_evenly
 from viewing.session import Session
 
 SURE = 0.15  # a depth whose deviation is more than this part of it is not trusted
-JUMP = 1.1  # neighbouring depths whose ratio is larger are of two surfaces
 NEAR = 0.05  # metres: what is as near as this counts as met
 DEPTHS = ("frames", "rendered")  # where points come from: what is known of the frames, or what is rendered of them
 
@@ -105,7 +103,7 @@ def render_pictures(session: Session, frames: list[str], folder: Path, depth: st
         camera = one(cameras, i)
         chosen = references.choose(camera)
         view = session.render(camera, [(1.0, chosen)])
-        own = trusted_depth(view, cameras.size) if depth == "rendered" else session.frame_depth(frames[i], chosen)
+        own = trusted_depth(view).view(cameras.size) if depth == "rendered" else session.frame_depth(frames[i], chosen)
         result.depth[i] = own.cpu().numpy()
         result.color[i] = _bytes(view.color).view(*cameras.size, 3).cpu().numpy()
         if number:
@@ -115,13 +113,9 @@ def render_pictures(session: Session, frames: list[str], folder: Path, depth: st
     return result
 
 
-def trusted_depth(view: RenderedView, size: tuple[int, int]) -> torch.Tensor:
-    """Metres (h, w), 0 where it is unsure, where no reference sees anything, and beside a jump in depth, where a pixel shows
-    either side by chance: half of what is off by more than 5 cm lies there, and other views show it from the front."""
-    depth = view.depth.float().view(1, 1, *size)
-    farthest, nearest = (F.max_pool2d(values, 3, 1, 1) for values in (depth, -depth))
-    sure = (view.seen & (view.deviation < SURE * view.depth)).view(size)
-    return torch.where(sure & (farthest < JUMP * -nearest)[0, 0], depth[0, 0], 0)
+def trusted_depth(view: RenderedView) -> torch.Tensor:
+    """Metres (R,), 0 where it is unsure or no reference sees anything."""
+    return torch.where(view.seen & (view.deviation < SURE * view.depth), view.depth, 0).float()
 
 
 def _bytes(values: torch.Tensor) -> torch.Tensor:
