@@ -61,6 +61,8 @@ def measure(args, count: int) -> float:
         raise UserError(f"{count} processes failed: see {said}")
     rows = read_scalars(logs)["loss/total"]
     rows = rows[int(SKIPPED * len(rows)) :]
+    if len(rows) < 2:
+        raise UserError(f"--steps {args.steps}: too few to time; give more, or a smaller train_log_step")
     return (rows[-1][0] - rows[0][0]) / (rows[-1][2] - rows[0][2])
 
 

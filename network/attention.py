@@ -19,6 +19,14 @@ def sine_encoding(length: int, width: int, device: torch.device | None = None) -
     return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()
 
 
+def first_places(table: torch.Tensor, length: int) -> torch.Tensor:
+    """Return the encoding of `length` positions, (length, width), from a table of the first ones if that has so many.
+
+    A compiler would move what computes it, in float64, into the kernels that add it to every row.
+    """
+    return table[:length] if length <= len(table) else sine_encoding(length, table.shape[1], table.device)
+
+
 class Projection(nn.Linear):
     """A linear layer without bias whose result may lie in memory with its channels outermost."""
 

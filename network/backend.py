@@ -16,7 +16,7 @@ import torch._functorch.config
 from torch import nn
 
 from network import triton_setup
-from network.linear import untouched
+from network.linear import parts, untouched
 from network.ops import NO_KERNELS, Kernels
 from network.renderer import Renderer, RunStage
 from network.rendering import Encoding, Rays, Rendering
@@ -107,7 +107,7 @@ class Backend:
     @contextlib.contextmanager
     def at_work(self, network: nn.Module) -> Iterator[None]:
         """In here the modules of `network` run this backend's kernels, and convolutions round as it says."""
-        modules = [module for module in network.modules() if isinstance(getattr(module, "kernels", None), Kernels)]
+        modules = [module for module in parts(network) if isinstance(getattr(type(module), "kernels", None), Kernels)]
         before, tf32 = [module.kernels for module in modules], torch.backends.cudnn.allow_tf32
         torch.backends.cudnn.allow_tf32 = self.kernels.tf32
         for module in modules:
@@ -131,14 +131,19 @@ class Backend:
         torch._functorch.config.activation_memory_budget = self.memory_budget
         return tuple(functools.partial(_compiled(), stage) for stage in network.stages)
 
-    def recorded(self, function: Callable, network: nn.Module, most: int) -> Callable:
-        """`function` of tensors, which runs `network`, as a recording if this backend records. most: recordings kept.
+    def recorded(
+        self, function: Callable, most: int, network: nn.Module | None = None, copied: bool = True
+    ) -> Callable:
+        """`function` of tensors as a recording if this backend records. most: recordings kept. copied: see `Captured`.
 
-        While hooks are registered on the network it runs as it is: a recording could not call them.
+        network: whose modules it runs, if any. While hooks are registered on it the function runs as it is: a recording
+        could not call them.
         """
         if not self.record:
             return function
-        captured = Captured(function, most)
+        captured = Captured(function, most, copied)
+        if network is None:
+            return captured
 
         def run(*inputs):
             if untouched(network):

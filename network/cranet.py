@@ -16,13 +16,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from network.attention import SelfAttention, sine_encoding
+from network.attention import SelfAttention, first_places, sine_encoding
 from network.compositing import composite, end_at_last, hit_probabilities
 from network.linear import MLP, Linear, RayLinear, wide
 from network.rendering import CLASSES
 from network.sight import Sight
 
 INVALID_LOGIT = -1e9
+PLACES = 256  # samples of a ray whose encodings are kept
 SHARPNESS = 10.0  # of a view, by its angle: e times less for each 1/10 rad more
 
 
@@ -155,6 +156,8 @@ class CRANet(nn.Module):
         first = Linear(latent, latent, 1, out=hidden)
         self.geometry_fc = MLP(first, nn.ELU(), nn.Linear(hidden, geometry), nn.ELU())
         self.ray_attention = SelfAttention(geometry, along=True, **attention)
+        self.register_buffer("geometry_places", sine_encoding(PLACES, geometry), persistent=False)
+        self.register_buffer("semantic_places", sine_encoding(PLACES, latent), persistent=False)
         self.out_geometry_fc = DensityNet(geometry)
         wider, narrower = blending_hidden
         first = Linear(latent, 1, direction, out=wider)
@@ -211,7 +214,7 @@ class CRANet(nn.Module):
         weights = visibility / (visibility.sum(0) + 1e-8)
         mean, variance = weighted_mean_and_variance(refined, weights)
         geometry = self.geometry_fc(mean, variance, weights.mean(0)).unflatten(0, sight.shape)
-        return self.ray_attention(_with_positions(geometry), sight.seen_by_several)
+        return self.ray_attention(_with_places(geometry, self.geometry_places), sight.seen_by_several)
 
     def _blending_weights(self, refined: torch.Tensor, visibility: torch.Tensor, sight: Sight) -> torch.Tensor:
         """Softmax over the views, zero where a view does not see the sample: (V, N, 1)."""
@@ -231,7 +234,7 @@ class CRANet(nn.Module):
 
     def _attend_along_rays(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
         """Intra-view radial attention over S; a sample that at most one view sees attends uniformly."""
-        rows = _with_positions(latent.unflatten(1, sight.shape)).flatten(0, 1)
+        rows = _with_places(latent.unflatten(1, sight.shape), self.semantic_places).flatten(0, 1)
         return self.sem_rtrans_new(rows, sight.seen_by_several).view(latent.shape)
 
     def _attend_across_views(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
@@ -254,6 +257,6 @@ def angle_scores(sight: Sight) -> torch.Tensor:
     return scores if sight.evidence is None else scores + (sight.evidence.hit[..., None] + 0.05).log()
 
 
-def _with_positions(x: torch.Tensor) -> torch.Tensor:
+def _with_places(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """Samples in the order of their rays (..., S, C), each with the encoding of its place added."""
-    return x + sine_encoding(*x.shape[-2:], x.device).to(x.dtype)
+    return x + first_places(table, x.shape[-2]).to(x.dtype)

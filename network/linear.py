@@ -69,25 +69,31 @@ def product(parts, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Ten
     return F.linear(x, weight, bias)[..., :out]
 
 
-HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-
-
 def untouched(network: nn.Module) -> bool:
     """Return True if no module of a network has hooks, a forward of its own, or computed weights.
 
     Only then may their weights be used without calling them.
     """
     return not any(
-        "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS) or parametrized(module)
-        for module in network.modules()
+        "forward" in vars(module)
+        or "parametrizations" in module._modules  # weights that are computed, as by a low-rank adapter
+        or module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        for module in parts(network)
     )
+
+
+def parts(network: nn.Module) -> list[nn.Module]:
+    """Return a network and all modules in it. `network.modules()` also makes up names, which takes several times as long, and
+    the host looks at all modules in every frame and step."""
+    found = [network]
+    for module in found:
+        found += [part for part in module._modules.values() if part is not None]
+    return found
 
 
 def is_untouched(*networks: nn.Module) -> bool:
     """Return True if all networks are `untouched`. What is compiled is: `Backend.stages` sees to it, and a compiler cannot look."""
     return torch.compiler.is_compiling() or all(untouched(network) for network in networks)
-
-
-def parametrized(module: nn.Module) -> bool:
-    """Return True if a weight of a module is computed, as by a low-rank adapter (`torch.nn.utils.parametrize`)."""
-    return "parametrizations" in module._modules

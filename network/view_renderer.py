@@ -15,7 +15,7 @@ from network.engine.requirements import reason_against
 from network.engine.stage import EngineStage
 from network.exposure import balanced
 from network.geometry import pixel_grid
-from network.linear import untouched
+from network.linear import parts, untouched
 from network.renderer import Renderer, RunStage
 from network.rendering import Encoding, Rays, RenderedView
 from utils.config import Setting
@@ -51,7 +51,7 @@ class ViewRenderer:
         self.device = next(network.parameters()).device
         self.backend = backend or Backend.for_rendering("auto", self.device)
         self.rays_at_once = rays_at_once
-        self._encode = self.backend.recorded(functools.partial(encode, network, self.backend), network, MOST_SHAPES)
+        self._encode = self.backend.recorded(functools.partial(encode, network, self.backend), MOST_SHAPES, network)
         self._images: Recent[str, torch.Tensor] = Recent(MOST_IMAGES)
         self._reasons: Recent[tuple, str | None] = Recent(MOST_SHAPES)  # against the engine
 
@@ -123,7 +123,7 @@ class ViewRenderer:
         # Comparing all modules takes milliseconds: once for as long as they are the same and nobody touches them.
         network, channels = self.network, encoding.features.shape[-1]
         others = tuple(field.name for field in fields(encoding) if getattr(encoding, field.name) is not None)
-        key = tuple(map(id, network.modules())), len(encoding.cameras), channels, encoding.image_channels, others
+        key = tuple(map(id, parts(network))), len(encoding.cameras), channels, encoding.image_channels, others
         if not untouched(network) or key not in self._reasons:
             self._reasons[key] = reason_against(network, encoding)
         reason = self._reasons[key]
@@ -135,12 +135,13 @@ class ViewRenderer:
     def _engine(self):
         """`render_rays` in the engine, as a recording: the host would start its kernels hardly faster than they run.
 
-        It does not hold this object, which is so freed, recordings and all, once unused.
+        It does not hold this object, which is so freed, recordings and all, once unused. Of the network it runs no module,
+        so `_in_engine` has asked all there is to ask, once for a view; and `render` copies what it returns.
         """
         say_once("compiling kernels for this GPU, which takes a minute the first time")
         stages = tuple(EngineStage.of(stage, self._product_type) for stage in self.network.stages)
         function = functools.partial(render_rays, self.network, self.backend, stages)
-        return self.backend.recorded(function, self.network, MOST_SHAPES)
+        return self.backend.recorded(function, MOST_SHAPES, copied=False)
 
     @property
     def _product_type(self) -> torch.dtype:
@@ -158,7 +159,8 @@ class ViewRenderer:
         if self.device.type != "cuda":
             return max(FEWEST_RAYS, CPU_ROWS // (self._samples() * len(encoding.cameras)))
         free, _ = torch.cuda.mem_get_info(self.device)
-        free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        kept = torch.cuda.memory_stats(self.device)  # by torch, of which it may use what is not allocated
+        free += kept["reserved_bytes.all.current"] - kept["allocated_bytes.all.current"]
         in_view = 40 * self._product_type.itemsize + 21 if in_engine else 4000  # bytes: `Sights`, `ViewsOutput`
         of_ray = self._samples() * (len(encoding.cameras) * in_view + 300)
         most = BATCH_BYTES if in_engine else MODULES_BATCH_BYTES

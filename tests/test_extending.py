@@ -25,8 +25,10 @@ from network.stage import Stage
 from network.view_renderer import ViewRenderer
 from train.objective import Term, at_pixels
 from train.run import build_network
+from train.settings import SCHEMA
 from train.trainer import Trainer
 from utils import logging
+from utils.config import load_config
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -62,7 +64,20 @@ def modules_that_run(network, run) -> set[str]:
 @pytest.mark.parametrize("front_end", ["depth", "learned_depth", "cost_volume"])
 def test_modules_are_what_runs(config, front_end):
     """In a default training step every module with parameters of its own is called."""
-    trainer = Trainer(config(init_net_type=front_end, mvsnet={"frozen": False}))
+    assert_all_run(config(init_net_type=front_end, mvsnet={"frozen": False}))
+
+
+@pytest.mark.parametrize("file, changes", [("base", []), ("surfaces", ["train_dataset_cfg.patch=[16,16]"])])
+def test_modules_of_s_ray_plus_are_what_runs(config, file, changes):
+    tiny = config()
+    same = [f"{key}={tiny[key]}" for key in ("data_root", "output_root", "train_set_list", "val_set_list")]
+    same += ["device=cpu", "cache=false", "worker_num=0", "depth_sample_num=8", "fine_depth_sample_num=8"]
+    same += [f"train_dataset_cfg.{key}" for key in ("train_ray_num=32", "min_wn=3", "max_wn=4")]
+    assert_all_run(load_config(f"configs/plus/{file}.yaml", SCHEMA, [*same, *changes]))
+
+
+def assert_all_run(cfg):
+    trainer = Trainer(cfg)
     trainer._start_or_resume()
     batch = trainer.training_set[0].to("cpu")
     called = modules_that_run(trainer.network, lambda: trainer._train_step(batch))

@@ -1,9 +1,12 @@
-"""Two processes train together (gloo, on the CPU) as one would that averages their gradients."""
+"""Processes train together (gloo, on the CPU): two as one would that averages their gradients, four until one is killed."""
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -20,11 +23,27 @@ from train.trainer import Trainer
 from utils.config import plain
 
 
-def torchrun(script, *arguments, timeout=150):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+def start(script, *arguments, processes=2) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
     command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(script), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def finish(running: subprocess.Popen, timeout) -> subprocess.CompletedProcess:
+    """Waits so many seconds; then ends it and the processes that it started."""
+    try:
+        output = running.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        running.terminate()  # torchrun ends its processes
+        running.communicate()
+        raise
+    return subprocess.CompletedProcess(running.args, running.returncode, *output)
+
+
+def torchrun(script, *arguments, processes=2, timeout=150) -> subprocess.CompletedProcess:
+    return finish(start(script, *arguments, processes=processes), timeout)
 
 
 @pytest.fixture
@@ -113,11 +132,56 @@ run_command(main)
 """
 
 
-@pytest.mark.parametrize("rank, kind", [(0, "UserError"), (1, "UserError"), (1, "RuntimeError")])
-def test_a_process_that_fails_between_exchanges_ends_the_others(tmp_path, rank, kind):
+@pytest.mark.parametrize(
+    "processes, rank, kind", [(2, 0, "UserError"), (2, 1, "UserError"), (2, 1, "RuntimeError"), (4, 2, "RuntimeError")]
+)
+def test_a_process_that_fails_between_exchanges_ends_the_others(tmp_path, processes, rank, kind):
     """It says why; the others, which wait for it, say nothing."""
     (tmp_path / "fails.py").write_text(FAILS)
-    result = torchrun(tmp_path / "fails.py", rank, kind, timeout=60)
+    result = torchrun(tmp_path / "fails.py", rank, kind, processes=processes, timeout=60)
     assert result.returncode != 0
     assert "the disk is on fire" in result.stderr and "lost another one" not in result.stderr
-    assert f"[rank{1 - rank}]" not in result.stderr  # where torch puts what nobody caught
+    for other in set(range(processes)) - {rank}:
+        assert f"[rank{other}]" not in result.stderr  # where torch puts what nobody caught
+
+
+TRAINS = """
+import os, runpy
+from pathlib import Path
+(Path(__file__).parent / f"{os.environ['RANK']}.pid").write_text(str(os.getpid()))
+runpy.run_path("run_training.py", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_four_processes_end_when_one_is_killed_and_two_go_on(config, tmp_path):
+    """Killed from outside a process says nothing: torchrun names it, and how it ended."""
+    (tmp_path / "trains.py").write_text(TRAINS)
+    checkpoint = tmp_path / "model" / "four" / "model.pth"
+    endless = config(name="four", total_step=10**6, val_set_list=[], save_interval=2)
+    running = start(tmp_path / "trains.py", "--cfg", written(endless, tmp_path / "endless.yaml"), processes=4)
+    begin = time.monotonic()
+    while not checkpoint.exists() and running.poll() is None and time.monotonic() < begin + 150:
+        time.sleep(0.2)
+    pids = [int((tmp_path / f"{rank}.pid").read_text()) for rank in range(4)]
+    os.kill(pids[2], signal.SIGKILL)
+    result = finish(running, timeout=60)
+    assert result.returncode != 0
+    assert "SIGKILL" in result.stderr and re.search(rf"exitcode\s*: -9 \(pid: {pids[2]}\)", result.stderr)
+    assert not any(is_alive(pid) for pid in pids)
+    four = load_checkpoint(checkpoint)
+    assert four.samples == 4 * four.step
+
+    cfg = config(name="four", total_step=four.step + 2, val_set_list=[], save_interval=2)
+    result = torchrun("run_training.py", "--cfg", written(cfg, tmp_path / "rest.yaml"))
+    assert result.returncode == 0, result.stderr[-2000:]
+    two = load_checkpoint(checkpoint)
+    assert (two.step, two.samples) == (four.step + 2, four.samples + 4)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

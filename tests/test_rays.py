@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from network.attention import SelfAttention, sine_encoding
+from network.attention import SelfAttention, first_places, sine_encoding
 from network.compositing import composite, hit_probabilities
 from network.cranet import weighted_mean_and_variance
 from network.dist_decoder import RayDistribution, visibility_and_hit
@@ -178,3 +178,9 @@ def test_weighted_statistics_use_the_weights_as_they_are():
     x, w = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.5], [0.25]])
     mean, variance = weighted_mean_and_variance(x, w)
     assert mean.item() == 1.25 and variance.item() == pytest.approx(0.5 * 0.25**2 + 0.25 * 1.75**2)
+
+
+def test_more_samples_than_the_table_has_are_encoded_too():
+    table = sine_encoding(8, 6)
+    for length in (3, 8, 9, 20):
+        assert torch.equal(first_places(table, length), sine_encoding(length, 6))

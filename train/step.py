@@ -82,8 +82,8 @@ class TrainingStep:
         self.parameters = trained_parameters(self.objective)
         self.gradients = share_gradients(self.parameters)
         self.averaged = AveragedWeights(network, cfg.ema_decay) if cfg.ema_decay else None
-        self._differentiate = backend.recorded(self.differentiate, network, MOST_SHAPES)
-        self._update = backend.recorded(self.update, network, MOST_SHAPES)
+        self._differentiate = backend.recorded(self.differentiate, MOST_SHAPES, network)
+        self._update = backend.recorded(self.update, MOST_SHAPES)
 
     def __call__(self, batch: Batch, step: int, seed: int) -> StepLog:
         """One update, the `step`-th from 0. Fine depths are drawn from `seed` alone: a resumed run draws the same."""

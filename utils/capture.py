@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -17,19 +19,21 @@ WARM_UP = 3  # calls that run as they are, before recording: kernels are compile
 class Captured:
     """`function` of tensors and dataclasses of them, replayed as one CUDA graph for each set of shapes.
 
-    The function may change tensors that live outside of it, but must do the same work each time. Its result is a
-    copy. Where it cannot be recorded it runs as it is. most: recordings to keep, those used last.
+    The function may change tensors that live outside of it, but not its inputs, and must do the same work each time. Where
+    it cannot be recorded it runs as it is. An input that is the one of the last call, unchanged, is not copied again.
+    most: recordings to keep, those used last. copied: its result is a copy; if not, it is overwritten by the next call.
     """
 
-    def __init__(self, function: Callable, most: int):
-        self.function = function
+    def __init__(self, function: Callable, most: int, copied: bool = True):
+        self.function, self.copied = function, copied
         self._calls: dict = {}
         self._recorded = Recent(most)
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()
 
     def __call__(self, *inputs):
-        key = _signature(inputs)
+        tensors: list[torch.Tensor] = []
+        key = _signature(inputs, tensors)
         if key not in self._recorded:
             self._calls[key] = self._calls.get(key, 0) + 1
             if self._calls[key] <= WARM_UP:
@@ -38,11 +42,9 @@ class Captured:
         recorded = self._recorded[key]
         if recorded is None:
             return self.function(*inputs)
-        graph, static, result = recorded
-        for target, source in zip(_tensors(static), _tensors(inputs), strict=True):
-            target.copy_(source, non_blocking=True)
-        graph.replay()
-        return _copies(result)
+        recorded.inputs.fill(tensors)
+        recorded.graph.replay()
+        return _copies(recorded.result) if self.copied else recorded.result
 
     def _run_aside(self, inputs):
         """As recording will: on another stream than the usual one."""
@@ -66,7 +68,32 @@ class Captured:
             torch.cuda.synchronize()
             warn(f"a step cannot be recorded and runs kernel by kernel ({str(error).splitlines()[0]})")
             return None
-        return graph, static, result
+        return _Recording(graph, StaticInputs(_tensors(static)), result)
+
+
+class StaticInputs:
+    """The tensors that a recording reads, where the inputs of each call are copied to."""
+
+    def __init__(self, targets: list[torch.Tensor]):
+        self.targets = targets
+        self._copied = [(None, None)] * len(
+            targets
+        )  # of each, what was copied last, and how often that had been changed
+
+    def fill(self, sources: list[torch.Tensor]) -> None:
+        """Copies what is not there already. Work in place changes a tensor's version; inference tensors have none."""
+        for i, source in enumerate(sources):
+            kept, version = self._copied[i]
+            now = None if source.is_inference() else source._version
+            if now is None or now != version or kept() is not source:
+                self.targets[i].copy_(source, non_blocking=True)
+                self._copied[i] = weakref.ref(source), now
+
+
+class _Recording(NamedTuple):
+    graph: torch.cuda.CUDAGraph
+    inputs: StaticInputs
+    result: object
 
 
 def concurrently(device: torch.device, first: Callable, second: Callable) -> tuple:
@@ -96,12 +123,14 @@ def _tensors(value) -> list[torch.Tensor]:
     return [tensor for part in _parts(value) or () for tensor in _tensors(part)]
 
 
-def _signature(value):
-    """What a recording depends on: shapes, types, and everything that is no tensor."""
+def _signature(value, tensors: list[torch.Tensor]):
+    """What a recording depends on: shapes, types, and everything that is no tensor. Appends the tensors, in the order of
+    `_tensors`."""
     if isinstance(value, torch.Tensor):
+        tensors.append(value)
         return value.shape, value.dtype
     parts = _parts(value)
-    return value if parts is None else tuple(_signature(part) for part in parts)
+    return value if parts is None else tuple([_signature(part, tensors) for part in parts])
 
 
 def _parts(value) -> tuple | None:

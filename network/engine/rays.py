@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from network.attention import sine_encoding
+from network.attention import first_places
 from network.cranet import CRANet
 from network.engine.attention import Layer, attend
 from network.engine.packing import linear_layers
@@ -114,6 +114,7 @@ def end_rays(
     Without color only densities are asked for.
     """
     rays, length = depths.shape
+    impl = stage.agg_net.agg_impl
     padded = triton.next_power_of_2(length)
     rows = max(ROWS, padded)
     new = depths.new_empty
@@ -122,12 +123,12 @@ def end_rays(
         new(rays, length), new(rays, length, dtype=torch.int8), new(rays), new(rays, dtype=torch.bool), *sums
     )
     _rays_kernel[(triton.cdiv(rays, rows // padded),)](
-        geometry, sine_encoding(length, 16, depths.device), valid, depths.contiguous(),
+        geometry, first_places(impl.geometry_places, length), valid, depths.contiguous(),
         geometry if color is None else color, attention.matrices, attention.norm, head,
         output.hit, output.several, output.depth, output.scored.view(torch.int8),
         *[output.hit if out is None else out for out in sums],
         rays, length, len(valid), stage.scored_views, stage.scored_samples, attention.eps,
         PADDED=padded, M=rows, DENSITY_ONLY=color is None, PRECISION=attention.precision, WHOLE=length == rows,
-        SOFTPLUS=isinstance(stage.agg_net.agg_impl.out_geometry_fc[-1], nn.Softplus),
+        SOFTPLUS=isinstance(impl.out_geometry_fc[-1], nn.Softplus),
     )  # fmt: skip
     return output

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from network.attention import sine_encoding
+from network.attention import first_places
 from network.engine.attention import Layer
 from network.engine.packing import Weights, pack
 from network.engine.projection import Sights, see
@@ -104,7 +104,7 @@ def _attend(
 ) -> torch.Tensor:
     """Cross-Reprojection Attention, and the sum over the views: (N, 32)."""
     latent, impl = fused.latent, own.stage.agg_net.agg_impl
-    positions = sine_encoding(several.shape[1], latent.shape[-1], latent.device)
+    positions = first_places(impl.semantic_places, several.shape[1])
 
     def along_rays(x: torch.Tensor) -> torch.Tensor:
         rows = x.view(-1, several.shape[1], x.shape[-1])
