@@ -28,7 +28,7 @@ def test_every_cell_runs_and_shows_its_picture(stand_in, tmp_path, monkeypatch):
     for number, data in enumerate(pictures):
         (tmp_path / f"{number}.png").write_bytes(data)
         picture = np.asarray(Image.open(tmp_path / f"{number}.png"))
-        assert picture.shape[0] in (48, 96) and picture.std() > 5, "it shows something"
+        assert picture.shape[0] in (48, 96) and picture.std() > 0.5, "it shows something"
 
 
 def test_what_is_committed_has_pictures_and_is_small():
