@@ -145,9 +145,8 @@ class RenderedView(ByRay):
         """Room for so many rays of what this one shows of its own, on `device`."""
         return self._map(lambda x: torch.empty(rays, *x.shape[1:], dtype=x.dtype, device=device))
 
-    def fill(self, start: int, part: RenderedView) -> None:
-        """Writes the rays of `part` to the places from `start` on."""
-        places = slice(start, start + len(part.depth))
+    def fill(self, places: slice | torch.Tensor, part: RenderedView) -> None:
+        """Writes the rays of `part` to their places."""
         for field in fields(self):
             ours, theirs = getattr(self, field.name), getattr(part, field.name)
             for room, values in (

@@ -43,6 +43,11 @@ class Sampler(ABC):
         """The rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N; with what `depths` wants to know."""
         return camera_rays(query, pixels)
 
+    def groups(self, rays: Rays) -> list[tuple[torch.Tensor | None, Rays]]:
+        """Return parts of the rays that need different numbers of samples, each with the places of its rays; None: all of
+        them, in their order."""
+        return [(None, rays)]
+
     def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor | None:
         """Random numbers for all passes over so many rays (training); None if it needs none."""
         return None
@@ -84,7 +89,8 @@ class OnSurfaces(Sampler):
     """A few samples where the references' depth shows surfaces on a ray: three on and around the first layer, one on each of
     the two others, or behind it where there are none.
 
-    Where there is no surface the samples are spread around the depth of the neighbours.
+    Where there is no surface the samples are spread around the depth of the neighbours. Rays whose layers hold but the first
+    one have the samples around it alone.
     """
 
     names = ("surface",)
@@ -107,16 +113,30 @@ class OnSurfaces(Sampler):
         self, encoding: Encoding, rays: Rays, passes: tuple[Rendering, ...], draws: torch.Tensor | None
     ) -> torch.Tensor:
         layers = rays.layers
-        first, second, third = layers.depth.unbind(-1)
+        first = layers.depth[:, 0]
         reach = (1.5 * layers.spread[:, 0] + 0.002).clamp(0.003, 0.04)  # relative, to either side of the first layer
         reach = torch.where(layers.found, reach, UNKNOWN_REACH)
+        near = reach if draws is None else reach * (0.5 + draws[:, 0])
+        around = [first * (1 - near), first, first * (1 + near)]
+        if layers.depth.shape[1] == 1:
+            return torch.stack(around, -1)
+        second, third = layers.depth[:, 1:].unbind(-1)
         second = torch.where(second > 0, second, first * (1 + 4 * reach))
-        third = torch.where(
-            third > 0, third, torch.where(layers.found, 1.25 * torch.maximum(first, second), 0.7 * first)
-        )
-        if draws is not None:
-            reach = reach * (0.5 + draws[:, 0])
-        return torch.stack([first * (1 - reach), first, first * (1 + reach), second, third], -1).sort(-1).values
+        beyond = torch.where(layers.found, 1.25 * torch.maximum(first, second), 0.7 * first)
+        third = torch.where(third > 0, third, beyond)
+        return torch.stack([*around, second, third], -1).sort(-1).values
+
+    def groups(self, rays: Rays) -> list[tuple[torch.Tensor | None, Rays]]:
+        """Return rays that meet one surface, as nineteen of twenty do, and the others."""
+        layers = rays.layers
+        single = layers.found & (layers.depth[:, 1:] == 0).all(-1)
+        groups = []
+        for chosen, count in ((single, 1), (~single, layers.depth.shape[1])):
+            places = chosen.nonzero()[:, 0]
+            if len(places):
+                part = rays[places]
+                groups.append((places, replace(part, layers=part.layers.nearest(count))))
+        return groups
 
     def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor:
         return torch.rand(rays, 1, generator=generator, device=generator.device)

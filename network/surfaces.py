@@ -38,6 +38,10 @@ class Layers(Rows):
     spread: torch.Tensor
     found: torch.Tensor
 
+    def nearest(self, count: int) -> Layers:
+        """Return the first `count` layers of each ray."""
+        return Layers(self.depth[:, :count], self.spread[:, :count], self.found)
+
 
 def with_neighbours(depth: torch.Tensor) -> torch.Tensor:
     """Return for each pixel of maps (V, 1, h, w) its own value and those to the right, below and diagonally: (V, h, w, 4)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 
 import torch
@@ -84,14 +84,32 @@ class ViewRenderer:
             encoding = balanced(encoding, camera)
         rays = self.network.sampler.rays(encoding, camera, pixels)
         in_engine = self._in_engine(encoding)
+        work = len(rays) * self._samples() * len(encoding.cameras)
         if in_engine:
             render_batch = self._engine
             encoding = replace(encoding, features=encoding.features.to(self._product_type))
         else:
-            stages = self.backend.stages(self.network, len(rays) * self._samples() * len(encoding.cameras))
+            stages = self.backend.stages(self.network, work)
             render_batch = functools.partial(render_rays, self.network, self.backend, stages)
+        # What is compiled or recorded is so for one number of rays and samples.
+        fixed = in_engine or self.backend.compiles(work)
+        view = None
+        for places, group in [(None, rays)] if fixed else self.network.sampler.groups(rays):
+            for begin, part in self._batches(render_batch, encoding, group, in_engine):
+                if view is None:
+                    # One place for all rays: a small result kept of each batch would, between the batches' large tensors,
+                    # split the memory that they free, and a process that keeps that would grow with every batch.
+                    view = part.blank(len(rays), "cpu" if len(rays) > LARGE_VIEW else self.device)
+                batch = slice(begin, begin + len(part.depth))
+                view.fill(batch if places is None else places[batch].to(view.depth.device), part)
+        return self._refine(view, camera.size) if self.network.refines else view
+
+    def _batches(
+        self, render_batch: Callable, encoding: Encoding, rays: Rays, in_engine: bool
+    ) -> Iterator[tuple[int, RenderedView]]:
+        """Yield what batches of rays show, each with the place of its first ray."""
         batches = math.ceil(len(rays) / self._rays_at_once(encoding, in_engine))
-        count, start, view = math.ceil(len(rays) / batches), 0, None
+        count, start = math.ceil(len(rays) / batches), 0
         while start < len(rays):
             begin = max(min(start, len(rays) - count), 0)  # all batches have one size: what is compiled is so once
             try:
@@ -105,13 +123,8 @@ class ViewRenderer:
                     ) from None
                 count = max(count // 2, FEWEST_RAYS)
                 continue
-            if view is None:
-                # One place for all rays: a small result kept of each batch would, between the batches' large tensors,
-                # split the memory that they free, and a process that keeps that would grow with every batch.
-                view = part.blank(len(rays), "cpu" if len(rays) > LARGE_VIEW else self.device)
-            view.fill(begin, part)
+            yield begin, part
             start = begin + count
-        return self._refine(view, camera.size) if self.network.refines else view
 
     def _refine(self, view: RenderedView, size: tuple[int, int]) -> RenderedView:
         with self.backend.at_work(self.network), self.backend.autocast():

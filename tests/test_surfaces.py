@@ -222,10 +222,10 @@ def test_the_decoder_starts_as_the_identity_and_sees_neighbours():
 
 def test_a_pixel_is_the_same_in_a_patch_and_in_the_whole_view(batch):
     network = build(batch, query_decoder=False)
-    whole = ViewRenderer(network).render(network.encode(batch.references), batch.query.cameras)
     rows, columns = slice(8, 24), slice(16, 40)
     pixels = pixel_grid(48, 64).view(48, 64, 2)[rows, columns].reshape(1, -1, 2)
     with torch.no_grad():
+        whole = network(batch.references, batch.query.cameras, pixel_grid(48, 64)[None], patch=(48, 64)).final
         patch = network(batch.references, batch.query.cameras, pixels, patch=(16, 24)).final
     for ours, theirs in ((patch.color, whole.color), (patch.logits, whole.logits), (patch.depth, whole.depth)):
         expected = theirs.view(48, 64, -1)[rows, columns].reshape(16 * 24, -1)
@@ -412,3 +412,20 @@ def test_rays_that_nobody_sees_show_what_the_nearest_seen_one_does():
     filled, nothing = from_nearest_seen((values, None), seen.flatten(), (2, 4, 5))
     assert nothing is None and (filled[:20] == 6).all()
     assert (filled[20:].view(4, 5) == torch.arange(23.0, 40, 5)[:, None]).all()
+
+
+def test_rays_that_meet_one_surface_have_three_samples_and_lie_in_their_places(batch):
+    network, query = build(batch, **MERGED), batch.query.cameras
+    encoding = network.encode(batch.references)
+    rays = network.sampler.rays(encoding, query, pixel_grid(*query.size)[None])
+    groups = network.sampler.groups(rays)
+    assert sorted(torch.cat([places for places, _ in groups]).tolist()) == list(range(len(rays)))
+    (places, single), (others, several) = groups
+    assert (rays.layers.depth[places, 1:] == 0).all() and rays.layers.found[places].all()
+    assert network.sampler.depths(encoding, single, (), None).shape == (len(places), 3)
+    assert network.sampler.depths(encoding, several, (), None).shape == (len(others), 5)
+    view = ViewRenderer(network).render(encoding, query)
+    by_hand = network.render_rays(encoding, several).final
+    torch.testing.assert_close(view.depth[others], by_hand.depth, rtol=1e-4, atol=1e-4)
+    by_hand = network.render_rays(encoding, single).final
+    torch.testing.assert_close(view.depth[places], by_hand.depth, rtol=1e-4, atol=1e-4)

@@ -34,6 +34,8 @@ def choose_device(cfg) -> torch.device:
         ) from None
     if device.type == "cpu":
         keep_freed_memory()
+    elif device.type == "cuda":
+        torch.cuda.set_device(device)  # where Triton starts its kernels, whatever device their tensors lie on
     return device
 
 

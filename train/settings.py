@@ -17,7 +17,7 @@ import yaml
 
 from dataset import augmentation, cache, render_dataset
 from network import init_net, renderer, view_renderer
-from network.front_ends import cost_volume, depth
+from network.front_ends import cost_volume, depth, learned_depth
 from train import averaging, evaluator, schedule, step, trainer
 from utils.cli import run_command
 from utils.config import Setting, no_effect, type_names
@@ -53,6 +53,7 @@ OWNERS = (
     render_dataset,
     depth,
     cost_volume,
+    learned_depth,
     renderer,
     view_renderer,
     schedule,
