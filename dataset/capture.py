@@ -30,6 +30,7 @@ CAPTURE_FILE = "transforms.json"
 BLENDER_FILES = {split: f"transforms_{split}.json" for split in ("train", "val", "test")}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".JPG", ".PNG", ".JPEG", ".webp")  # of images named without one
 NO_FILE = "no image file"
+LARGEST_ID = 65535  # of a class in 16-bit label maps
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,14 @@ class CaptureFrame:
 @dataclass(frozen=True)
 class Capture:
     """path: its file. frames: sorted by name. left_out: frame number -> why it is not to be used. classes: names of the
-    classes of its labels, () without labels. scale: what its lengths were multiplied by. split: in frame numbers."""
+    classes of its labels, () without labels; class_ids: theirs and the ignored one's in label maps, None: class numbers, 255. scale: what its lengths were multiplied by. split: in frame numbers."""
 
     path: Path
     frames: list[CaptureFrame]
     left_out: dict[int, str]
     size: tuple[int, int]
     classes: tuple[str, ...]
+    class_ids: tuple[int, ...] | None
     depth_unit: DepthUnit
     depth_range: tuple[float, float] | None
     scale: float
@@ -116,12 +118,14 @@ def read_capture(path: Path) -> Capture:
     left_out |= {n: OTHER_SIZE for n, own in sizes.items() if not same_shape(own, size)}
     left_out |= {n: BAD for n, frame in enumerate(frames) if _is_marked(frame.entry)}
     left_out |= _listed_again(frames)
+    classes = _classes(content, frames, path)
     return Capture(
         path,
         frames,
         left_out,
         size,
-        _classes(content, frames, path),
+        classes,
+        _class_ids(content, classes, path),
         read_depth_unit(content, path),
         read_depth_range(content, path),
         scale,
@@ -182,6 +186,17 @@ def _classes(content: dict, frames: list[CaptureFrame], path: Path) -> tuple[str
     if not (isinstance(names, list) and names):
         raise UserError(f"{path}: frames have a semantic_path, but there is no list of semantic_classes")
     return tuple(map(str, names))
+
+
+def _class_ids(content: dict, classes: tuple[str, ...], path: Path) -> tuple[int, ...] | None:
+    """The ids of the classes in label maps, and last the ignored one's. Raises UserError unless they are K+1 different ones."""
+    ids = content.get("semantic_ids")
+    if not classes or ids is None:
+        return None
+    whole = isinstance(ids, list) and all(type(number) is int and 0 <= number <= LARGEST_ID for number in ids)
+    if not whole or not len(set(ids)) == len(ids) == len(classes) + 1:
+        raise UserError(f"{path}: semantic_ids should be {len(classes) + 1} different ids, the last one to be ignored")
+    return tuple(ids)
 
 
 # Files

@@ -31,7 +31,16 @@ UNIT_KEYS = {"unit", "units", "pose_unit", "length_unit"}
 AXES_KEYS = {"convention", "camera_convention", "coordinate_system", "coordinate_convention", "axes", "pose_convention"}
 METRES, OPENGL = {"m", "meter", "meters", "metre", "metres"}, {"opengl", "blender", "nerfstudio", "gl"}
 SPECIAL = set(
-    ["frames", "test_frames", "semantic_classes", "depth_range", "applied_scale", "applied_transform", "prepared_from"]
+    [
+        "frames",
+        "test_frames",
+        "semantic_classes",
+        "semantic_ids",
+        "depth_range",
+        "applied_scale",
+        "applied_transform",
+        "prepared_from",
+    ]
 )
 WITHOUT_MEANING = set(  # keys of nerfstudio, instant-ngp, Polycam, Record3D, ScanNet++ that change nothing here
     [

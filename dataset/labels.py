@@ -116,6 +116,16 @@ class LabelSet:
     def ignore(self) -> int:
         return len(self.names)
 
+    def ids(self) -> np.ndarray:
+        """Return the raw id of each class, and last of what is to be ignored, (K+1,) uint16: of several the lowest, which in
+        ScanNet's table is the commonest. Raises UserError for a class without one."""
+        known, first = np.unique(self.lookup, return_index=True)
+        missing = np.setdiff1d(np.arange(self.ignore + 1), known)
+        if len(missing):
+            name = (*self.names, "to be ignored")[missing[0]]
+            raise UserError(f"{self.source}: has no id for the class '{name}', so that it cannot be written")
+        return first[: self.ignore + 1].astype(np.uint16)
+
     def classes(self, raw: np.ndarray, origin: Path) -> np.ndarray:
         """Return the classes (h, w) uint8 of raw ids (h, w). Raises UserError for ids that the table does not have."""
         raw = raw.astype(np.int64)
@@ -168,13 +178,14 @@ def look_like_nyu40(pixels: dict[int, int]) -> bool:
     return pixels.get(NYU40_FLOOR, 0) > pixels.get(RAW_FLOOR, 0)
 
 
-def capture_labels(names: tuple[str, ...], source: str) -> LabelSet:
-    """Classes of a capture of one's own: raw ids are class numbers, 255 is to be ignored."""
+def capture_labels(names: tuple[str, ...], source: str, ids: tuple[int, ...] | None = None) -> LabelSet:
+    """Classes of a capture of one's own. ids: of each class in its label maps, and last the one to be ignored; None: class
+    numbers, and 255."""
     if len(names) >= UNKNOWN:
         raise UserError(f"{source}: {len(names)} classes are too many (at most {UNKNOWN - 1})")
-    lookup = np.full(256, UNKNOWN, np.uint8)
-    lookup[: len(names)] = np.arange(len(names))
-    lookup[255] = len(names)
+    ids = (*range(len(names)), 255) if ids is None else ids
+    lookup = np.full(max(ids) + 1, UNKNOWN, np.uint8)
+    lookup[list(ids)] = np.arange(len(names) + 1)
     return LabelSet(
         names, np.concatenate([distinct_colors(len(names)), [INVALID_COLOR]]).astype(np.uint8), lookup, source
     )

@@ -104,7 +104,7 @@ class Scene:
 
     folder: where it lies, which is what tells scenes apart.
     frame_ids: the usable frames in numeric order. camera_to_world: (N, 4, 4) float64, row by row theirs.
-    size: (height, width) of the views. labels: None where the scene has none.
+    size: (height, width) of the views. labels: None where the scene has none. depth_unit: of its depth files.
     skipped: why frames are not usable -> how many.
     """
 
@@ -112,7 +112,7 @@ class Scene:
         self.name, self.folder = source.name.text, source.folder.resolve()
         self.raw_size, self.depth_range, self.labels = source.raw_size, source.depth_range, source.labels
         self.size = view_size(source.name.width, source.raw_size)
-        self._files, self._depth_unit, self._depth_cameras = source.files, source.depth_unit, source.depth_cameras
+        self._files, self.depth_unit, self._depth_cameras = source.files, source.depth_unit, source.depth_cameras
         everything = [path for paths in source.files.values() for path in paths.values()] + source.others
         meaning = (source.depth_unit, source.labels and source.labels.source, *map(repr, source.depth_cameras.values()))
         self._store = cache.open(self.name, self.size, list(source.files), everything, meaning) if cache else None
@@ -244,7 +244,7 @@ class Scene:
         Raises UserError for one that cannot be read, or cannot be of this scene."""
         path = self.path(frame, kind)
         if kind == "depth":
-            values = self._registered(read_depth(path, self._depth_unit), path, frame)
+            values = self._registered(read_depth(path, self.depth_unit), path, frame)
         else:
             values = {"color": read_color, "labels": read_ids, "mask": read_mask}[kind](path)
         self._require_shape(values, path, kind)

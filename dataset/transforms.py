@@ -1,7 +1,8 @@
 """Own captures in nerfstudio's format: data/transforms/<name>/transforms.json and the images it names.
 
 Cameras there have OpenGL axes (y up, z backward) and pixel centres at +0.5. Labels are an extension:
-`semantic_path` of a frame (class numbers, 255 to be ignored) and `semantic_classes` (names) at the top.
+`semantic_path` of a frame (class numbers, 255 to be ignored) and `semantic_classes` (names) at the top; `semantic_ids` where
+label maps hold other ids.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def transforms_scene(name: SceneName, data_root: Path) -> SceneFiles:
             f"(camera_model {bent.lens.model})"
         )
     files = {kind: paths for kind in KINDS if (paths := capture.files(kind))}
-    labels = capture_labels(capture.classes, str(path)) if capture.classes else None
+    labels = capture_labels(capture.classes, str(path), capture.class_ids) if capture.classes else None
     Ks = np.stack([scale_intrinsics(frame.K, frame.size, capture.size) for frame in capture.frames])
 
     def find_frames() -> Frames:

@@ -448,7 +448,7 @@ def test_bad_input_of_geometry(command):
         command("mesh", "--out", "a.obj")
     with pytest.raises(UserError, match="--views should be at least 2"):
         command("mesh", "--views", "1")
-    with pytest.raises(UserError, match="--path is for video, and changes nothing in mesh"):
+    with pytest.raises(UserError, match="--path is for video and labels, and changes nothing in mesh"):
         command("mesh", "--path", "orbit")
     with pytest.raises(UserError, match="there is no such camera path"):
         command("video", "--path", "nowhere.json")

@@ -9,6 +9,7 @@ from easydict import EasyDict
 
 from dataset.prepare.transforms import undistorted
 from dataset.render_dataset import has_depth
+from dataset.views import Cameras
 from train.run import run_folder
 from train.settings import SCHEMA
 from train.shipped import model_config, shipped_model
@@ -16,12 +17,13 @@ from utils.config import complete_config, load_config
 from utils.errors import UserError
 from viewing.fusion import FEWEST_VIEWS
 from viewing.geometry import DEPTHS, write_mesh, write_pointcloud
+from viewing.labels import frame_shots, path_shots, write_labels
 from viewing.paths import KINDS, make_path, path_cameras
 from viewing.references import References
 from viewing.session import Session, open_session
 from viewing.video import render_video
 
-MODES = ("video", "viewer", "pointcloud", "mesh")
+MODES = ("video", "viewer", "pointcloud", "mesh", "labels")
 MOST_FRAMES = 100_000
 SMALLEST_VOXEL, LARGEST_VOXEL = 0.002, 1.0  # metres: what memory holds, and what still shows a room
 
@@ -30,7 +32,8 @@ def rendering() -> None:
     args = _parse()
     session, cfg = _open(args)
     folder = run_folder(cfg) / "renderings" / session.scene.name.replace("/", "_")
-    {"video": _video, "viewer": _viewer, "pointcloud": _geometry, "mesh": _geometry}[args.mode](args, session, folder)
+    run = {"video": _video, "viewer": _viewer, "pointcloud": _geometry, "mesh": _geometry, "labels": _labels}
+    run[args.mode](args, session, folder)
 
 
 def _open(args) -> tuple[Session, EasyDict]:
@@ -47,15 +50,30 @@ def _open(args) -> tuple[Session, EasyDict]:
 
 
 def _video(args, session: Session, folder: Path) -> None:
+    kind = args.path or "interp"
+    out = args.out or folder / f"{Path(kind).stem}.mp4"
+    render_video(session, *_along(kind, args, session), out, args.fps)
+
+
+def _along(kind: str, args, session: Session) -> tuple[Cameras, References]:
+    """The cameras of a path, and what to render them from."""
     count = max(1, round(args.seconds * args.fps))
     if count > MOST_FRAMES:
         raise UserError(
             f"--seconds {args.seconds:g} at --fps {args.fps:g} are {count:,} frames; {MOST_FRAMES:,} are the most"
         )
-    path = make_path(args.path, session.scene, count)
-    references = References(session.scene, session.references, for_tests=args.path == "test")
-    out = args.out or folder / f"{Path(args.path).stem}.mp4"
-    render_video(session, path_cameras(path, session.scene, args.width), references, out, args.fps)
+    path = make_path(kind, session.scene, count)
+    references = References(session.scene, session.references, for_tests=kind == "test")
+    return path_cameras(path, session.scene, args.width), references
+
+
+def _labels(args, session: Session, folder: Path) -> None:
+    if args.path is None:
+        shots = frame_shots(session.scene, References(session.scene, session.references), args.width)
+    else:
+        shots = path_shots(*_along(args.path, args, session))
+    name = "labels" if args.path is None else f"labels_{Path(args.path).stem}"
+    write_labels(session, shots, args.out or folder / name, args.score)
 
 
 def _viewer(args, session: Session, folder: Path) -> None:
@@ -85,18 +103,21 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--scene", required=True, help="database name, or a folder with a transforms.json")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = {  # by mode: what else there is to say
-        ("video",): {
-            "--path": dict(default="interp", help=f"{', '.join(KINDS)}, or a JSON file from nerfstudio's viewer"),
+        ("video", "labels"): {
+            "--path": dict(
+                help=f"{', '.join(KINDS)}, or a JSON file from nerfstudio's viewer (default: interp; of labels the "
+                "frames of the capture)"
+            ),
             "--seconds": dict(
                 type=_positive(float), default=8.0, help="length (default: %(default)g); a JSON file has its own"
             ),
             "--fps": dict(type=_positive(float), default=24.0, help="frames a second (default: %(default)g)"),
         },
-        ("video", "viewer"): {
+        ("video", "viewer", "labels"): {
             "--width": dict(type=_positive(int), help="of the picture in pixels (default: the scene's)")
         },
-        ("video", "pointcloud", "mesh"): {
-            "--out": dict(type=Path, help="file to write (default: below the run's folder)")
+        ("video", "pointcloud", "mesh", "labels"): {
+            "--out": dict(type=Path, help="file to write, of labels a folder (default: below the run's folder)")
         },
         ("pointcloud", "mesh"): {
             "--views": dict(
@@ -110,7 +131,9 @@ def _parse() -> argparse.Namespace:
                 "is blurred); rendered: what is rendered (the default of S-Ray+)",
             ),
             "--voxel": dict(type=_positive(float), default=0.02, help="size in metres (default: %(default)s)"),
-            "--score": dict(action="store_true", help="compare with the scene's own depth and labels"),
+        },
+        ("pointcloud", "mesh", "labels"): {
+            "--score": dict(action="store_true", help="compare with the scene's own depth and labels")
         },
         ("viewer",): {
             "--host": dict(

@@ -29,9 +29,9 @@ ROOT = Path("data/demo")
 FRAMES = 60  # of the room that are taken as references and tests
 CPU_WIDTH, GPU_WIDTH = 160, 320  # of pictures
 FILM_SECONDS = 5  # how long the film is, and ...
-FILM_BUDGET = 40  # ... how long it may take to render, in ...
-FEWEST_FRAMES, MOST_FRAMES = 24, 120
-MESH_VIEWS, VOXEL = 16, 0.03  # metres
+FILM_BUDGET = 30  # ... how long it may take to render, in ...
+FEWEST_FRAMES, MOST_FRAMES = 16, 120
+MESH_VIEWS, VOXEL = 12, 0.03  # metres
 
 
 def main() -> None:

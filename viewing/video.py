@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 
 import cv2
@@ -17,9 +14,10 @@ from dataset.views import Cameras
 from train.pictures import to_picture
 from utils.colors import color_depth
 from utils.errors import UserError
-from utils.files import atomic_write, read_color, read_map, write_image, write_text
+from utils.files import atomic_write, read_color, read_map, write_image
 from utils.logging import say, warn
 from utils.panels import BACKGROUND, GAP, SMALLEST_CELL, legend, mark_unseen
+from viewing.frame_files import FrameFiles, settings_of
 from viewing.references import References, mixes, one
 from viewing.session import Classes, Session
 
@@ -35,8 +33,8 @@ def render_video(session: Session, cameras: Cameras, references: References, out
     if out.suffix not in FORMATS:
         raise UserError(f"--out {out}: a film ends in one of {', '.join(FORMATS)}")
     require_overlap(references, cameras)
-    frames = FrameFiles(out.with_suffix(""), session.classes is not None)
-    frames.claim(_settings(session, cameras))
+    frames = FilmFiles(out.with_suffix(""), session.classes is not None)
+    frames.claim(settings_of(session, cameras))
     unseen = {}
     progress = tqdm(list(enumerate(mixes(references, cameras))), desc=out.stem, unit="frame")
     for number, mix in progress:
@@ -65,40 +63,13 @@ def require_overlap(references: References, cameras: Cameras) -> None:
         )
 
 
-def _settings(session: Session, cameras: Cameras) -> dict:
-    """What the frames of a path depend on."""
-    numbers = np.concatenate([cameras.poses.numpy().ravel(), cameras.Ks.numpy().ravel()])
-    return {
-        **session.origin,
-        "scene": session.scene.name,
-        "path": sha256(numbers.tobytes()).hexdigest(),
-        "size": list(cameras.size),
-        "half": session.renderer.backend.half,
-    }
-
-
-class FrameFiles:
+class FilmFiles(FrameFiles):
     """The frames of a film as images: color/*.png, classes/*.png (class numbers), depth/*.png (millimetres); where no reference
     sees anything, hatched, "invalid" and 0."""
 
     def __init__(self, folder: Path, with_classes: bool):
-        self.folder = folder
-        self.kinds = ("color", "depth", "classes") if with_classes else ("color", "depth")
-
-    def claim(self, settings: dict) -> None:
-        """Keeps what is there if it was made with the same settings, and removes it otherwise."""
-        note, text = self.folder / "settings.json", json.dumps(settings, indent=1)
-        if note.is_file() and note.read_text() == text:
-            return
-        for kind in self.kinds:
-            shutil.rmtree(self.folder / kind, ignore_errors=True)
-        write_text(note, text)
-
-    def path(self, kind: str, number: int) -> Path:
-        return self.folder / kind / f"{number:05d}.png"
-
-    def has(self, number: int) -> bool:
-        return all(self.path(kind, number).is_file() for kind in self.kinds)
+        kinds = ("color", "depth", "classes") if with_classes else ("color", "depth")
+        super().__init__(folder, {kind: kind + "/{:05d}.png" for kind in kinds})
 
     def write(self, number: int, view, size: tuple[int, int]) -> None:
         picture = to_picture(view, size)
@@ -110,14 +81,14 @@ class FrameFiles:
         if picture.classes is not None:
             invalid = view.logits.shape[-1] - 1
             images["classes"] = np.where(picture.seen, picture.classes, invalid).astype(np.uint8)
-        for kind in self.kinds:
+        for kind in self.names:
             write_image(self.path(kind, number), images[kind])
 
     def read(self, number: int) -> dict[str, np.ndarray]:
-        return {kind: (read_color if kind == "color" else read_map)(self.path(kind, number)) for kind in self.kinds}
+        return {kind: (read_color if kind == "color" else read_map)(self.path(kind, number)) for kind in self.names}
 
 
-def compose(frames: FrameFiles, count: int, classes: Classes | None) -> Iterator[np.ndarray]:
+def compose(frames: FilmFiles, count: int, classes: Classes | None) -> Iterator[np.ndarray]:
     """Colour, classes and depth side by side, over a legend; the colours of depth are the same in all frames."""
     some = [frames.read(i) for i in np.unique(np.linspace(0, count - 1, min(count, 24)).astype(int))]
     depths = np.concatenate([frame["depth"][frame["depth"] > 0] for frame in some] + [np.array([0, 1])]) / 1000

@@ -139,16 +139,16 @@ def _prepare_frame(
 
 
 def _read(kind: str, file: Path, capture: Capture, frame: CaptureFrame) -> np.ndarray:
-    """A map in the type it is written in: depth uint16, class ids and masks uint8. Depth of another camera is as a colour camera
-    without distortion sees it."""
+    """A map in the type it is written in: depth uint16, class numbers (255 to be ignored) and masks uint8. Depth of another
+    camera is as a colour camera without distortion sees it."""
     if kind == "depth":
         depth, camera = read_depth(file, capture.depth_unit), frame.depth_camera
         return depth if camera is None else camera.register(depth, frame.K, frame.size, file)
     if kind == "mask":
         return read_mask(file)
-    ids = read_ids(file)
-    capture_labels(capture.classes, str(capture.path)).classes(ids, file)  # refuses ids that are no classes
-    return ids.astype(np.uint8)
+    labels = capture_labels(capture.classes, str(capture.path), capture.class_ids)
+    classes = labels.classes(read_ids(file), file)  # refuses ids that are no classes
+    return np.where(classes == labels.ignore, 255, classes).astype(np.uint8)
 
 
 def _write_color(frame: CaptureFrame, color: np.ndarray, folder: Path, number: int) -> str:

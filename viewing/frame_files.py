@@ -1,0 +1,54 @@
+"""Rendered frames as files, which a stopped run goes on with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from dataset.views import Cameras
+from utils.errors import UserError
+from utils.files import write_text
+from viewing.session import Session
+
+SETTINGS = "settings.json"  # what the frames in a folder were made with
+
+
+class FrameFiles:
+    """The files of numbered frames below a folder. names: kind -> the name of its files, with a place for the number."""
+
+    def __init__(self, folder: Path, names: dict[str, str]):
+        self.folder, self.names = folder, names
+
+    def claim(self, settings: dict) -> None:
+        """Keep what is there if it was made with the same settings, and remove it otherwise. Raises UserError for frames
+        that were not made here."""
+        note, text = self.folder / SETTINGS, json.dumps(settings, indent=1)
+        if note.is_file() and note.read_text() == text:
+            return
+        for folder in {self.path(kind, 0).parent for kind in self.names}:
+            if folder.is_dir() and not note.is_file():
+                raise UserError(f"{folder}: is there, and was not rendered here; choose another place (--out)")
+            shutil.rmtree(folder, ignore_errors=True)
+        write_text(note, text)
+
+    def path(self, kind: str, number: int) -> Path:
+        return self.folder / self.names[kind].format(number)
+
+    def has(self, number: int) -> bool:
+        return all(self.path(kind, number).is_file() for kind in self.names)
+
+
+def settings_of(session: Session, cameras: Cameras) -> dict:
+    """What the frames of some cameras depend on."""
+    numbers = np.concatenate([cameras.poses.numpy().ravel(), cameras.Ks.numpy().ravel()])
+    return {
+        **session.origin,
+        "scene": session.scene.name,
+        "path": sha256(numbers.tobytes()).hexdigest(),
+        "size": list(cameras.size),
+        "half": session.renderer.backend.half,
+    }

@@ -1,0 +1,192 @@
+"""Class maps of a whole scene, or along a path, as files that others, and this loader, can train on."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dataset.labels import SCANNET_CLASSES, LabelSet, capture_labels, nyu40_labels
+from dataset.maps import MILLIMETRES
+from dataset.poses import OPENGL_TO_OPENCV
+from dataset.render_dataset import open_scene
+from dataset.scene import Scene, SceneName, scale_intrinsics, to_cameras, view_size
+from dataset.views import Cameras
+from network.rendering import RenderedView
+from train.metrics import class_scores, confusion
+from train.pictures import to_picture
+from utils.errors import UserError
+from utils.files import write_image, write_text
+from utils.logging import say
+from viewing.frame_files import FrameFiles, settings_of
+from viewing.references import Mix, References, mixes, one
+from viewing.session import Session
+from viewing.video import require_overlap
+
+PLACES = {  # database type -> where its scenes have their label maps
+    "scannet": "label-filt/{}.png",
+    "replica": "semantic_class/semantic_class_{}.png",
+    "transforms": "labels/{:05d}.png",
+}
+NYU40_PLACE = "label/{}.png"  # of ScanNet scenes without labels of their own
+CAPTURE = "transforms.json"
+
+
+@dataclass(frozen=True)
+class Shots:
+    """What to render: cameras, from which references each, under which number, and as which frame of the scene; a path
+    shows no frame of it."""
+
+    cameras: Cameras
+    mixes: list[Mix]
+    numbers: list[int]
+    frames: list[str] | None = None
+
+
+def frame_shots(scene: Scene, references: References, width: int | None = None) -> Shots:
+    """All usable frames of a scene, each from itself and the references that show most of it. width: of the maps in pixels,
+    None for the scene's."""
+    size = scene.size if width is None else view_size(width, scene.raw_size)
+    Ks = scale_intrinsics(scene.Ks, scene.raw_size, size)
+    cameras = to_cameras(scene.camera_to_world, Ks, scene.depth_range, size)
+    chosen = []
+    for number, frame in enumerate(scene.frame_ids):
+        others = [other for other in references.choose(one(cameras, number)) if other != frame]
+        chosen.append([(1.0, (frame, *others[: references.count - 1]))])
+    return Shots(cameras, chosen, [int(frame) for frame in scene.frame_ids], scene.frame_ids)
+
+
+def path_shots(cameras: Cameras, references: References) -> Shots:
+    """The cameras of a path. Raises UserError if no reference shows anything of it."""
+    require_overlap(references, cameras)
+    return Shots(cameras, mixes(references, cameras), list(range(len(cameras))))
+
+
+def write_labels(session: Session, shots: Shots, out: Path, score: bool = False) -> None:
+    """Writes class maps in the scene's own ids, how sure each pixel is, and a transforms.json that makes `out` a capture;
+    of a path its colours and depth too. What is there already is gone on with. score: compare with the scene's own labels.
+
+    Raises UserError for a network without classes, and for a folder that holds something else.
+    """
+    scene = session.scene
+    if session.classes is None:
+        raise UserError("labels: this network has no classes (render_label: false)")
+    if score and (scene.labels is None or shots.frames is None):
+        raise UserError("--score: compares frames with labels of their own; this is a path, or the scene has none")
+    labels, place = target_labels(session)
+    names = {"labels": place, "confidence": "confidence/{}.png"}
+    if shots.frames is None:
+        names |= {"color": "color/{}.png", "depth": "depth/{}.png"}
+    files = FrameFiles(out, names)
+    files.claim(settings_of(session, shots.cameras))
+    ids = labels.ids()
+    for index in tqdm(range(len(shots.numbers)), desc="labels", unit="frame"):
+        number = shots.numbers[index]
+        if not files.has(number):
+            view = session.render(one(shots.cameras, index), shots.mixes[index])
+            for kind, image in images_of(view, shots.cameras.size, ids).items():
+                if kind in names:
+                    write_image(files.path(kind, number), image)
+    write_text(out / "classes.json", json.dumps(_classes(session, ids), indent=1) + "\n")
+    write_text(out / CAPTURE, json.dumps(_capture(scene, shots, files, labels, ids), indent=1) + "\n")
+    say(
+        f"labels: {files.path('labels', 0).parent}\nhow sure: {out / 'confidence'} (255: certain)\nclasses: {out / 'classes.json'}"
+    )
+    if score:
+        say(_score(scene, shots, out))
+
+
+def target_labels(session: Session) -> tuple[LabelSet, str]:
+    """The scene's own label set and where its maps lie; of a scene without labels NYU40's ids if it is ScanNet's, else
+    class numbers."""
+    scene, names = session.scene, session.classes.names[:-1]
+    kind = SceneName.parse(scene.name).kind
+    if scene.labels is not None:
+        return scene.labels, PLACES[kind]
+    if kind == "scannet" and names == tuple(SCANNET_CLASSES):
+        return nyu40_labels(), NYU40_PLACE
+    return capture_labels(names, "the model"), PLACES[kind]
+
+
+def images_of(view: RenderedView, size: tuple[int, int], ids: np.ndarray) -> dict[str, np.ndarray]:
+    """What is written of a view of `size` (h, w). ids: (K+1,) of the classes, the last one of what is to be ignored. Pixels
+    that no reference sees have no class, and a confidence and depth of 0."""
+    picture = to_picture(view, size)
+    sure = view.logits.softmax(-1).amax(-1).reshape(size).cpu().numpy()
+    found = picture.seen & (picture.classes < len(ids) - 1)
+    maps = ids[np.where(found, picture.classes, len(ids) - 1)]
+    depth = (picture.depth * 1000).round().clip(1, 65534)
+    return {
+        "labels": maps.astype(np.uint8 if ids.max() < 256 else np.uint16),
+        "confidence": np.where(found, (sure * 255).round(), 0).astype(np.uint8),
+        "color": picture.color,
+        "depth": np.where(picture.seen, depth, 0).astype(np.uint16),
+    }
+
+
+def _classes(session: Session, ids: np.ndarray) -> list[dict]:
+    named = zip(ids, session.classes.names, session.classes.colors, strict=True)
+    return [{"id": int(number), "name": name, "color": color.tolist()} for number, name, color in named]
+
+
+def _capture(scene: Scene, shots: Shots, files: FrameFiles, labels: LabelSet, ids: np.ndarray) -> dict:
+    """The content of a transforms.json: of the scene's own images, or of those of a path."""
+    frames = [_entry(scene, shots, files, index) for index in range(len(shots.numbers))]
+    content = {
+        "camera_model": "PINHOLE",
+        "depth_range": [float(end) for end in scene.depth_range],
+        "semantic_classes": list(labels.names),
+        "semantic_ids": ids.tolist(),
+    }
+    unit = scene.depth_unit
+    if shots.frames is not None:
+        content |= {} if unit == MILLIMETRES else {"depth_unit_scale_factor": unit.whole}
+        content |= {"test_filenames": [frames[shots.frames.index(test)]["file_path"] for test in scene.split().tests]}
+    return content | {"frames": frames}
+
+
+def _entry(scene: Scene, shots: Shots, files: FrameFiles, index: int) -> dict:
+    number, keys = shots.numbers[index], {"color": "file_path", "depth": "depth_file_path", "mask": "mask_path"}
+    if shots.frames is None:
+        pose, K, (height, width) = (
+            _camera_to_world(shots.cameras, index),
+            shots.cameras.Ks[index].numpy(),
+            shots.cameras.size,
+        )
+        paths = {kind: files.path(kind, number) for kind in ("color", "depth")}
+    else:
+        pose, K, (height, width) = scene.camera_to_world[index], scene.Ks[index], scene.raw_size
+        paths = {kind: scene.path(shots.frames[index], kind) for kind in scene.kinds if kind in keys}
+    named = {keys[kind]: os.path.relpath(path, files.folder) for kind, path in paths.items() if path is not None}
+    lens = {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2] + 0.5, "cy": K[1, 2] + 0.5}
+    return {
+        **{key: Path(path).as_posix() for key, path in named.items()},
+        "semantic_path": files.path("labels", number).relative_to(files.folder).as_posix(),
+        "transform_matrix": (pose @ OPENGL_TO_OPENCV).tolist(),
+        **{key: float(value) for key, value in lens.items()},
+        "w": width,
+        "h": height,
+    }
+
+
+def _camera_to_world(cameras: Cameras, index: int) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3] = cameras.poses[index].double().numpy()
+    return np.linalg.inv(pose)
+
+
+def _score(scene: Scene, shots: Shots, out: Path) -> str:
+    """The written maps against the scene's own labels, per image as published, over all its frames and its test frames."""
+    written, tests = open_scene(f"{out}/black_{shots.cameras.size[1]}", out), set(scene.split().tests)
+    rows = {}
+    for index, frame in enumerate(shots.frames):
+        own, ours = scene.views([frame], labels=True).labels[0], written.views([str(index)], labels=True).labels[0]
+        own = torch.nn.functional.interpolate(own[None, None], size=ours.shape, mode="nearest-exact")[0, 0]
+        rows[frame] = class_scores(confusion(ours.numpy(), own.numpy(), scene.labels.ignore))["miou"]
+    means = {"all frames": list(rows.values()), "test frames": [rows[frame] for frame in rows if frame in tests]}
+    return ", ".join(f"mIoU of {name}: {np.mean(values):.3f}" for name, values in means.items() if values)
