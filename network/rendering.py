@@ -152,7 +152,7 @@ class RenderedView(ByRay):
             for room, values in (
                 zip(ours.values(), theirs.values(), strict=True) if ours is self.heads else [(ours, theirs)]
             ):
-                room[places] = values
+                room[places] = values.to(room.device)
 
 
 @dataclass(frozen=True)
