@@ -47,8 +47,10 @@ ONLY_PARSED = {
 
 def commands_in(page: Path) -> list[str]:
     """Return the commands of a page's fenced blocks that have no language, each on one line, without comments."""
-    blocks = re.findall(r"^```\n(.*?)^```$", page.read_text(), re.M | re.S)
-    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    # Blocks of all languages are matched: the end of one would else be taken for the start of another.
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.M | re.S)
+    plain = [block for language, block in blocks if not language]
+    lines = [line.strip() for block in plain for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line.startswith(("python ", "make ", "torchrun "))]
 
 
