@@ -27,7 +27,7 @@ from viewing.video import render_video
 
 ROOT = Path("data/demo")
 FRAMES = 60  # of the room that are taken as references and tests
-CPU_WIDTH, GPU_WIDTH = 160, 320  # of pictures
+CPU_WIDTH, GPU_WIDTH = 208, 320  # of pictures
 FILM_SECONDS = 5  # how long the film is, and ...
 FILM_BUDGET = 30  # ... how long it may take to render, in ...
 FEWEST_FRAMES, MOST_FRAMES = 16, 120
