@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from benchmarks.labels import IGNORED, rasterise, read_polygons
 from dataset.camera import scale_intrinsics
-from dataset.labels import INVALID_COLOR, SCANNET_CLASSES
+from dataset.intrinsics import DEPTH, camera_keys
+from dataset.labels import SCANNET_CLASSES, SCANNET_COLORS
 from dataset.poses import OPENGL_TO_OPENCV
 from dataset.render_dataset import open_scene
 from dataset.scene import Scene
@@ -57,7 +58,7 @@ def main() -> None:
 
 def read_kitchen(folder: Path) -> Recording:
     poses = {path.name[: -len(".pose.txt")]: np.loadtxt(path) for path in sorted(folder.glob("frame-*.pose.txt"))}
-    return {**camera_keys(KITCHEN_COLOR), **camera_keys(KITCHEN_DEPTH, "depth_")}, poses
+    return {**camera_keys(KITCHEN_COLOR), **camera_keys(KITCHEN_DEPTH, DEPTH)}, poses
 
 
 def read_hololens(folder: Path) -> Recording:
@@ -69,12 +70,6 @@ def read_hololens(folder: Path) -> Recording:
 
 
 RECORDINGS = {"kitchen": read_kitchen, "hololens": read_hololens}
-
-
-def camera_keys(K: np.ndarray, prefix: str = "") -> dict[str, float]:
-    """The keys of a capture for a K (3, 3) with pixel centres at integers."""
-    values = {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2] + 0.5, "cy": K[1, 2] + 0.5}
-    return {prefix + key: float(value) for key, value in values.items()}
 
 
 def describe(name: str, folder: Path, place: Path) -> None:
@@ -127,8 +122,7 @@ def write_small(scene: Scene, target: Path, overlays: bool) -> None:
 
 def overlay(color: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """The classes (h, w) half over a picture, twice as large; what is ignored stays as it is."""
-    colors = np.array([*(color for _, color in SCANNET_CLASSES.values()), INVALID_COLOR], np.uint8)
-    mixed = np.where((classes < len(SCANNET_CLASSES))[..., None], color * 0.35 + colors[classes] * 0.65, color)
+    mixed = np.where((classes < len(SCANNET_CLASSES))[..., None], color * 0.35 + SCANNET_COLORS[classes] * 0.65, color)
     return cv2.resize(mixed.astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
 
 

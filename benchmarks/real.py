@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import provenance
-from dataset.labels import INVALID_COLOR, SCANNET_CLASSES
+from dataset.labels import SCANNET_CLASSES, SCANNET_COLORS
 from dataset.render_dataset import TestSet, configured_scene, list_scenes
 from dataset.views import Views
 from network.backend import Backend
@@ -165,7 +165,6 @@ def in_nine(matrix: np.ndarray) -> np.ndarray:
 
 def panel(methods: dict[str, Picture]) -> np.ndarray:
     """What each method made of a frame, a row each: colour, classes, depth."""
-    colors = np.array([*(color for _, color in SCANNET_CLASSES.values()), INVALID_COLOR], np.uint8)
     depths = [picture.depth for picture in methods.values() if picture.depth is not None]
     known = np.concatenate([depth[depth > 0] for depth in depths])
     near, far = (float(end) for end in np.quantile(known, (0.01, 0.99)))
@@ -173,7 +172,7 @@ def panel(methods: dict[str, Picture]) -> np.ndarray:
     for method, picture in methods.items():
         row = [(BASELINES.get(method, method), picture.color)]
         if picture.classes is not None and method != SPLATTED:
-            row.append(("drawn by hand" if method == PHOTOGRAPH else "classes", colors[picture.classes]))
+            row.append(("drawn by hand" if method == PHOTOGRAPH else "classes", SCANNET_COLORS[picture.classes]))
             present |= set(np.unique(picture.classes).tolist())
         elif method == SPLATTED:
             row.append(("", np.full_like(picture.color, 255)))
@@ -183,7 +182,7 @@ def panel(methods: dict[str, Picture]) -> np.ndarray:
     shown = grid(rows)
     names = [*SCANNET_CLASSES, "none"]
     classes = sorted(present)
-    return np.concatenate([shown, legend([names[i] for i in classes], colors[classes], shown.shape[1])])
+    return np.concatenate([shown, legend([names[i] for i in classes], SCANNET_COLORS[classes], shown.shape[1])])
 
 
 def to_markdown(content: dict[str, dict[str, dict]], about: str) -> str:

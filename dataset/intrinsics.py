@@ -47,6 +47,13 @@ def read_intrinsics(content: dict, entry: dict, size: tuple[int, int], origin: s
     return K
 
 
+def camera_keys(K: np.ndarray, prefix: str = "") -> dict[str, float]:
+    """Return the keys of a capture for a K (3, 3) with pixel centres at integers, which `read_intrinsics` reads. prefix: of a
+    depth camera's."""
+    values = {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2] + 0.5, "cy": K[1, 2] + 0.5}
+    return {prefix + key: float(value) for key, value in values.items()}
+
+
 def read_depth_camera(content: dict, entry: dict, file: Path | None, scale: float, origin: str) -> DepthCamera | None:
     """Return the camera of a frame's depth `file` where keys give one of its own, None else. `depth_to_color` has OpenGL axes and
     lengths times `scale`, as poses do. Raises UserError for what is missing or cannot be."""

@@ -42,6 +42,7 @@ _CLASS_OF_NYU40 = {nyu40: index for index, (nyu40, _) in enumerate(SCANNET_CLASS
 NYU40_LAST_ID, NYU40_FLOOR, RAW_FLOOR = 40, 2, 3
 NOTHING = 0  # the NYU40 id of a category without one
 INVALID_COLOR = (248, 166, 116)
+SCANNET_COLORS = np.array([*(color for _, color in SCANNET_CLASSES.values()), INVALID_COLOR], np.uint8)  # (K+1, 3)
 SCANNET_TABLE = "scannetv2-labels.combined.tsv"
 
 REPLICA_CLASSES = (
@@ -165,8 +166,7 @@ def nyu40_labels() -> LabelSet:
 
 
 def _scannet_classes(lookup: np.ndarray, source: str) -> LabelSet:
-    colors = np.array([color for _, color in SCANNET_CLASSES.values()] + [INVALID_COLOR], np.uint8)
-    return LabelSet(tuple(SCANNET_CLASSES), colors, lookup, source)
+    return LabelSet(tuple(SCANNET_CLASSES), SCANNET_COLORS, lookup, source)
 
 
 def look_like_nyu40(pixels: dict[int, int]) -> bool:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.camera import scale_intrinsics
 from dataset.capture import CAPTURE_FILE, capture_file, read_capture
 from dataset.capture_keys import KINDS
 from dataset.frames import Frames, usable_frames
 from dataset.labels import capture_labels
-from dataset.scene import SceneFiles, SceneName, scale_intrinsics
+from dataset.scene import SceneFiles, SceneName
 from utils.errors import UserError
 from utils.logging import warn
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
+from dataset.camera import scale_intrinsics
 from dataset.render_dataset import Needs, open_scene, read_references
-from dataset.scene import scale_intrinsics
 from dataset.views import Cameras
 from network import init_net
 from network.aggregate_net import AggregateNet

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.scene import scale_intrinsics, view_size
+from dataset.camera import scale_intrinsics
+from dataset.scene import view_size
 from dataset.views import Cameras, Views
 from network.front_ends.depth import DepthInitNet, fill_unknown, view_differences
 from network.geometry import (

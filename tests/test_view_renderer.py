@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dataset.camera import scale_intrinsics
 from dataset.render_dataset import Needs, open_scene, read_references
-from dataset.scene import scale_intrinsics
 from network import backend, view_renderer
 from network.backend import Backend
 from network.view_renderer import FEWEST_RAYS, ViewRenderer

@@ -18,17 +18,21 @@ def report(evaluation: Evaluation, about: dict) -> dict:
     """Return everything that results.json holds."""
     scenes = evaluation.network_scores
     matrices = [matrix for score in scenes.values() for matrix in score.matrices]
+    of_methods = {
+        method: {scene: summarise({scene: score}) for scene, score in scores.items()}
+        for method, scores in evaluation.scores.items()
+    }
     content = {
         **about,
         "network": evaluation.network,
         "metrics": IMAGE_METRICS,
         "averagings": AVERAGINGS,
         "methods": {method: summarise(scores) for method, scores in evaluation.scores.items()},
-        "scenes": {scene: {**summarise({scene: score}), "frames": len(score.psnr)} for scene, score in scenes.items()},
-        "scenes_of_methods": {
-            method: {scene: summarise({scene: score}) for scene, score in scores.items()}
-            for method, scores in evaluation.scores.items()
+        "scenes": {
+            scene: {**of_methods[evaluation.network][scene], "frames": len(score.psnr)}
+            for scene, score in scenes.items()
         },
+        "scenes_of_methods": of_methods,
     }
     if matrices:
         pooled = np.sum(matrices, axis=0)

@@ -28,6 +28,57 @@ MOST_FRAMES = 100_000
 SMALLEST_VOXEL, LARGEST_VOXEL = 0.002, 1.0  # metres: what memory holds, and what still shows a room
 
 
+def _positive(kind: type):
+    def parse(text: str):
+        value = kind(text)
+        if not 0 < value < 1e9:
+            raise ValueError
+        return value
+
+    parse.__name__ = f"positive {kind.__name__}"
+    return parse
+
+
+OPTIONS = {  # modes -> what else can be said in these
+    ("video", "labels"): {
+        "--path": dict(
+            help=f"{', '.join(KINDS)}, or a JSON file from nerfstudio's viewer (default: interp; of labels the "
+            "frames of the capture)"
+        ),
+        "--seconds": dict(
+            type=_positive(float), default=8.0, help="length (default: %(default)g); a JSON file has its own"
+        ),
+        "--fps": dict(type=_positive(float), default=24.0, help="frames a second (default: %(default)g)"),
+    },
+    ("video", "viewer", "labels"): {
+        "--width": dict(type=_positive(int), help="of the picture in pixels (default: the scene's)")
+    },
+    ("video", "pointcloud", "mesh", "labels"): {
+        "--out": dict(type=Path, help="file to write, of labels a folder (default: below the run's folder)")
+    },
+    ("pointcloud", "mesh"): {
+        "--views": dict(
+            type=_positive(int),
+            default=60,
+            help="frames of the capture that are rendered and fused (default: %(default)s)",
+        ),
+        "--depth": dict(
+            choices=DEPTHS,
+            help="frames: measured, or found by the front end (the default of the published network, whose rendered depth "
+            "is blurred); rendered: what is rendered (the default of S-Ray+)",
+        ),
+        "--voxel": dict(type=_positive(float), default=0.02, help="size in metres (default: %(default)s)"),
+    },
+    ("pointcloud", "mesh", "labels"): {
+        "--score": dict(action="store_true", help="compare with the scene's own depth and labels")
+    },
+    ("viewer",): {
+        "--host": dict(default="127.0.0.1", help="0.0.0.0 can be reached from other machines (default: %(default)s)"),
+        "--port": dict(type=_positive(int), default=8080, help="of the page (default: %(default)s)"),
+    },
+}
+
+
 def rendering() -> None:
     args = _parse()
     session, cfg = _open(args)
@@ -102,67 +153,21 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--scene", required=True, help="database name, or a folder with a transforms.json")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    options = {  # by mode: what else there is to say
-        ("video", "labels"): {
-            "--path": dict(
-                help=f"{', '.join(KINDS)}, or a JSON file from nerfstudio's viewer (default: interp; of labels the "
-                "frames of the capture)"
-            ),
-            "--seconds": dict(
-                type=_positive(float), default=8.0, help="length (default: %(default)g); a JSON file has its own"
-            ),
-            "--fps": dict(type=_positive(float), default=24.0, help="frames a second (default: %(default)g)"),
-        },
-        ("video", "viewer", "labels"): {
-            "--width": dict(type=_positive(int), help="of the picture in pixels (default: the scene's)")
-        },
-        ("video", "pointcloud", "mesh", "labels"): {
-            "--out": dict(type=Path, help="file to write, of labels a folder (default: below the run's folder)")
-        },
-        ("pointcloud", "mesh"): {
-            "--views": dict(
-                type=_positive(int),
-                default=60,
-                help="frames of the capture that are rendered and fused (default: %(default)s)",
-            ),
-            "--depth": dict(
-                choices=DEPTHS,
-                help="frames: measured, or found by the front end (the default of the published network, whose rendered depth "
-                "is blurred); rendered: what is rendered (the default of S-Ray+)",
-            ),
-            "--voxel": dict(type=_positive(float), default=0.02, help="size in metres (default: %(default)s)"),
-        },
-        ("pointcloud", "mesh", "labels"): {
-            "--score": dict(action="store_true", help="compare with the scene's own depth and labels")
-        },
-        ("viewer",): {
-            "--host": dict(
-                default="127.0.0.1", help="0.0.0.0 can be reached from other machines (default: %(default)s)"
-            ),
-            "--port": dict(type=_positive(int), default=8080, help="of the page (default: %(default)s)"),
-        },
-    }
-    for modes, entries in options.items():
+    for modes, entries in OPTIONS.items():
         group = parser.add_argument_group(" and ".join(modes))
         for name, settings in entries.items():
             group.add_argument(name, **settings)
     args = parser.parse_intermixed_args()
-    for modes, entries in options.items():
-        for name in entries:
-            key = name.removeprefix("--")
-            if args.mode not in modes and getattr(args, key) != parser.get_default(key):
-                raise UserError(f"{name} is for {' and '.join(modes)}, and changes nothing in {args.mode}")
+    _refuse_without_effect(parser, args)
     if args.mode in ("pointcloud", "mesh") and args.views < FEWEST_VIEWS:
         raise UserError(f"--views should be at least {FEWEST_VIEWS}: what only one view shows is not trusted")
     return args
 
 
-def _positive(kind: type):
-    def parse(text: str):
-        value = kind(text)
-        if not 0 < value < 1e9:
-            raise ValueError
-        return value
-
-    parse.__name__ = f"positive {kind.__name__}"
-    return parse
+def _refuse_without_effect(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Raises UserError for an option that is of other modes than the one that was asked for."""
+    for modes, entries in OPTIONS.items():
+        for name in entries:
+            key = name.removeprefix("--")
+            if args.mode not in modes and getattr(args, key) != parser.get_default(key):
+                raise UserError(f"{name} is for {' and '.join(modes)}, and changes nothing in {args.mode}")

@@ -57,11 +57,10 @@ def write_flight(session: Session, out: Path) -> None:
     """Render a flight through the room, of as many frames as the time allows."""
     references = References(session.scene, session.references)
     longest = path_cameras(make_path("interp", session.scene, MOST_FRAMES), session.scene, None)
-    renderings = sum(
-        map(len, mixes(references, longest))
-    )  # while one choice of references fades into the next there are two
+    chosen = mixes(references, longest)
+    renderings = sum(map(len, chosen))  # while one choice of references fades into the next there are two
     start = time.perf_counter()
-    session.render(one(longest, 0), mixes(references, longest)[0])
+    session.render(one(longest, 0), chosen[0])
     needed = renderings * (time.perf_counter() - start)
     count = max(FEWEST_FRAMES, int(MOST_FRAMES * min(1, FILM_BUDGET / needed)))
     cameras = path_cameras(make_path("interp", session.scene, count), session.scene, None)

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dataset.camera import scale_intrinsics
+from dataset.intrinsics import camera_keys
 from dataset.labels import SCANNET_CLASSES, LabelSet, capture_labels, nyu40_labels
 from dataset.maps import MILLIMETRES
 from dataset.poses import OPENGL_TO_OPENCV
 from dataset.render_dataset import open_scene
-from dataset.scene import Scene, SceneName, scale_intrinsics, to_cameras, view_size
+from dataset.scene import Scene, SceneName, to_cameras, view_size
 from dataset.views import Cameras
 from network.rendering import RenderedView
 from train.metrics import class_scores, confusion
@@ -163,12 +165,11 @@ def _entry(scene: Scene, shots: Shots, files: FrameFiles, index: int) -> dict:
         pose, K, (height, width) = scene.camera_to_world[index], scene.Ks[index], scene.raw_size
         paths = {kind: scene.path(shots.frames[index], kind) for kind in scene.kinds if kind in keys}
     named = {keys[kind]: os.path.relpath(path, files.folder) for kind, path in paths.items() if path is not None}
-    lens = {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2] + 0.5, "cy": K[1, 2] + 0.5}
     return {
         **{key: Path(path).as_posix() for key, path in named.items()},
         "semantic_path": files.path("labels", number).relative_to(files.folder).as_posix(),
         "transform_matrix": (pose @ OPENGL_TO_OPENCV).tolist(),
-        **{key: float(value) for key, value in lens.items()},
+        **camera_keys(K),
         "w": width,
         "h": height,
     }

@@ -9,11 +9,12 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation, RotationSpline
 
+from dataset.camera import scale_intrinsics
 from dataset.capture import read_pose
 from dataset.capture_keys import read_scale
 from dataset.intrinsics import field_of_view
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
-from dataset.scene import Scene, scale_intrinsics, to_cameras, view_size
+from dataset.scene import Scene, to_cameras, view_size
 from dataset.views import Cameras
 from utils.errors import UserError
 from utils.files import read_json

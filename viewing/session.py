@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
-from dataset.labels import INVALID_COLOR, SCANNET_CLASSES
+from dataset.labels import SCANNET_CLASSES, SCANNET_COLORS
 from dataset.render_dataset import Needs, configured_scene, read_references
 from dataset.scene import Scene
 from dataset.view_selection import require_frames
@@ -166,5 +166,5 @@ def _classes(cfg, scene: Scene, trained: tuple[str, ...] | None) -> Classes:
     if names is None:
         names = tuple(f"class {number}" for number in range(cfg.num_classes))
     if scene.labels is None and names == scannet and cfg.semantic_color_map is None:
-        colors = np.array([*(color for _, color in SCANNET_CLASSES.values()), INVALID_COLOR], np.uint8)
+        colors = SCANNET_COLORS
     return Classes((*names, "invalid"), colors)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dataset.camera import scale_intrinsics
 from dataset.check.alignment import find_misalignment
-from dataset.scene import Scene, scale_intrinsics
+from dataset.scene import Scene
 from utils.errors import UserError
 
 TOLERANCES = (0.01, 0.02, 0.05)  # two depths agree within such a share of the larger; agreement is the mean over these

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from dataset.camera import undistort
 from dataset.capture import CAPTURE_FILE, Capture, CaptureFrame, capture_file, read_capture
 from dataset.frames import usable_frames
+from dataset.intrinsics import camera_keys
 from dataset.labels import capture_labels
 from dataset.maps import read_depth, read_ids, read_mask
 from dataset.poses import OPENGL_TO_OPENCV
@@ -185,10 +186,8 @@ def without_orientation(data: bytes) -> bytes:
 
 
 def _camera(frame: CaptureFrame) -> dict[str, float]:
-    """A frame's intrinsics in the file's convention: pixel centres at +0.5."""
-    K = frame.K
-    values = {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2] + 0.5, "cy": K[1, 2] + 0.5}
-    return {key: float(value) for key, value in values.items()} | {"w": frame.size[1], "h": frame.size[0]}
+    """A frame's intrinsics in the file's convention."""
+    return camera_keys(frame.K) | {"w": frame.size[1], "h": frame.size[0]}
 
 
 def _content(capture: Capture, frames: dict[int, dict], depth_ends: list[tuple[float, float]]) -> dict:

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dataset.intrinsics import camera_keys
 from dataset.labels import REPLICA_CLASSES, SCANNET_CLASSES, SCANNET_TABLE
 from dataset.poses import OPENGL_TO_OPENCV
 from dataset.synthetic.raycast import CLASS_NAMES
@@ -235,10 +236,7 @@ class TransformsWriter(Writer):
         ]
         content = {
             "camera_model": "PINHOLE",
-            "fl_x": K[0, 0],
-            "fl_y": K[1, 1],
-            "cx": K[0, 2] + 0.5,
-            "cy": K[1, 2] + 0.5,
+            **camera_keys(K),
             "w": size[1],
             "h": size[0],
             "semantic_classes": list(CLASS_NAMES),

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dataset.camera import scale_intrinsics
 from dataset.render_dataset import Needs
-from dataset.scene import scale_intrinsics
 from dataset.views import Cameras, Views
 from network.front_ends import GeometryFeatures, at_size
 from network.front_ends.depth import DepthFrontEnd
