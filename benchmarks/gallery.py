@@ -155,7 +155,7 @@ def picture(shown: dict[str, list[Comparison]], colors: np.ndarray | None) -> np
 
 
 def marked(comparison: Comparison, colors: np.ndarray | None = None) -> np.ndarray:
-    """What was rendered of a frame, or its classes in `colors`, hatched where no reference sees anything."""
+    """Return what was rendered of a frame, or its classes in `colors`, hatched where no reference sees anything."""
     ours = comparison.prediction
     return mark_unseen(ours.color if colors is None else colors[ours.classes], ours.seen)
 

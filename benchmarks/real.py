@@ -146,7 +146,7 @@ def score(
 
 
 def numbers(scores: dict[str, Score]) -> dict[str, float]:
-    """What is told of a method's scores, scene by scene."""
+    """Return what is told of a method's scores, scene by scene."""
     summary = summarise(scores)
     row = {key: summary[key] for key in COLUMNS if key in summary}
     of_scenes = [np.sum(score.matrices, axis=0) for score in scores.values() if score.matrices]
@@ -164,7 +164,7 @@ def in_nine(matrix: np.ndarray) -> np.ndarray:
 
 
 def panel(methods: dict[str, Picture]) -> np.ndarray:
-    """What each method made of a frame, a row each: colour, classes, depth."""
+    """Return what each method made of a frame, a row each: colour, classes, depth."""
     depths = [picture.depth for picture in methods.values() if picture.depth is not None]
     known = np.concatenate([depth[depth > 0] for depth in depths])
     near, far = (float(end) for end in np.quantile(known, (0.01, 0.99)))

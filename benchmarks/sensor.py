@@ -73,7 +73,7 @@ def _color_noise(grey: np.ndarray) -> float:
 
 
 def _sharpness(grey: np.ndarray) -> float:
-    """How much of the strongest edges lies within a pixel: their second difference over their first."""
+    """Return how much of the strongest edges lies within a pixel: their second difference over their first."""
     first = np.abs(cv2.Sobel(grey, -1, 1, 0, scale=1 / 8))
     second = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 1))
     return float(np.percentile(second, 99) / np.percentile(first, 99))

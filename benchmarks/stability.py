@@ -248,7 +248,7 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def numbers_of(args, run: Run) -> dict[str, float | None]:
-    """What is compared of a run. left_near: see `step_of_leaving`; None if never."""
+    """Return what is compared of a run. left_near: see `step_of_leaving`; None if never."""
     scalars = read_scalars(args.out / "model" / run.name / "logs")
     results = read_results(args, run)
     scenes = results["scenes_of_methods"][results["network"]]
@@ -349,7 +349,7 @@ def summarise(args, runs: list[Run], results: Results) -> None:
 
 
 def psnr_of(args, results: Results, run: Run) -> float:
-    """Of the first kind of rooms."""
+    """Return a run's PSNR on the first kind of rooms."""
     return results.runs[run.name]["tests"][next(iter(args.tests))]["psnr"]
 
 

@@ -149,7 +149,7 @@ class Entry:
             warn(f"{self.cache.root}: the cache cannot grow ({error.strerror}); frames are decoded each time")
 
     def recall(self, name: str) -> dict:
-        """What was remembered under a name; {} if nothing was."""
+        """Return what was remembered under a name; {} if nothing was."""
         try:
             return json.loads((self.path / f"{name}.json").read_text())
         except (OSError, ValueError):

@@ -132,7 +132,7 @@ def read_scale(content: dict, path: Path) -> float:
 
 
 def read_depth_unit(content: dict, path: Path) -> DepthUnit:
-    """Of the keys that programs have for it: instant-ngp's of whole numbers, nerfstudio's of any, and units a metre."""
+    """Read the unit by the keys of several programs: instant-ngp's of whole numbers, nerfstudio's of any, and units a metre."""
     given = {key: value for key in DEPTH_UNITS if (value := _positive(content, key, path)) is not None}
     if not given:
         return DepthUnit()

@@ -110,6 +110,6 @@ def of_another_size(images: dict[int, Path], size: tuple[int, int]) -> dict[int,
 
 
 def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether one (h, w) is the other one resized: to within 1%, or a pixel where images are small."""
+    """Return whether one (h, w) is the other one resized: to within 1%, or a pixel where images are small."""
     expected = size[0] * other[1] / size[1], size[1] * other[0] / size[0]
     return all(abs(found - side) <= max(1.0, 0.01 * side) for found, side in zip(expected, other, strict=True))

@@ -170,8 +170,8 @@ def _scannet_classes(lookup: np.ndarray, source: str) -> LabelSet:
 
 
 def look_like_nyu40(pixels: dict[int, int]) -> bool:
-    """Whether labels said to be ScanNet's raw ids are rather NYU40's: raw id -> pixels. No id exceeds 40, and 2, which is
-    NYU40's floor but a chair among raw ids, covers more than 3, raw ids' floor but a cabinet in NYU40."""
+    """Return whether labels said to be ScanNet's raw ids are rather NYU40's: raw id -> pixels. No id exceeds 40, and 2,
+    which is NYU40's floor but a chair among raw ids, covers more than 3, raw ids' floor but a cabinet in NYU40."""
     present = {raw for raw, count in pixels.items() if count and raw}
     if not present or max(present) > NYU40_LAST_ID:
         return False

@@ -60,7 +60,7 @@ def load(dataset: Dataset, indices: Sequence[int], workers: int | None, device) 
 
 
 def _is_a_death(error: Exception) -> bool:
-    """Whether a worker was killed: torch says so, or the connection breaks over which it hands a batch on. What was
+    """Return whether a worker was killed: torch says so, or the connection breaks over which it hands a batch on. What was
     raised in a worker is none: it starts with "Caught"."""
     said = str(error)
     return not said.startswith("Caught ") and ("DataLoader worker" in said or not isinstance(error, RuntimeError))

@@ -94,7 +94,7 @@ def open_scene(
 
 
 def has_depth(name: str, data_root: str | Path) -> bool:
-    """Whether a scene has depth maps. Raises UserError like `open_scene`."""
+    """Return whether a scene has depth maps. Raises UserError like `open_scene`."""
     return "depth" in _find_files(name, data_root).files
 
 
@@ -296,7 +296,7 @@ def read_references(scene: Scene, chosen: list[str], pool: list[str], needs: Nee
 
 
 def random_pixels(views: Views, count: int, rng: np.random.Generator) -> torch.Tensor:
-    """Of each view `count` pixels (V, count, 2) of x, y inside its mask, all different where there are so many."""
+    """Draw `count` pixels of each view, (V, count, 2) of x, y inside its mask, all different where there are so many."""
     height, width = views.cameras.size
     pixels = []
     for view in range(len(views)):
@@ -328,7 +328,7 @@ def random_patches(views: Views, size: tuple[int, int], rng: np.random.Generator
 
 
 def held_out_scenes(names: list[str], data_root: str | Path) -> set[Path]:
-    """What to pass as `held_out`: where the scenes lie, whatever they are called and the image size they ask for."""
+    """Return what to pass as `held_out`: where the scenes lie, whatever they are called and the image size they ask for."""
     return {scene_name(name).folder(data_root).resolve() for name in names}
 
 

@@ -70,7 +70,8 @@ class SceneName:
         return cls(name.text, name.kind, str(place), name.width)
 
     def folder(self, data_root: str | Path) -> Path:
-        """Where the scene lies: what two names of the same scene have in common, whatever the image size they ask for."""
+        """Return where the scene lies: what two names of the same scene have in common, whatever the image size they
+        ask for."""
         roots = [Path(data_root) / folder for folder in (*OTHER_FOLDERS.get(self.kind, ()), self.kind)]
         return next((root / self.path for root in roots if (root / self.path).exists()), roots[0] / self.path)
 
@@ -175,7 +176,7 @@ class Scene:
 
     @property
     def kinds(self) -> list[str]:
-        """What each frame has: color, and depth, labels, mask where the scene has them."""
+        """Return what each frame has: color, and depth, labels, mask where the scene has them."""
         return list(self._files)
 
     @property

@@ -129,7 +129,7 @@ def _wandered(image: np.ndarray, edge: float, shift, scale: float, rng) -> np.nd
 
 
 def _loss(depth: np.ndarray, sensor: Sensor, scale: float, color: np.ndarray | None) -> np.ndarray:
-    """How likely each pixel's depth is lost: at silhouettes, most on the side that the projector does not light, where
+    """Return how likely each pixel's depth is lost: at silhouettes, most on the side that the projector does not light, where
     surfaces are grazed, far away, and where it is too dark or too bright."""
     reach = max(1, round(9 * scale))
     near = cv2.erode(np.where(depth > 0, depth, 1e3).astype(np.float32), np.ones((3, 2 * reach + 1)), anchor=(0, 1))

@@ -66,7 +66,7 @@ def transforms_scene(name: SceneName, data_root: Path) -> SceneFiles:
 
 
 def unit_hint(camera_to_world: np.ndarray) -> str | None:
-    """What to say of a capture without depth whose lengths cannot be metres; None if they may be."""
+    """Return what to say of a capture without depth whose lengths cannot be metres; None if they may be."""
     extent = float(np.linalg.norm(np.ptp(camera_to_world[:, :3, 3], axis=0)))
     if len(camera_to_world) < 2 or EXTENT_OF_ROOMS[0] <= extent <= EXTENT_OF_ROOMS[1]:
         return None

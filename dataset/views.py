@@ -25,7 +25,7 @@ class Tensors:
         return replace(self, **changes)
 
     def to(self, device):
-        """Where the memory is pinned, a copy to a GPU does not wait for what the GPU is doing."""
+        """Return the same on a device. Where the memory is pinned, a copy to a GPU does not wait for what the GPU does."""
         return self._map(
             lambda value: (
                 value.to(device, non_blocking=_is_gpu(device)) if isinstance(value, torch.Tensor) else value.to(device)

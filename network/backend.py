@@ -120,11 +120,11 @@ class Backend:
                 module.kernels = kernels
 
     def compiles(self, work: int = 0) -> bool:
-        """Whether passes over so many samples times views are compiled."""
+        """Return whether passes over so many samples times views are compiled."""
         return self.compile_from is not None and work >= self.compile_from
 
     def stages(self, network: Renderer, work: int = 0) -> tuple[RunStage, ...]:
-        """How to run a network's passes over so many samples times views: compiled, or the modules as they are."""
+        """Return how to run a network's passes over so many samples times views: compiled, or the modules as they are."""
         if not (self.compiles(work) and untouched(network)):
             return network.stages
         say_once("compiling for this device, which takes up to a minute the first time")

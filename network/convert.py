@@ -81,13 +81,13 @@ def portable(config: dict) -> dict:
 
 
 def _about(checkpoint: Checkpoint, config: dict) -> dict[str, str]:
-    """What stands beside the tensors."""
+    """Return what stands beside the tensors."""
     about = {"step": str(checkpoint.step), "best_para": repr(checkpoint.best), "config": json.dumps(config)}
     return about | ({"classes": json.dumps(checkpoint.classes)} if checkpoint.classes else {})
 
 
 def inspect(path: Path) -> dict[str, str]:
-    """What a file is, in words."""
+    """Return what a file is, in words."""
     if path.suffix != SAFETENSORS:
         content = read_pickle(path)
         if isinstance(content, dict) and "network_state_dict" not in content and "state_dict" in content:
@@ -116,7 +116,7 @@ def _named(classes: tuple[str, ...] | None) -> str:
 
 
 def _attention(section: dict) -> str:
-    """Of `agg_net_cfg`; the order shows in a config alone."""
+    """Return the attention of `agg_net_cfg` in words; the order shows in a config alone."""
     if not section["use_ptrans"]:
         return "none"
     order = {True: ", views first", False: ", rays first", None: ""}[section.get("ptrans_first")]

@@ -54,7 +54,8 @@ def pixel_rays(pixels: torch.Tensor, poses: torch.Tensor, Ks: torch.Tensor) -> t
 
 
 def inverse(matrices: torch.Tensor) -> torch.Tensor:
-    """Of 3x3 matrices (..., 3, 3), by cross products: `torch.linalg.inv` makes the host wait for the device."""
+    """Return the inverse of 3x3 matrices (..., 3, 3), by cross products: `torch.linalg.inv` makes the host wait for the
+    device."""
     a, b, c = matrices.unbind(-2)
     columns = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -1)
     return columns / (a * columns[..., 0]).sum(-1)[..., None, None]
@@ -132,7 +133,8 @@ def inverse_depth_intervals(depths: torch.Tensor, depth_range: torch.Tensor) -> 
 
 
 def interval_halves(intervals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far each sample reaches back and forth, (R, S) each: half its intervals (R, S); the first as far back as forth."""
+    """Return how far each sample reaches back and forth, (R, S) each: half its intervals (R, S); the first as far back
+    as forth."""
     half = intervals / 2
     return torch.cat([half[:, :1], half[:, :-1]], -1), half
 

@@ -35,5 +35,5 @@ register("learned_depth", LearnedDepthInitNet)
 
 
 def needs(cfg) -> Needs:
-    """What the references of a batch must have for the network of a config."""
+    """Return what the references of a batch must have for the network of a config."""
     return replace(FRONT_ENDS[cfg.init_net_type].needs(cfg), labels=cfg.reference_classes)

@@ -135,7 +135,7 @@ class Renderer(nn.Module):
 
     @property
     def title(self) -> str:
-        """What tables and panels call it."""
+        """Return what tables and panels call it."""
         return "S-Ray+" if self.sampler.reads_surfaces else "S-Ray"
 
     @property
@@ -177,7 +177,7 @@ class Renderer(nn.Module):
         return pad_views(views, self.multiple)
 
     def encode_images(self, references: Views) -> torch.Tensor:
-        """What each image is by itself, whatever it stands next to: (V, channels, h/4, w/4)."""
+        """Return what each image is by itself, whatever it stands next to: (V, channels, h/4, w/4)."""
         return self.image_encoder(self.pad(references).images)
 
     def encode(self, references: Views, image_features: torch.Tensor | None = None) -> Encoding:

@@ -114,12 +114,12 @@ class Rendering(Tensors):
 
     @property
     def logits(self) -> torch.Tensor | None:
-        """Of classes (R, K+1); None without them."""
+        """Return the logits of classes (R, K+1); None without them."""
         return self.heads.get(CLASSES)
 
     @property
     def deviation(self) -> torch.Tensor:
-        """How far the hits of each ray are spread about its depth, (R,) metres; what hits nothing counts as at 0."""
+        """Return how far the hits of each ray are spread about its depth, (R,) metres; what hits nothing counts as at 0."""
         nothing = (1 - self.hit_probability.sum(-1)).clamp_min(0) * self.depth.square()
         spread = (self.hit_probability * (self.depths - self.depth[:, None]).square()).sum(-1)
         return (spread + nothing).sqrt()
@@ -138,7 +138,7 @@ class RenderedView(ByRay):
 
     @property
     def logits(self) -> torch.Tensor | None:
-        """Of classes (R, K+1); None without them."""
+        """Return the logits of classes (R, K+1); None without them."""
         return self.heads.get(CLASSES)
 
     def blank(self, rays: int, device) -> RenderedView:

@@ -25,13 +25,13 @@ class Sampler(ABC):
 
     @property
     def stages(self) -> int:
-        """How many passes there are."""
+        """Return how many passes there are."""
         return len(self.names)
 
     @property
     @abstractmethod
     def most_samples(self) -> int:
-        """Of a ray in one pass."""
+        """Return the most samples of a ray in one pass."""
 
     @abstractmethod
     def depths(

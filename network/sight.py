@@ -95,7 +95,7 @@ class Sight(NamedTuple):
 
 
 def look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sight:
-    """What the views of an encoding see of samples at depths (R, S).
+    """Return what the views of an encoding see of samples at depths (R, S).
 
     Positions are computed in float32 at least, under autocast too: a pixel's needs more than eight bits.
     """

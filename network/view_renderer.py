@@ -65,7 +65,7 @@ class ViewRenderer:
         return self._encode(references, *known)
 
     def _image_features(self, references: Views, names: Sequence[str]) -> torch.Tensor:
-        """Of each image its own features, made once."""
+        """Return of each image its own features, made once."""
         features = {name: self._images[name] for name in names if name in self._images}
         new = [i for i, name in enumerate(names) if name not in features]
         if new:
@@ -158,11 +158,11 @@ class ViewRenderer:
 
     @property
     def _product_type(self) -> torch.dtype:
-        """Of the engine's products."""
+        """Return the type of the engine's products."""
         return torch.float16 if self.backend.half else torch.float32
 
     def _samples(self) -> int:
-        """Of a ray, in the pass that has most."""
+        """Return the samples of a ray, in the pass that has most."""
         return self.network.sampler.most_samples
 
     def _rays_at_once(self, encoding: Encoding, in_engine: bool) -> int:

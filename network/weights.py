@@ -137,7 +137,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def _is_damaged(path: Path) -> bool:
-    """Whether a zip file, as torch writes, differs from its checksums, which torch does not look at."""
+    """Return whether a zip file, as torch writes, differs from its checksums, which torch does not look at."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is not None

@@ -74,7 +74,7 @@ class Evaluation:
 
     @staticmethod
     def merge(parts: list[Evaluation]) -> Evaluation:
-        """Of the shares of several processes what one would have had: frame i of a scene is process i % n's."""
+        """Return what one process would have had, from the shares of several: frame i of a scene is process i % n's."""
         first = parts[0]
         scores = {
             method: {

@@ -89,7 +89,7 @@ class Processes:
             os._exit(1)
 
     def _failed(self) -> bool:
-        """Whether a process has said that it failed, or the place where it would is gone."""
+        """Return whether a process has said that it failed, or the place where it would is gone."""
         try:
             return self._failures.check([FAILURE])
         except RuntimeError:
@@ -107,7 +107,7 @@ class Processes:
             raise UserError(f"process {self.rank} lost another one ({str(error).splitlines()[0]})") from None
 
     def any(self, wish: bool) -> bool:
-        """Whether any process wishes so."""
+        """Return whether any process wishes so."""
         if not self.several:
             return wish
         wishes = torch.tensor(int(wish))

@@ -93,7 +93,7 @@ def require_classes(cfg, scenes: list[Scene]) -> None:
 
 
 def class_names(scenes: list[Scene]) -> tuple[str, ...]:
-    """Of the first scene that has classes; none if there is none."""
+    """Return the classes of the first scene that has classes; none if there is none."""
     return next((scene.labels.names for scene in scenes if scene.labels is not None), ())
 
 

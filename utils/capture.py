@@ -124,7 +124,7 @@ def _tensors(value) -> list[torch.Tensor]:
 
 
 def _signature(value, tensors: list[torch.Tensor]):
-    """What a recording depends on: shapes, types, and everything that is no tensor. Appends the tensors, in the order of
+    """Return what a recording depends on: shapes, types, and everything that is no tensor. Appends the tensors, in the order of
     `_tensors`."""
     if isinstance(value, torch.Tensor):
         tensors.append(value)
@@ -134,7 +134,7 @@ def _signature(value, tensors: list[torch.Tensor]):
 
 
 def _parts(value) -> tuple | None:
-    """What a tuple, dictionary or dataclass holds; None of anything else."""
+    """Return what a tuple, dictionary or dataclass holds; None of anything else."""
     if is_dataclass(value):
         return tuple(getattr(value, field.name) for field in fields(value))
     if isinstance(value, dict):

@@ -14,13 +14,13 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether it computes with bfloat16 in hardware: NVIDIA's GPUs from 2020 on."""
+    """Return whether it computes with bfloat16 in hardware: NVIDIA's GPUs from 2020 on."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @functools.cache
 def runs_triton(device: torch.device) -> bool:
-    """Whether our Triton kernels, and those that torch.compile makes, run there.
+    """Return whether our Triton kernels, and those that torch.compile makes, run there.
 
     They need tensor cores as of 2020, Triton, and a C compiler for the code that launches them.
     """
@@ -28,12 +28,12 @@ def runs_triton(device: torch.device) -> bool:
 
 
 def compiles_for_cpu() -> bool:
-    """Whether torch.compile has the C++ compiler that it needs for a CPU."""
+    """Return whether torch.compile has the C++ compiler that it needs for a CPU."""
     return _has("CXX", "g++", "clang++")
 
 
 def _has(variable: str, *programs: str) -> bool:
-    """Whether one of the programs is there, or an environment variable names another one."""
+    """Return whether one of the programs is there, or an environment variable names another one."""
     return bool(os.environ.get(variable)) or any(shutil.which(program) for program in programs)
 
 

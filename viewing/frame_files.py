@@ -43,7 +43,7 @@ class FrameFiles:
 
 
 def settings_of(session: Session, cameras: Cameras) -> dict:
-    """What the frames of some cameras depend on."""
+    """Return what the frames of some cameras depend on."""
     numbers = np.concatenate([cameras.poses.numpy().ravel(), cameras.Ks.numpy().ravel()])
     return {
         **session.origin,

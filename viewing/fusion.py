@@ -45,7 +45,7 @@ class PosedPictures:
         return together.flatten(0, 1).float() / 255
 
     def points(self, view: int, device) -> torch.Tensor:
-        """Where the pixels of a view lie in the world, (h * w, 3); meaningless where depth is 0."""
+        """Return where the pixels of a view lie in the world, (h * w, 3); meaningless where depth is 0."""
         camera = one(self.cameras, view)
         centre, directions = pixel_rays(pixel_grid(*camera.size, device=device)[None], camera.poses, camera.Ks)
         return centre[0] + directions[0] * self.depth_of(view, device).flatten()[:, None]

@@ -123,7 +123,7 @@ def _bytes(values: torch.Tensor) -> torch.Tensor:
 
 
 def measured(scene: Scene, frames: list[str], voxel: float, device) -> tuple[np.ndarray, np.ndarray | None]:
-    """What depth images of the frames show, a point in a voxel: positions (N, 3), and classes (N,) if there are any."""
+    """Return what depth images of the frames show, a point in a voxel: positions (N, 3), and classes (N,) if there are any."""
     positions, classes = [], []
     for frame in tqdm(frames, desc="measured", unit="view", leave=False):
         views = scene.views([frame], depth=True, labels=True).to(device)

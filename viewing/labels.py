@@ -116,8 +116,8 @@ def target_labels(session: Session) -> tuple[LabelSet, str]:
 
 
 def images_of(view: RenderedView, size: tuple[int, int], ids: np.ndarray) -> dict[str, np.ndarray]:
-    """What is written of a view of `size` (h, w). ids: (K+1,) of the classes, the last one of what is to be ignored. Pixels
-    that no reference sees have no class, and a confidence and depth of 0."""
+    """Return what is written of a view of `size` (h, w). ids: (K+1,) of the classes, the last one of what is to be
+    ignored. Pixels that no reference sees have no class, and a confidence and depth of 0."""
     picture = to_picture(view, size)
     sure = view.logits.softmax(-1).amax(-1).reshape(size).cpu().numpy()
     found = picture.seen & (picture.classes < len(ids) - 1)

@@ -54,7 +54,7 @@ class References:
 
 
 def mixes(references: References, cameras: Cameras) -> list[Mix]:
-    """What to render each camera of a path from: a choice every FADE frames, and in between two, fading."""
+    """Return what to render each camera of a path from: a choice every FADE frames, and in between two, fading."""
     keys = list(range(0, len(cameras), FADE))
     choices, current = [], ()
     for key in keys:

@@ -71,7 +71,7 @@ class Session:
 
     @torch.no_grad()
     def frame_depth(self, frame: str, others: tuple[str, ...]) -> torch.Tensor:
-        """What the network takes for the depth of a frame of the capture, (h, w) metres, 0 where it is unknown: as it
+        """Return what the network takes for the depth of a frame of the capture, (h, w) metres, 0 where it is unknown: as it
         was measured, or as the front end finds it next to `others`. Raises UserError if the front end finds none."""
         if self.needs.reads_depth and self.scene.has_depth:
             return self.scene.views([frame], depth=True).to(self.device).depth[0, 0]
@@ -121,7 +121,7 @@ class Model:
 
     @property
     def needs(self) -> Needs:
-        """What its references must have."""
+        """Return what its references must have."""
         return needs(self.cfg)
 
     def session(self, scene: Scene) -> Session:

@@ -15,7 +15,7 @@ GREY = 70  # where there is no class to show
 
 
 def modes(classes: Classes | None) -> list[str]:
-    """What a network can show."""
+    """Return what a network can show."""
     return [COLOR, DEPTH] if classes is None else [COLOR, CLASSES, OVERLAY, DEPTH, ENTROPY]
 
 
@@ -47,13 +47,13 @@ def _paint(picture: Picture, mode: str, classes: Classes | None, opacity: float,
 
 
 def entropy(picture: Picture) -> np.ndarray:
-    """How undecided the class is, (h, w): 0 sure, 1 all as likely."""
+    """Return how undecided the class is, (h, w): 0 sure, 1 all as likely."""
     p = picture.probabilities.clip(1e-9, 1)
     return (-(p * np.log(p)).sum(-1) / np.log(p.shape[-1])).clip(0, 1)
 
 
 def describe(picture: Picture, x: float, y: float, classes: Classes | None) -> str:
-    """What is at a place of the picture, x and y from 0 to 1: its likeliest classes and its depth, as Markdown."""
+    """Return what is at a place of the picture, x and y from 0 to 1: its likeliest classes and its depth, as Markdown."""
     height, width = picture.depth.shape
     row, column = min(max(int(y * height), 0), height - 1), min(max(int(x * width), 0), width - 1)
     if not picture.seen[row, column]:

@@ -88,7 +88,7 @@ def check_scene(name: str, data_root: Path, sample: int, label_ids: str = "auto"
 
 
 def _hints(scene: Scene, inventory: Inventory, label_ids: str) -> tuple[str, ...]:
-    """What no single file shows."""
+    """Return what no single file shows."""
     hints = []
     raw_ids = scene.labels is not None and scene.labels.source.endswith(SCANNET_TABLE)
     if raw_ids and label_ids == "auto" and look_like_nyu40(inventory.ids):

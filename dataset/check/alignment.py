@@ -48,7 +48,7 @@ def find_misalignment(colors: list[np.ndarray], depths: list[np.ndarray]) -> Mis
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
 
     def score(candidate: np.ndarray) -> float:
-        """How much colour changes at the edges of depth, were it of this (scale, x, y)."""
+        """Return how much colour changes at the edges of depth, were it of this (scale, x, y)."""
         x, y = ((points - middle) * candidate[0] + middle + candidate[1:]).round().astype(int).T
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         return float(maps[frames[inside], y[inside], x[inside]].mean()) if inside.sum() > len(points) / 2 else 0.0
@@ -77,7 +77,7 @@ def _edges(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _changes(color: np.ndarray) -> np.ndarray:
-    """How much colour changes around each pixel, (h, w), less what it does in the middle of the image's pixels."""
+    """Return how much colour changes around each pixel, (h, w), less what it does in the middle of the image's pixels."""
     smooth = cv2.GaussianBlur(color.astype(np.float32), (0, 0), SMOOTHING)
     slopes = [cv2.Sobel(smooth, -1, x, y, scale=1 / 8) for x, y in ((1, 0), (0, 1))]
     size = np.sqrt(sum(np.square(slope).sum(-1) for slope in slopes))

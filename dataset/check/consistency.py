@@ -245,7 +245,7 @@ def check_consistency(pairs: list[Pair]) -> Consistency | None:
 
 
 def find_cause(pairs: list[Pair]) -> str | None:
-    """What would make frames agree clearly better than they do; None if nothing that is known here does."""
+    """Return what would make frames agree clearly better than they do; None if nothing that is known here does."""
     as_it_is = agreement_under(AS_IT_IS, pairs)
     scores = [agreement_under(cause, pairs).mean() for cause in CAUSES]
     best = int(np.argmax(scores))
@@ -261,7 +261,7 @@ def find_cause(pairs: list[Pair]) -> str | None:
 
 
 def agreement_under(cause: Cause, pairs: list[Pair], tolerances: tuple[float, ...] = TOLERANCES) -> np.ndarray:
-    """Of each pair, (N,)."""
+    """Return the agreement of each pair, (N,)."""
     return np.array([warp(pair, cause, STRIDE, tolerances).agreement for pair in pairs])
 
 
@@ -270,7 +270,7 @@ def _cameras_move(pairs: list[Pair]) -> bool:
 
 
 def find_scale(pairs: list[Pair], as_it_is: np.ndarray, to_beat: float) -> str | None:
-    """What a factor of depth that makes frames agree better says of units; None if there is none."""
+    """Return what a factor of depth that makes frames agree better says of units; None if there is none."""
 
     def score(factor: float, tolerances: tuple[float, ...] = TOLERANCES) -> np.ndarray:
         return agreement_under(Cause("", depth=float(factor)), pairs, tolerances)
@@ -289,7 +289,7 @@ def find_scale(pairs: list[Pair], as_it_is: np.ndarray, to_beat: float) -> str |
 
 
 def describe_scale(factor: float, middle: float) -> str:
-    """What it means that depth, read as millimetres and `middle` metres in the middle, fits the poses times `factor`."""
+    """Return what it means that depth, read as millimetres and `middle` metres in the middle, fits the poses times `factor`."""
     unit = min(UNITS, key=lambda unit: abs(np.log(factor * 0.001 / unit)))
     distance = factor * 0.001 / unit - 1
     near, far = ROOM_DEPTH
@@ -307,8 +307,8 @@ def describe_scale(factor: float, middle: float) -> str:
 
 
 def compare_color(pair: Pair, one: Warp, turn=lambda image: image) -> tuple[float, float]:
-    """Where surfaces agree: the median difference of colour, 0 to 1, and the correlation of fine detail. turn: what is done
-    to the colour images first."""
+    """Return, where surfaces agree, the median difference of colour, 0 to 1, and the correlation of fine detail. turn:
+    what is done to the colour images first."""
     source, rows, columns = one.source[one.visible], one.rows[one.visible], one.columns[one.visible]
     if len(source) < FEWEST_PIXELS:
         return float("nan"), float("nan")
@@ -321,13 +321,13 @@ def compare_color(pair: Pair, one: Warp, turn=lambda image: image) -> tuple[floa
 
 
 def _detail(image: np.ndarray) -> np.ndarray:
-    """What is finer than a 60th of the width, (h, w)."""
+    """Return what is finer than a 60th of the width, (h, w)."""
     grey = image.mean(-1)
     return grey - cv2.GaussianBlur(grey, (0, 0), grey.shape[1] / DETAIL_SIZE)
 
 
 def find_color_cause(pairs: list[Pair], warps: list[Warp], now: float) -> str | None:
-    """How colour images lie against depth and poses, where another way fits much better; None otherwise."""
+    """Return how colour images lie against depth and poses, where another way fits much better; None otherwise."""
     found = {}
     for name, turn in TURNS.items():
         details = [compare_color(pair, one, turn)[1] for pair, one in zip(pairs, warps, strict=True)]

@@ -117,7 +117,7 @@ def require_space(scans: dict[str, Path], out: Path, stride: int) -> None:
 
 
 def is_complete(sens: Path, folder: Path, stride: int) -> bool:
-    """Whether a scene was prepared from this very file at this stride."""
+    """Return whether a scene was prepared from this very file at this stride."""
     try:
         return (folder / DONE).read_text() == _fingerprint(sens, stride)
     except OSError:

@@ -77,7 +77,7 @@ MATERIALS = (
 
 
 def kind_of(item: Item) -> str | None:
-    """What an item is for, or None if rooms have no use for it."""
+    """Return what an item is for, or None if rooms have no use for it."""
     name = item.name.lower()
     if item.category in OUTDOORS or re.search(UNUSED, f"{name}, {item.tags.lower()}"):
         return None

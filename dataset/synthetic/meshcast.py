@@ -184,7 +184,7 @@ class MeshCaster:
         return color
 
     def _mirrored(self, hit: Hit, ray, normal, cosine, pixel: float) -> np.ndarray:
-        """What shiny hits mirror, by Schlick's approximation of Fresnel."""
+        """Return what shiny hits mirror, by Schlick's approximation of Fresnel."""
         facing = normal * -np.sign((normal * ray).sum(1, keepdims=True))
         outgoing = (ray - 2 * (ray * facing).sum(1, keepdims=True) * facing).astype(np.float32)
         origins = _between(self.triangles, hit) + OFF_SURFACE * facing
@@ -260,7 +260,7 @@ class MeshCaster:
         return (share[:, None] * pane.color).astype(np.float32)
 
     def _open(self, points, to_light, worth) -> np.ndarray:
-        """Whether nothing stands between points (P, 3) and what is `to_light` (P, R, 3) away, where that matters."""
+        """Return whether nothing stands between points (P, 3) and what is `to_light` (P, R, 3) away, where that matters."""
         which = np.nonzero(worth)
         open_ = np.zeros(worth.shape, bool)
         directions = np.ascontiguousarray(to_light[which])

@@ -390,7 +390,7 @@ def _clear_path(room: MeshRoom, across: np.ndarray, height: np.ndarray) -> np.nd
 
 
 def _sight(room: MeshRoom, bearing: np.ndarray) -> np.ndarray:
-    """What lies in a direction (N,) from the middle of the room: the furniture near it, smoothly, or the wall (N, 3)."""
+    """Return what lies in a direction (N,) from the middle of the room: the furniture near it, smoothly, or the wall (N, 3)."""
     middle = room.size * [0.5, 0.5, 0]
     outward = room.sights - middle
     apart = bearing[:, None] - np.arctan2(outward[:, 1], outward[:, 0])

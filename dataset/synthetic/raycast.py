@@ -269,7 +269,7 @@ def _noise(u: torch.Tensor, v: torch.Tensor, salt: torch.Tensor) -> torch.Tensor
 
 
 def _pattern(kind: torch.Tensor, u: torch.Tensor, v: torch.Tensor, salt: torch.Tensor) -> torch.Tensor:
-    """How much of the second colour is at each point (N,), for u, v in periods of the pattern."""
+    """Return how much of the second colour is at each point (N,), for u, v in periods of the pattern."""
     amount = torch.zeros_like(u)
     for number in kind.unique().tolist():
         chosen = (kind == number).nonzero()[:, 0]

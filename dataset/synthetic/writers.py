@@ -107,7 +107,7 @@ class Writer:
         return np.array([[focal, 0, width * 0.497], [0, focal, height * 0.503], [0, 0, 1]])
 
     def write_scene(self, K: np.ndarray, poses: np.ndarray, size: tuple[int, int]) -> None:
-        """What is written once: of all cameras-to-world poses (N, 4, 4)."""
+        """Write what is written once, of all cameras-to-world poses (N, 4, 4)."""
         raise NotImplementedError
 
     def write_frame(self, frame: int, color, depth, classes, pose, lost: bool) -> None:

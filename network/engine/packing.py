@@ -124,7 +124,7 @@ def _folded_embedding(impl: CRANet, last: torch.nn.Linear) -> tuple[torch.Tensor
 
 
 def _pack_views(table: _Table, impl: CRANet) -> None:
-    """What is computed for each view."""
+    """Return what is computed for each view."""
     first, last = linear_layers(impl.ray_dir_fc)
     table.layer(DIRECTION, first.weight, first.bias)
     at_color = COLOR.value, 16 - 3 - COLOR.value
@@ -150,7 +150,7 @@ def _pack_views(table: _Table, impl: CRANet) -> None:
 
 
 def _pack_samples(table: _Table, impl: CRANet) -> None:
-    """What is computed of statistics over the views: base_fc's part of them, and geometry_fc."""
+    """Return what is computed of statistics over the views: base_fc's part of them, and geometry_fc."""
     statistics = impl.base_fc[0].weight[:, :STATISTICS].split(OWN, 1)  # mean and variance by trust, then uniform
     numbers = (TRUSTED_COLOR, TRUSTED_FEATURES), (UNIFORM_COLOR, UNIFORM_FEATURES)
     for index, part in enumerate(statistics):

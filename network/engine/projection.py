@@ -54,7 +54,7 @@ def _direction_difference(px, py, pz, dx, dy, dz, centre, inside):
 
 @triton.jit
 def _within(x, size, image_size, SPREAD: tl.constexpr):
-    """Where a pixel falls in a map of this size, the border repeated: `reading.bilinear_corners`."""
+    """Return where a pixel falls in a map of this size, the border repeated: `reading.bilinear_corners`."""
     x = x * ((size - 1 + SPREAD) / (image_size - 1.0)) - SPREAD * 0.5
     return tl.where(x == x, tl.minimum(tl.maximum(x, 0.0), size - 1.0), 0.0)
 

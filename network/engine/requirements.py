@@ -74,7 +74,7 @@ def _expected(
 
 
 def _difference(name: str, module: nn.Module, expected: nn.Module) -> str | None:
-    """How a module differs from the expected one, in words."""
+    """Return how a module differs from the expected one, in words."""
     if type(module) is not type(expected):
         return f"{name} is a {type(module).__name__}, not a {type(expected).__name__}"
     if "forward" in vars(module) or any(getattr(module, kind) for kind in HOOKS):
@@ -95,7 +95,8 @@ def _difference(name: str, module: nn.Module, expected: nn.Module) -> str | None
 
 
 def _settings(module: nn.Module) -> dict[str, object]:
-    """What a module was made with that shows in no parameter, such as heads of attention: they change what it computes."""
+    """Return what a module was made with that shows in no parameter, such as heads of attention: they change what it
+    computes."""
     return {
         key: value
         for key, value in vars(module).items()

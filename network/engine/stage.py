@@ -58,7 +58,7 @@ class EngineStage:
 
 
 def fuse_views(weights: Weights, encoding: Encoding, seen: Sights, density_only: bool) -> ViewsOutput:
-    """What the networks make of all that views see."""
+    """Return what the networks make of all that views see."""
     count, samples = seen.valid.shape
     padded = triton.next_power_of_2(count)
     rows, warps, registers = LAUNCH[encoding.features.dtype]

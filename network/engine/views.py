@@ -97,7 +97,7 @@ def _decoder(matrices, vectors, DECODER: tl.constexpr):
 
 @triton.jit
 def _decode(x, decoder, vectors, DECODER: tl.constexpr):
-    """What a decoder says before its last activation: (rows, 16), of which four columns count."""
+    """Return what a decoder says before its last activation: (rows, 16), of which four columns count."""
     x = _elu_layer(x, decoder[0], vectors, DECODER)
     x = _elu_layer(x, decoder[1], vectors, DECODER + 1)
     return _layer(x, decoder[2], vectors, DECODER + 2)
@@ -105,7 +105,7 @@ def _decode(x, decoder, vectors, DECODER: tl.constexpr):
 
 @triton.jit
 def _hit_and_visibility(ray_features, near, far, matrices, vectors, mask, USE_VIS: tl.constexpr):
-    """How likely a view's ray ends in the sample, and gets so far; from -1 to 1 each: `AggregateNet.forward`.
+    """Return how likely a view's ray ends in the sample, and gets so far; from -1 to 1 each: `AggregateNet.forward`.
 
     near, far: the sample's ends, as that view's normalised inverse depths. The four columns that count: the first and the
     second component at the near end, then at the far one.

@@ -51,7 +51,7 @@ class FrontEnd(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def needs(cfg) -> Needs:
-        """What the references of a batch must have."""
+        """Return what the references of a batch must have."""
 
     @abstractmethod
     def forward(self, views: Views, image_features: torch.Tensor | None = None) -> GeometryFeatures:

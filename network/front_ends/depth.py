@@ -75,7 +75,7 @@ class DepthInitNet(DepthFrontEnd):
 
 @torch.no_grad()
 def view_differences(views: Views, known: torch.Tensor | None = None) -> torch.Tensor:
-    """How the views disagree at each reference pixel: (V, 8, h, w).
+    """Return how the views disagree at each reference pixel: (V, 8, h, w).
 
     Each pixel is lifted by its depth and projected into all views; the absolute differences of colour
     and inverse depth found there have a mean and a variance over the views it falls into.

@@ -154,7 +154,7 @@ def variance_volume(
 
 
 def warp_to_planes(source: torch.Tensor, transform: torch.Tensor, planes: torch.Tensor) -> torch.Tensor:
-    """What a source (C, H, W) shows at a view's pixels if they lay on each plane: (C, D, H, W), 0 outside.
+    """Return what a source (C, H, W) shows at a view's pixels if they lay on each plane: (C, D, H, W), 0 outside.
 
     transform: (4, 4) from (x z, y z, z, 1) of the view to the same of the source.
     """

@@ -42,7 +42,7 @@ def _across(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: 
 
 
 def kernel_takes(qkv: torch.Tensor, heads: int, along: bool) -> bool:
-    """Whether `attention_kernel` was written for such queries, keys and values."""
+    """Return whether `attention_kernel` was written for such queries, keys and values."""
     length = qkv.shape[1] if along else qkv.shape[0]
     return (heads, qkv.shape[-1]) == (KERNEL_HEADS, 3 * KERNEL_INNER) and length <= LONGEST
 
@@ -64,7 +64,7 @@ def product(a, b, PRECISION: tl.constexpr):
 
 @triton.jit
 def find_rows(pid, count, length, other, ALONG: tl.constexpr, PADDED: tl.constexpr, M: tl.constexpr):
-    """Of each of M rows: its sequence in this program, its place among all rows of the tensor, and if it is there."""
+    """Return of each of M rows its sequence in this program, its place among all rows of the tensor, and if it is there."""
     row = tl.arange(0, M)
     group = row // PADDED
     place = row % PADDED

@@ -58,13 +58,13 @@ def _channels(channels, C: tl.constexpr):
 
 @triton.jit
 def _place(view, pixel, channel, pixels, channels):
-    """Where an entry lies in maps of so many pixels and channels."""
+    """Return where an entry lies in maps of so many pixels and channels."""
     return (view * pixels + pixel) * channels + channel
 
 
 @triton.jit
 def _sums(partial, view, part, channel, channels):
-    """Where the first of the two sums of a part lies in (V, PARTS, 2, C); the other one follows after C."""
+    """Return where the first of the two sums of a part lies in (V, PARTS, 2, C); the other one follows after C."""
     return partial + (view * PARTS + part) * 2 * channels + channel
 
 
@@ -77,7 +77,7 @@ def _reflected(i, length):
 
 @triton.jit(do_not_specialize=SIZES)
 def _moments_kernel(x, partial, height, width, channels, tiles, P: tl.constexpr, C: tl.constexpr):
-    """Of each part, `tiles` tiles long: the mean, and the sum of the squared deviations from it."""
+    """Write of each part, `tiles` tiles long: the mean, and the sum of the squared deviations from it."""
     view, channel = _channels(channels, C)
     part, pixels = tl.program_id(1), height * width
     mean, squares, before = channel * 0.0, channel * 0.0, 0.0
@@ -101,7 +101,7 @@ def _moments_kernel(x, partial, height, width, channels, tiles, P: tl.constexpr,
 
 @triton.jit
 def _mean_and_scale(partial, view, channel, pixels, channels, length, eps):
-    """Of the whole map, from those of its parts of so many pixels: the mean, and one over the deviation."""
+    """Return of the whole map the mean, from those of its parts of so many pixels, and one over the deviation."""
     part = tl.arange(0, PARTS)[:, None]
     count = tl.minimum(tl.maximum(pixels - part * length, 0), length).to(tl.float32)
     here, there = _sums(partial, view, part, channel, channels), (count > 0) & (channel < channels)
@@ -289,7 +289,7 @@ def _blocks(x: torch.Tensor) -> int:
 
 
 def _parts(pixels: int) -> tuple[int, int]:
-    """How many parts a map of so many pixels has, at most PARTS, and of how many tiles."""
+    """Return how many parts a map of so many pixels has, at most PARTS, and of how many tiles."""
     tiles = triton.cdiv(pixels, TILE * PARTS.value)
     return triton.cdiv(pixels, TILE * tiles), tiles
 

@@ -21,7 +21,7 @@ SIZES = ["planes", "neighbours", "height", "width"]  # one kernel serves all of 
 def agreement(
     features: torch.Tensor, groups: int, cameras: Cameras, depths: torch.Tensor, neighbours: torch.Tensor
 ) -> torch.Tensor:
-    """How well each view agrees with its neighbours if its pixels lay on each plane: products of features, summed over
+    """Return how well each view agrees with its neighbours if its pixels lay on each plane: products of features, summed over
     groups of channels, mean over the neighbours that see it.
 
     Features (V, C, H, W), cameras of that size, plane depths (V, D), neighbours (V, n) -> (V, groups, D, H, W).
@@ -31,7 +31,7 @@ def agreement(
 
 
 def _agreement(features, groups, cameras, depths, view, neighbours) -> torch.Tensor:
-    """Of one view with depths (D): (groups, D, H, W)."""
+    """Return the agreement of one view with depths (D): (groups, D, H, W)."""
     count, size = len(neighbours), cameras.size
     pixels = pixel_grid(*size, device=features.device).to(features.dtype)
     centre, directions = pixel_rays(pixels[None], cameras.poses[view : view + 1], cameras.Ks[view : view + 1])
@@ -47,7 +47,7 @@ def _agreement(features, groups, cameras, depths, view, neighbours) -> torch.Ten
 
 
 def kernel_takes(channels: int, groups: int) -> bool:
-    """Whether `agreement_kernel` was written for so many channels in so many groups."""
+    """Return whether `agreement_kernel` was written for so many channels in so many groups."""
     return all(count & (count - 1) == 0 for count in (channels, groups))
 
 
@@ -61,8 +61,8 @@ def _own(features, view, pixels, M: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def _land(pairs, others, pair, pixel, inside, far, height, width):
-    """Where pixels (M, 1), moved to a depth, land in a neighbour: if they are seen there, at what column and row, and the
-    number of the neighbour's first pixel."""
+    """Return where pixels (M, 1), moved to a depth, land in a neighbour: if they are seen there, at what column and
+    row, and the number of the neighbour's first pixel."""
     matrix = pairs + pair * 12
     x, y = (pixel % width).to(tl.float32), (pixel // width).to(tl.float32)
     at_x = far * (tl.load(matrix) * x + tl.load(matrix + 1) * y + tl.load(matrix + 2)) + tl.load(matrix + 9)

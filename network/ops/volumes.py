@@ -29,7 +29,7 @@ def convolve(
 
 
 def kernel_takes(channels: int) -> bool:
-    """Whether `convolve_kernel` was written for so many channels."""
+    """Return whether `convolve_kernel` was written for so many channels."""
     return channels <= 16 or channels & (channels - 1) == 0
 
 
@@ -91,7 +91,7 @@ def _weights_gradient_kernel(
     C_IN: tl.constexpr, C_OUT: tl.constexpr, K: tl.constexpr, N: tl.constexpr, M: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Of one part, `tiles` tiles long, the weights' gradient at three taps in a row: (parts, 27, C_IN, C_OUT).
+    """Write of one part, `tiles` tiles long, the weights' gradient at three taps in a row: (parts, 27, C_IN, C_OUT).
 
     K, N: C_IN and C_OUT, padded.
     """
