@@ -1,9 +1,11 @@
-"""How long a frame takes to render: python -m benchmarks.render [--size 240 320] [--model-path model.pth]
+"""How long a frame takes to render: python -m benchmarks.render [--cfg CFG] [--widths 320 640] [--model-path MODEL]
 
 A frame is everything from references on the device to colour, classes and depth of all pixels there: encoding the
 references, which change from frame to frame, and both passes. plain: the modules as they are; exact: the engine,
 float32; fast: products in float16. Prints the median of some frames, what a reference view and a
-sample cost, and with --profile where the time of fast goes. Weights are random unless --model-path names others.
+sample cost, and with --profile where the time goes. --cfg: of the network (default: the paper's;
+for S-Ray+
+configs/plus/surfaces.yaml, which has samples of its own number). Weights are random unless --model-path names others.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from train.checkpoint import load_network
 from train.run import build_network, choose_device
 from train.settings import SCHEMA
 from utils.cli import run_command
-from utils.config import check_config
+from utils.config import check_config, load_config
 from utils.files import write_text
 
 FRAMES = 20
@@ -35,6 +37,7 @@ VIEWS, SAMPLES = (2, 4, 8, 16), (32, 64)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", default="configs/base.yaml")
     parser.add_argument("--modes", nargs="+", default=["plain", "exact", "fast"])
     parser.add_argument("--widths", type=int, nargs="+", default=[320, 640])
     parser.add_argument("--frames", type=int, default=FRAMES)
@@ -79,7 +82,7 @@ def draw(times: dict[tuple[int, str, int, int], float], picture: Path) -> None:
 
 @torch.no_grad()
 def measure(args, device: torch.device, width: int, mode: str, views: int, samples: int) -> tuple[float, str]:
-    cfg = check_config({"depth_sample_num": samples, "fine_depth_sample_num": samples}, SCHEMA)
+    cfg = load_config(args.cfg, SCHEMA, [f"depth_sample_num={samples}", f"fine_depth_sample_num={samples}"])
     network = build_network(cfg, device)
     if args.model_path:
         load_network(network, load_checkpoint(args.model_path))
@@ -96,7 +99,8 @@ def measure(args, device: torch.device, width: int, mode: str, views: int, sampl
     if args.profile and mode != "plain" and (width, views, samples) == (320, args.views, args.samples):
         profile(run, 1, args.profile, f"{mode}: one frame", device)
     height = batches[0].query.cameras.size[0]
-    line = f"| {width}x{height} | {mode} | {views} | {samples} | {milliseconds:.1f} | {peak_gib(device):.2f} |"
+    shown = network.sampler.most_samples
+    line = f"| {width}x{height} | {mode} | {views} | {shown} | {milliseconds:.1f} | {peak_gib(device):.2f} |"
     return milliseconds, line
 
 

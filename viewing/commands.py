@@ -64,8 +64,9 @@ OPTIONS = {  # modes -> what else can be said in these
         ),
         "--depth": dict(
             choices=DEPTHS,
-            help="frames: measured, or found by the front end (the default of the published network, whose rendered depth "
-            "is blurred); rendered: what is rendered (the default of S-Ray+)",
+            default="frames",
+            help="depth to fuse: of frames, measured or, where nothing was, predicted; or rendered by the network "
+            "(default: %(default)s, which makes better meshes)",
         ),
         "--voxel": dict(type=_positive(float), default=0.02, help="size in metres (default: %(default)s)"),
     },

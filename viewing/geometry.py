@@ -30,14 +30,13 @@ NEAR = 0.05  # metres: what is as near as this counts as met
 DEPTHS = ("frames", "rendered")  # where points come from: what is known of the frames, or what is rendered of them
 
 
-def write_pointcloud(session: Session, out: Path, views: int, voxel: float, depth: str | None, score: bool) -> None:
-    """Renders views of the capture and merges what they agree on into a labelled point cloud. depth: of DEPTHS; None for the
-    better one."""
+def write_pointcloud(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool) -> None:
+    """Renders views of the capture and merges what they agree on into a labelled point cloud. depth: of DEPTHS."""
     _write(session, out, views, voxel, depth, score, partial(merge_points, voxel=voxel, device=session.device))
 
 
-def write_mesh(session: Session, out: Path, views: int, voxel: float, depth: str | None, score: bool) -> None:
-    """Renders views of the capture and fuses them into a labelled mesh. depth: of DEPTHS; None for the better one."""
+def write_mesh(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool) -> None:
+    """Renders views of the capture and fuses them into a labelled mesh. depth: of DEPTHS."""
     _write(session, out, views, voxel, depth, score, mesher(session, voxel))
 
 
@@ -47,20 +46,13 @@ def mesher(session: Session, voxel: float) -> Callable[[PosedPictures], Geometry
     return partial(extract_mesh, voxel=voxel, device=session.device, progress=progress)
 
 
-def better_depth(session: Session) -> str:
-    """Return which of DEPTHS makes the better geometry: what a network renders that is told of surfaces by its references, or
-    else what is known of the frames."""
-    return "rendered" if session.renderer.network.sampler.reads_surfaces else "frames"
-
-
-def _write(session: Session, out: Path, views: int, voxel: float, depth: str | None, score: bool, fuse) -> None:
+def _write(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool, fuse) -> None:
     if out.suffix != ".ply":
         raise UserError(f"--out {out}: geometry is written as .ply")
     if score and not session.scene.has_depth:
         raise UserError(f"--score: {session.scene.name} has no depth to compare with")
     frames = spread_evenly(session.scene.frame_ids, views)
     out.parent.mkdir(parents=True, exist_ok=True)
-    depth = depth or better_depth(session)
     geometry = build(session, frames, out.parent, depth, fuse)
     if geometry is None or not len(geometry):
         raise UserError(f"no two of {len(frames)} views agree on anything: is the model trained, and on such scenes?")
