@@ -35,6 +35,7 @@ def choose_device(cfg) -> torch.device:
     if device.type == "cpu":
         keep_freed_memory()
     elif device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
         torch.cuda.set_device(device)  # where Triton starts its kernels, whatever device their tensors lie on
     return device
 
