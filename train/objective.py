@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from dataset.views import Views
@@ -64,6 +63,20 @@ def true_depths(query: Views, pixels: torch.Tensor) -> torch.Tensor:
     if query.depth is None:
         return torch.zeros(pixels.shape[:2].numel(), device=pixels.device)
     return at_pixels(query.depth[:, 0], pixels)
+
+
+def known_of_blocks(labels: torch.Tensor, block: int, ignore: int) -> torch.Tensor:
+    """Return one label of each block of `block` pixels a side: (V, h // block, w // block) of labels (V, h, w).
+
+    That of the central pixel, or where it is `ignore` the first one that is known: few labels must not be lost.
+    """
+    height, width = (side // block for side in labels.shape[1:])
+    blocks = labels[:, : height * block, : width * block].unflatten(2, (width, block)).unflatten(1, (height, block))
+    values = blocks.transpose(2, 3).flatten(3)
+    preference = torch.ones(block * block, device=labels.device)
+    preference[block // 2 * (block + 1)] = 2
+    chosen = ((values != ignore) * preference).argmax(-1, keepdim=True)
+    return values.gather(-1, chosen)[..., 0]
 
 
 def color_term(cfg) -> Term:
@@ -170,9 +183,8 @@ class Objective(nn.Module):
         labels = references.labels
         if labels is None:
             labels = torch.full((len(references), height, width), self.cfg.num_classes, device=logits.device)
-        size = height // REFERENCE_STRIDE, width // REFERENCE_STRIDE
-        known = F.interpolate(labels[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
-        logits = logits[:, : size[0], : size[1]].flatten(0, 2)
+        known = known_of_blocks(labels, REFERENCE_STRIDE, self.cfg.num_classes)
+        logits = logits[:, : known.shape[1], : known.shape[2]].flatten(0, 2)
         loss = semantic_loss(logits, known.flatten(), self.cfg.num_classes)
         return {"semantic_references": self.cfg.reference_semantic_loss_scale * loss}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dataset.few_labels import FewLabels
 from dataset.render_dataset import TestSet, configured_scene, list_scenes
 from dataset.scene import Scene
 from network import renderer
@@ -65,11 +66,11 @@ def load_trained(
 
 def test_sets(cfg) -> list[TestSet]:
     """The sets of `val_set_list`, each checked against the config."""
-    needed, count = needs(cfg), cfg.train_dataset_cfg.min_wn
-    sets = [
-        TestSet(configured_scene(name, cfg, needed.reads_depth), count, needed, reference_labels=cfg.baselines)
-        for name in list_scenes(cfg.val_set_list, "val_set_list")
-    ]
+    needed, count, labels = needs(cfg), cfg.train_dataset_cfg.min_wn, cfg.baselines
+    sets = []
+    for name in list_scenes(cfg.val_set_list, "val_set_list"):
+        scene = configured_scene(name, cfg, needed.reads_depth)
+        sets.append(TestSet(scene, count, needed, labels, FewLabels.of(scene, cfg) if labels else None))
     require_classes(cfg, [test.scene for test in sets])
     return sets
 

@@ -23,6 +23,7 @@ from network.view_renderer import ViewRenderer
 from network.weights import Checkpoint, find_weights, load_checkpoint
 from train.checkpoint import Checkpoints, checkpoint_content, load_network, load_pretrained, save_checkpoint
 from train.evaluator import Evaluation, evaluate, labels_of
+from train.few_labels import show_few_labels
 from train.objective import Term
 from train.pictures import Comparison, PanelWriter, make_panel
 from train.processes import Processes
@@ -95,6 +96,8 @@ class Trainer:
         """Trains to `total_step`. Raises UserError if the loss is no number any more, or data cannot be read."""
         with self.processes.together(self.device):
             self._start_or_resume()
+            if self.processes.leads:
+                show_few_labels(self.training_set, self.colors, self.folder)
             with self._listening_to_signals():
                 self._open_log()
                 self.network.train()
