@@ -98,23 +98,16 @@ def class_names(scenes: list[Scene]) -> tuple[str, ...]:
     return next((scene.labels.names for scene in scenes if scene.labels is not None), ())
 
 
-def other_classes(checkpoint: Checkpoint, scenes: list[Scene]) -> str | None:
-    """The first class that a scene names otherwise than a checkpoint, in words; None if all agree, as far as it says."""
+def require_classes_of(checkpoint: Checkpoint, scenes: list[Scene]) -> None:
+    """Raises UserError where a scene names classes otherwise than the checkpoint, as far as it says."""
     for scene in scenes:
         ours = () if scene.labels is None else scene.labels.names
         for number, (name, theirs) in enumerate(zip(ours, checkpoint.classes or (), strict=False)):
             if name != theirs:
-                return (
-                    f"{scene.name}: its class {number} is '{name}', but {checkpoint.path} was trained with '{theirs}'"
+                raise UserError(
+                    f"{scene.name}: its class {number} is '{name}', but {checkpoint.path} was trained with '{theirs}'; "
+                    "map the labels before, or take a checkpoint of these classes"
                 )
-    return None
-
-
-def require_classes_of(checkpoint: Checkpoint, scenes: list[Scene]) -> None:
-    """Raises UserError where a scene names classes otherwise than the checkpoint."""
-    difference = other_classes(checkpoint, scenes)
-    if difference is not None:
-        raise UserError(f"{difference}; map the labels before, or take a checkpoint of these classes")
 
 
 def class_colors(cfg, scenes: list[Scene]) -> np.ndarray:

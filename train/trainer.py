@@ -32,7 +32,6 @@ from train.run import (
     choose_device,
     class_colors,
     class_names,
-    other_classes,
     require_classes,
     require_classes_of,
     run_folder,
@@ -208,11 +207,12 @@ class Trainer:
         if self.cfg.load_pretrain is not None:
             path = find_weights("load_pretrain", self.cfg.load_pretrain, "starts from random weights")
             pretrained = load_checkpoint(path)
-            report = load_pretrained(self.network, pretrained)
+            report = load_pretrained(self.network, pretrained, class_names(self.scenes))
             say(f"starts from {path}: {report}")
-            difference = other_classes(pretrained, self.scenes)
-            if difference is not None:
-                warn(f"{difference}; it is trained further for the new ones")
+            if report.classes is not None and report.classes.new:
+                warn(
+                    f"{path} knows no class {', '.join(report.classes.new)}, but {', '.join(pretrained.classes)}; check the names"
+                )
 
     def _report(self, progress: tqdm) -> None:
         """Fetches the latest steps from the device, checks them, shows and logs their means."""
