@@ -68,9 +68,12 @@ def reprojection_loss(predicted: torch.Tensor, views: Views) -> torch.Tensor:
     return total / len(images)
 
 
-def semantic_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int) -> torch.Tensor:
-    """Return the cross entropy of logits (R, K+1) where target (R,) is not `ignore`; 0 if it is everywhere."""
-    total = F.cross_entropy(logits, target, ignore_index=ignore, reduction="sum")
+def semantic_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int, smoothing: float = 0.0) -> torch.Tensor:
+    """Return the cross entropy of logits (R, K+1) where target (R,) is not `ignore`; 0 if it is everywhere.
+
+    smoothing: part of the target's probability that all classes share (Szegedy et al. 2016).
+    """
+    total = F.cross_entropy(logits, target, ignore_index=ignore, reduction="sum", label_smoothing=smoothing)
     return total / (target != ignore).sum().clamp_min(1)
 
 

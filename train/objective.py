@@ -92,7 +92,7 @@ def semantic_term(cfg) -> Term:
     def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
         if rendering.logits is None:
             return rendering.depth.new_zeros(())
-        return semantic_loss(rendering.logits, target, cfg.num_classes)
+        return semantic_loss(rendering.logits, target, cfg.num_classes, cfg.label_smoothing)
 
     return Term("semantic", cfg.semantic_loss_scale, partial(true_classes, ignore=cfg.num_classes), loss)
 
@@ -185,7 +185,7 @@ class Objective(nn.Module):
             labels = torch.full((len(references), height, width), self.cfg.num_classes, device=logits.device)
         known = known_of_blocks(labels, REFERENCE_STRIDE, self.cfg.num_classes)
         logits = logits[:, : known.shape[1], : known.shape[2]].flatten(0, 2)
-        loss = semantic_loss(logits, known.flatten(), self.cfg.num_classes)
+        loss = semantic_loss(logits, known.flatten(), self.cfg.num_classes, self.cfg.label_smoothing)
         return {"semantic_references": self.cfg.reference_semantic_loss_scale * loss}
 
     def _depth_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
