@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.losses import semantic_loss
+from train.losses import entropy_loss, semantic_loss
 
 K = 4
 
@@ -17,3 +17,12 @@ def test_label_smoothing_keeps_a_network_from_trusting_each_label():
     best = smoothed.log().expand(1, -1)
     lowest = semantic_loss(best, target[:1], K, 0.1)
     assert lowest == pytest.approx(-(smoothed * smoothed.log()).sum().item(), rel=1e-5)
+
+
+def test_entropy_is_asked_for_where_there_is_no_label_alone():
+    logits = torch.zeros(3, K + 1)
+    logits[0, 2] = 30
+    unknown = torch.tensor([True, True, False])
+    even = torch.log(torch.tensor(K + 1.0)).item()
+    assert entropy_loss(logits, unknown).item() == pytest.approx(even / 2)
+    assert entropy_loss(logits, torch.zeros(3, dtype=torch.bool)) == 0

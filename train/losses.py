@@ -77,6 +77,13 @@ def semantic_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int, smoot
     return total / (target != ignore).sum().clamp_min(1)
 
 
+def entropy_loss(logits: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Return the mean entropy of the classes of logits (R, K+1) where counted (R,) bool; 0 if nowhere."""
+    logs = logits.log_softmax(-1)
+    entropy = -(logs.exp() * logs).sum(-1)
+    return (entropy * counted).sum() / counted.sum().clamp_min(1)
+
+
 SSIM_WINDOW = 11
 
 

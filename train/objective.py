@@ -12,7 +12,15 @@ from torch import nn
 from dataset.views import Views
 from network.renderer import REFINED, Renderer, RunStage
 from network.rendering import Prediction, Rendering
-from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, ssim_loss, termination_loss
+from train.losses import (
+    color_loss,
+    depth_loss,
+    entropy_loss,
+    reprojection_loss,
+    semantic_loss,
+    ssim_loss,
+    termination_loss,
+)
 from utils.errors import UserError
 
 REFERENCE_STRIDE = 4  # pixels of an image to one of its feature map
@@ -97,6 +105,17 @@ def semantic_term(cfg) -> Term:
     return Term("semantic", cfg.semantic_loss_scale, partial(true_classes, ignore=cfg.num_classes), loss)
 
 
+def entropy_term(cfg) -> Term:
+    """Return the term that makes classes sure where there is no label. Passes without classes have none of it."""
+
+    def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
+        if rendering.logits is None:
+            return rendering.depth.new_zeros(())
+        return entropy_loss(rendering.logits, target == cfg.num_classes)
+
+    return Term("entropy", cfg.entropy_loss_scale, partial(true_classes, ignore=cfg.num_classes), loss)
+
+
 def termination_term(cfg) -> Term:
     def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
         return termination_loss(rendering.hit_probability, rendering.depths, target, rendering.scored)
@@ -127,6 +146,8 @@ class Objective(nn.Module):
         if patch is None and (network.query_decoder_new is not None or cfg.ssim_loss_scale > 0):
             raise UserError("query_decoder and ssim_loss_scale need train_dataset_cfg.patch, for example [128, 160]")
         configured = [color_term(cfg)] * ("render" in cfg.loss) + [semantic_term(cfg)] * self.learns_classes
+        if cfg.entropy_loss_scale > 0 and self.learns_classes:
+            configured.append(entropy_term(cfg))
         if cfg.termination_loss_scale > 0:
             configured.append(termination_term(cfg))
         if cfg.ssim_loss_scale > 0:

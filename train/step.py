@@ -36,6 +36,9 @@ DEFAULTS = {
     "reference_semantic_loss_scale": Setting(0.25, float, minimum=0),
     # part of a label's probability that all classes share in the classes' losses: labels may be wrong
     "label_smoothing": Setting(0.0, float, minimum=0, maximum=0.9),
+    "entropy_loss_scale": Setting(
+        0.0, float, minimum=0
+    ),  # weight of the entropy of rendered classes where there is no label
     "use_ray_mask": True,  # only rays that enough references see have a colour loss, see ray_mask_view_num
     "max_grad_norm": Setting(None, float, minimum=0),  # gradients are clipped to this norm; null: not at all
     **averaging.DEFAULTS,
