@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from dataset import augmentation
+from dataset import augmentation, few_labels
 from dataset.cache import DEFAULTS as CACHE_DEFAULTS
 from dataset.cache import Cache
+from dataset.few_labels import FewLabels
 from dataset.replica import replica_scene
 from dataset.scannet import LABEL_IDS, scannet_scene
 from dataset.scene import Scene, SceneFiles, SceneName
@@ -57,6 +58,7 @@ DEFAULTS = {
         "aug_depth_range_max": Setting(1.05, float, minimum=1),  # far is multiplied by 1 to this
         **no_effect("resolution_type", "aug_pixel_center_sample", "foreground_ratio", "aug_view_select_type"),
     },
+    "few_labels": few_labels.DEFAULTS,  # what is left of the labels of training frames; those of test frames are as they are
 }
 
 
@@ -204,6 +206,7 @@ class TrainingSet(Dataset):
             most = self.cfg.max_wn + self.cfg.queries_per_step - 1
             require_frames(scene.name, len(frames), most, "usable training frames")
         self.weights = _scene_weights(self.scenes, self.cfg.type2sample_weights)
+        self.few_labels = [FewLabels.of(scene, cfg) for scene in self.scenes]
 
     def __getitem__(self, index: int) -> Batch:
         """Sample `index`; where a file of it cannot be read, another one, and why in `Batch.problems`."""
@@ -219,15 +222,15 @@ class TrainingSet(Dataset):
 
     def _sample(self, rng: np.random.Generator) -> Batch:
         chosen = rng.choice(len(self.scenes), p=self.weights)
-        scene, frames = self.scenes[chosen], self.frames[chosen]
+        scene, frames, few = self.scenes[chosen], self.frames[chosen], self.few_labels[chosen]
         query = int(rng.integers(len(frames)))
         centres = scene.centres(frames)
         counts = self.cfg.min_wn, self.cfg.max_wn
         references = training_references(centres, query, counts, rng, self.cfg.reference_stride)
         queries = [query, *further_queries(centres, query, references, self.cfg.queries_per_step - 1, rng)]
-        chosen = [frames[i] for i in references]
-        reference_views = read_references(scene, chosen, frames, self.needs, self.needs.labels)
-        query_views = scene.views([frames[i] for i in queries], depth=self.query_depth, labels=True)
+        references, queries = [frames[i] for i in references], [frames[i] for i in queries]
+        reference_views = read_references(scene, references, frames, self.needs, self.needs.labels, few)
+        query_views = with_few_labels(scene.views(queries, depth=self.query_depth, labels=True), queries, few)
         stretch = self._depth_range_stretch(rng)
         if self.augments:
             reference_views, query_views = augmentation.augment(reference_views, query_views, self.cfg.augment, rng)
@@ -236,7 +239,7 @@ class TrainingSet(Dataset):
             _stretch_range(query_views, stretch),
             self._pixels(query_views, rng),
             scene.name,
-            frames[query],
+            queries[0],
         )
 
     def _pixels(self, views: Views, rng: np.random.Generator) -> torch.Tensor:
@@ -257,10 +260,13 @@ class TestSet(Dataset):
 
     __test__ = False  # not pytest's
 
-    def __init__(self, scene: Scene, references: int, needs: Needs, reference_labels: bool = False):
+    def __init__(
+        self, scene: Scene, references: int, needs: Needs, reference_labels: bool = False, few: FewLabels | None = None
+    ):
         """references: so many, or all of a smaller pool. reference_labels, and depth beside: for baselines, whatever the
-        network needs. The query's own depth is there wherever the scene has it, to be compared with."""
-        self.scene = scene
+        network needs. few: what is left of these labels; then as many of the nearest frames that have some come along too.
+        The query's own depth is there wherever the scene has it, to be compared with."""
+        self.scene, self.few = scene, few
         self.needs = replace(needs, depth=needs.reads_depth or reference_labels)
         self.split = scene.split()
         self.references = min(references, len(self.split.references))
@@ -276,13 +282,29 @@ class TestSet(Dataset):
     def __getitem__(self, index: int) -> Batch:
         frame, pool = self.split.tests[index], self.split.references
         chosen = test_references(self.scene.centres(pool), self.scene.centres([frame])[0], self.references)
-        references = read_references(self.scene, [pool[i] for i in chosen], pool, self.needs, self.reference_labels)
-        return Batch(references, self.scene.views([frame], depth=True, labels=True), None, self.scene.name, frame)
+        chosen = [pool[i] for i in chosen]
+        references = read_references(self.scene, chosen, pool, self.needs, self.reference_labels, self.few)
+        query = self.scene.views([frame], depth=True, labels=True)
+        return Batch(references, query, None, self.scene.name, frame, labelled=self._labelled(frame))
+
+    def _labelled(self, frame: str) -> Views | None:
+        """The frames nearest to `frame` that have labels, where few are left and labels are asked for."""
+        if self.few is None or not self.reference_labels:
+            return None
+        frames, scene = self.few.frames, self.scene
+        chosen = test_references(scene.centres(frames), scene.centres([frame])[0], self.references)
+        needs = replace(self.needs, sources=0)
+        return read_references(scene, [frames[i] for i in chosen], [], needs, True, self.few)
 
 
-def read_references(scene: Scene, chosen: list[str], pool: list[str], needs: Needs, labels: bool = False) -> Views:
-    """The references `chosen` with what is needed of them; their sources are the nearest other frames of `pool`."""
-    views = scene.views(chosen, depth=needs.reads_depth, labels=labels)
+def read_references(
+    scene: Scene, chosen: list[str], pool: list[str], needs: Needs, labels: bool = False, few: FewLabels | None = None
+) -> Views:
+    """The references `chosen` with what is needed of them; their sources are the nearest other frames of `pool`.
+
+    few: what is left of their labels; None for all of them.
+    """
+    views = with_few_labels(scene.views(chosen, depth=needs.reads_depth, labels=labels), chosen, few)
     if not needs.sources:
         return views
     centres = scene.centres(pool)
@@ -293,6 +315,11 @@ def read_references(scene: Scene, chosen: list[str], pool: list[str], needs: Nee
     together = sorted({frame for row in neighbours for frame in row}, key=int)
     index = torch.tensor([[together.index(frame) for frame in row] for row in neighbours])
     return replace(views, sources=Sources(scene.views(together), index))
+
+
+def with_few_labels(views: Views, frames: list[str], few: FewLabels | None) -> Views:
+    """Views of these frames with the labels that are left of theirs, all of them for None."""
+    return views if few is None else few.of_views(views, frames)
 
 
 def random_pixels(views: Views, count: int, rng: np.random.Generator) -> torch.Tensor:

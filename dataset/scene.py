@@ -219,6 +219,10 @@ class Scene:
             arrays["mask"][:, None] if "mask" in arrays else None,
         )
 
+    def label_maps(self, frames: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield frames whose labels can be read with their classes (h, w) uint8 at this scene's size."""
+        return self._readable("labels", frames)
+
     def _read(self, kind: str, frame: str) -> np.ndarray:
         """An image at this scene's size, from the cache if it has it."""
         if self._store is None:

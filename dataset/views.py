@@ -120,6 +120,7 @@ class Batch(Tensors):
     """Q query views (one but in training), their references, and the pixels of the queries to render.
 
     pixels: (Q, N, 2) integer x, y; None for all of them.
+    labelled: the nearest frames that have labels, for baselines, where few labels are left; else None.
     scene, frame: where the (first) query comes from, for messages and file names.
     problems: why other samples could not be had, of which this one takes the place.
     """
@@ -130,3 +131,4 @@ class Batch(Tensors):
     scene: str
     frame: str
     problems: tuple[str, ...] = ()
+    labelled: Views | None = None

@@ -14,16 +14,38 @@ from train.pictures import Picture, to_uint8
 
 COPIED, WARPED = "nearest reference, copied", "nearest reference, warped by its depth"
 SPLATTED = "splat of all references, no network"
+OF_FEW_LABELS = {
+    COPIED: "nearest frame with labels, copied",
+    WARPED: "nearest frame with labels, warped by its depth",
+    SPLATTED: "splat of the frames with labels, no network",
+}
 
 
 def baselines(batch: Batch, classes: int) -> dict[str, Picture]:
-    """Return the picture of each baseline that the references allow: without depth they can only be copied."""
-    references = without_hidden_depth(batch.references)
+    """Return the picture of each baseline that the references allow: without depth they can only be copied.
+
+    Where few labels are left, classes are those of the nearest frames that have some, which are baselines of their own.
+    """
+    if batch.labelled is None:
+        return _baselines(batch.references, batch, classes)
+    labels = fill_labels(batch.labelled.labels, classes)
+    of_few = _baselines(replace(batch.labelled, labels=labels), batch, classes)
+    pictures = _baselines(replace(batch.references, labels=None), batch, classes)
+    return pictures | {OF_FEW_LABELS[name]: picture for name, picture in of_few.items()}
+
+
+def _baselines(references: Views, batch: Batch, classes: int) -> dict[str, Picture]:
+    references = without_hidden_depth(references)
     pictures = {COPIED: nearest_copied(references)}
     if references.depth is not None:
         pictures[WARPED] = nearest_warped(references, batch)
         pictures[SPLATTED] = splatted(references, batch, classes)
     return pictures
+
+
+def fill_labels(labels: torch.Tensor, ignore: int) -> torch.Tensor:
+    """Return labels (V, h, w) of which each pixel without one has that of the nearest pixel with one."""
+    return torch.stack([view.flatten()[nearest_known(view != ignore)] for view in labels])
 
 
 def without_hidden_depth(references: Views) -> Views:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from network.renderer import Renderer
 from network.weights import Checkpoint, load_checkpoint
+from train.class_layers import CLASS_LAYER, CarriedOver, to_other_classes
 from train.schedule import NEW_LAYERS, optimizer_state
 from utils.config import plain
 from utils.errors import UserError
@@ -21,7 +22,6 @@ from utils.logging import warn
 
 # Entries of a NeuRay checkpoint that S-Ray has no use for.
 NEURAY_EXTRAS = ("sph_fitter.",)
-CLASS_LAYER = "agg_net.agg_impl.semantic_fc2_new.bias"  # has an entry for each class, and one for "invalid"
 
 
 class Checkpoints:
@@ -117,31 +117,35 @@ def save_checkpoint(path: Path, content: dict) -> None:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Names that were loaded, that the file lacks, and that it has besides."""
+    """Names that were loaded, that the file lacks, and that it has besides. classes: what became of layers for other classes."""
 
     loaded: list[str]
     missing: list[str]
     left_over: list[str]
+    classes: CarriedOver | None = None
 
     def __str__(self) -> str:
         def some(names):
             shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
             return f"{len(names)}" + (f" ({shown})" if names else "")
 
-        return f"loaded {len(self.loaded)}, missing {some(self.missing)}, left over {some(self.left_over)}"
+        loaded = f"loaded {len(self.loaded)}, missing {some(self.missing)}, left over {some(self.left_over)}"
+        return loaded if self.classes is None else f"{loaded}; {self.classes}"
 
 
-def load_pretrained(network: Renderer, checkpoint: Checkpoint) -> LoadReport:
+def load_pretrained(network: Renderer, checkpoint: Checkpoint, classes: Sequence[str] = ()) -> LoadReport:
     """Load what a training starts from: all of a checkpoint of this network or of NeuRay's; where this one is S-Ray+, of the
-    faithful network, or of one with other classes, what agrees. Raises UserError for a checkpoint that does not fit."""
-    if network.dist_decoder is None:
-        faithful = any(name.startswith("dist_decoder.") for name in checkpoint.network)
-        classes = [
-            state[CLASS_LAYER].shape for state in (network.state_dict(), checkpoint.network) if CLASS_LAYER in state
-        ]
-        if faithful or len(set(classes)) > 1:
-            return load_matching(network, checkpoint)
-    return load_network(network, checkpoint, allow_new_layers=True)
+    faithful network what agrees. Raises UserError for a checkpoint that does not fit.
+
+    classes: names of the network's classes; layers for others are carried over, see `to_other_classes`.
+    """
+    checkpoint, carried = to_other_classes(network.state_dict(), checkpoint, classes)
+    faithful = any(name.startswith("dist_decoder.") for name in checkpoint.network)
+    if network.dist_decoder is None and faithful:
+        report = load_matching(network, checkpoint)
+    else:
+        report = load_network(network, checkpoint, allow_new_layers=True)
+    return replace(report, classes=carried)
 
 
 def load_matching(network: nn.Module, checkpoint: Checkpoint) -> LoadReport:

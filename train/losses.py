@@ -68,10 +68,28 @@ def reprojection_loss(predicted: torch.Tensor, views: Views) -> torch.Tensor:
     return total / len(images)
 
 
-def semantic_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int) -> torch.Tensor:
-    """Return the cross entropy of logits (R, K+1) where target (R,) is not `ignore`; 0 if it is everywhere."""
-    total = F.cross_entropy(logits, target, ignore_index=ignore, reduction="sum")
+def semantic_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int, smoothing: float = 0.0) -> torch.Tensor:
+    """Return the cross entropy of logits (R, K+1) where target (R,) is not `ignore`; 0 if it is everywhere.
+
+    smoothing: part of the target's probability that all classes share (Szegedy et al. 2016).
+    """
+    total = F.cross_entropy(logits, target, ignore_index=ignore, reduction="sum", label_smoothing=smoothing)
     return total / (target != ignore).sum().clamp_min(1)
+
+
+def entropy_loss(logits: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Return the mean entropy of the classes of logits (R, K+1) where counted (R,) bool; 0 if nowhere."""
+    logs = logits.log_softmax(-1)
+    entropy = -(logs.exp() * logs).sum(-1)
+    return (entropy * counted).sum() / counted.sum().clamp_min(1)
+
+
+def consistency_loss(first: torch.Tensor, second: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Return how far two predictions of classes, logits (R, K+1) each, differ where counted (R,) bool: the mean cross entropy of
+    each with the other as the target, which learns nothing by it; 0 if nowhere."""
+    of_first = F.cross_entropy(first, second.detach().softmax(-1), reduction="none")
+    of_second = F.cross_entropy(second, first.detach().softmax(-1), reduction="none")
+    return ((of_first + of_second) / 2 * counted).sum() / counted.sum().clamp_min(1)
 
 
 SSIM_WINDOW = 11

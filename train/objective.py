@@ -7,13 +7,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from dataset.views import Views
 from network.renderer import REFINED, Renderer, RunStage
 from network.rendering import Prediction, Rendering
-from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, ssim_loss, termination_loss
+from train.losses import (
+    color_loss,
+    depth_loss,
+    entropy_loss,
+    reprojection_loss,
+    semantic_loss,
+    ssim_loss,
+    termination_loss,
+)
 from utils.errors import UserError
 
 REFERENCE_STRIDE = 4  # pixels of an image to one of its feature map
@@ -66,6 +73,20 @@ def true_depths(query: Views, pixels: torch.Tensor) -> torch.Tensor:
     return at_pixels(query.depth[:, 0], pixels)
 
 
+def known_of_blocks(labels: torch.Tensor, block: int, ignore: int) -> torch.Tensor:
+    """Return one label of each block of `block` pixels a side: (V, h // block, w // block) of labels (V, h, w).
+
+    That of the central pixel, or where it is `ignore` the first one that is known: few labels must not be lost.
+    """
+    height, width = (side // block for side in labels.shape[1:])
+    blocks = labels[:, : height * block, : width * block].unflatten(2, (width, block)).unflatten(1, (height, block))
+    values = blocks.transpose(2, 3).flatten(3)
+    preference = torch.ones(block * block, device=labels.device)
+    preference[block // 2 * (block + 1)] = 2
+    chosen = ((values != ignore) * preference).argmax(-1, keepdim=True)
+    return values.gather(-1, chosen)[..., 0]
+
+
 def color_term(cfg) -> Term:
     def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
         return color_loss(rendering.color, target, rendering.scored)
@@ -79,9 +100,20 @@ def semantic_term(cfg) -> Term:
     def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
         if rendering.logits is None:
             return rendering.depth.new_zeros(())
-        return semantic_loss(rendering.logits, target, cfg.num_classes)
+        return semantic_loss(rendering.logits, target, cfg.num_classes, cfg.label_smoothing)
 
     return Term("semantic", cfg.semantic_loss_scale, partial(true_classes, ignore=cfg.num_classes), loss)
+
+
+def entropy_term(cfg) -> Term:
+    """Return the term that makes classes sure where there is no label. Passes without classes have none of it."""
+
+    def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
+        if rendering.logits is None:
+            return rendering.depth.new_zeros(())
+        return entropy_loss(rendering.logits, target == cfg.num_classes)
+
+    return Term("entropy", cfg.entropy_loss_scale, partial(true_classes, ignore=cfg.num_classes), loss)
 
 
 def termination_term(cfg) -> Term:
@@ -114,6 +146,8 @@ class Objective(nn.Module):
         if patch is None and (network.query_decoder_new is not None or cfg.ssim_loss_scale > 0):
             raise UserError("query_decoder and ssim_loss_scale need train_dataset_cfg.patch, for example [128, 160]")
         configured = [color_term(cfg)] * ("render" in cfg.loss) + [semantic_term(cfg)] * self.learns_classes
+        if cfg.entropy_loss_scale > 0 and self.learns_classes:
+            configured.append(entropy_term(cfg))
         if cfg.termination_loss_scale > 0:
             configured.append(termination_term(cfg))
         if cfg.ssim_loss_scale > 0:
@@ -136,6 +170,8 @@ class Objective(nn.Module):
         losses = {
             **self._pass_losses(prediction, query, pixels),
             **self._reference_losses(prediction, references),
+            **self._consistency_losses(prediction, query, pixels),
+            **self._pseudo_losses(prediction, query, pixels),
             **self._depth_losses(prediction, references),
         }
         error = (prediction.final.color.detach().clamp(0, 1) - true_colors(query, pixels)).square().mean()
@@ -170,11 +206,36 @@ class Objective(nn.Module):
         labels = references.labels
         if labels is None:
             labels = torch.full((len(references), height, width), self.cfg.num_classes, device=logits.device)
-        size = height // REFERENCE_STRIDE, width // REFERENCE_STRIDE
-        known = F.interpolate(labels[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
-        logits = logits[:, : size[0], : size[1]].flatten(0, 2)
-        loss = semantic_loss(logits, known.flatten(), self.cfg.num_classes)
+        known = known_of_blocks(labels, REFERENCE_STRIDE, self.cfg.num_classes)
+        logits = logits[:, : known.shape[1], : known.shape[2]].flatten(0, 2)
+        loss = semantic_loss(logits, known.flatten(), self.cfg.num_classes, self.cfg.label_smoothing)
         return {"semantic_references": self.cfg.reference_semantic_loss_scale * loss}
+
+    def _consistency_losses(
+        self, prediction: Prediction, query: Views, pixels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Return what rays' classes and the references' own, blended on these rays, differ by where there is no label."""
+        asked = self.cfg.consistency_loss_scale > 0 and self.learns_classes
+        if not asked or self.network.reference_classes_new is None:
+            return {}
+        rays = prediction.passes[-2]  # the last before it is refined
+        blended = self.network.blended_reference_logits(rays.heads)
+        unknown = true_classes(query, pixels, self.cfg.num_classes) == self.cfg.num_classes
+        return {"consistency": self.cfg.consistency_loss_scale * consistency_loss(rays.logits, blended, unknown)}
+
+    def _pseudo_losses(self, prediction: Prediction, query: Views, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return each pass's loss by the class that the final one is sure of where there is no label."""
+        threshold, ignore = self.cfg.pseudo_labels, self.cfg.num_classes
+        if threshold is None or not self.learns_classes or prediction.final.logits is None:
+            return {}
+        sureness, guess = prediction.final.logits.detach().softmax(-1)[:, :ignore].max(-1)
+        unknown = true_classes(query, pixels, ignore) == ignore
+        target = torch.where(unknown & (sureness >= threshold), guess, ignore)
+        return {
+            f"pseudo_{name}": self.cfg.semantic_loss_scale * semantic_loss(rendering.logits, target, ignore)
+            for name, rendering in zip(self.network.pass_names, prediction.passes, strict=True)
+            if rendering.logits is not None
+        }
 
     def _depth_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
         """By the sensor where the scene has one, else by how well the references show each other."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.baselines import COPIED
+from train.baselines import COPIED, OF_FEW_LABELS
 from train.evaluator import Evaluation
 from train.metrics import class_ious
 from train.scores import AVERAGINGS, IMAGE_METRICS, summarise
@@ -129,7 +129,12 @@ def summary_table(content: dict) -> str:
         f"{_cell(summary, 'depth_median', '.1%')} |"
         for method, summary in content["methods"].items()
     ]
-    if COPIED in content["methods"]:
+    if OF_FEW_LABELS[COPIED] in content["methods"]:
+        rows += [
+            "",
+            "Classes without a network are the few labels that `few_labels` leaves, each pixel's the nearest in its frame.",
+        ]
+    elif COPIED in content["methods"]:
         rows += ["", "Classes without a network are the true labels of the references, which a network is not given."]
     return "\n".join(rows)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dataset.few_labels import FewLabels
 from dataset.render_dataset import TestSet, configured_scene, list_scenes
 from dataset.scene import Scene
 from network import renderer
@@ -66,11 +67,11 @@ def load_trained(
 
 def test_sets(cfg) -> list[TestSet]:
     """The sets of `val_set_list`, each checked against the config."""
-    needed, count = needs(cfg), cfg.train_dataset_cfg.min_wn
-    sets = [
-        TestSet(configured_scene(name, cfg, needed.reads_depth), count, needed, reference_labels=cfg.baselines)
-        for name in list_scenes(cfg.val_set_list, "val_set_list")
-    ]
+    needed, count, labels = needs(cfg), cfg.train_dataset_cfg.min_wn, cfg.baselines
+    sets = []
+    for name in list_scenes(cfg.val_set_list, "val_set_list"):
+        scene = configured_scene(name, cfg, needed.reads_depth)
+        sets.append(TestSet(scene, count, needed, labels, FewLabels.of(scene, cfg) if labels else None))
     require_classes(cfg, [test.scene for test in sets])
     return sets
 
@@ -98,23 +99,16 @@ def class_names(scenes: list[Scene]) -> tuple[str, ...]:
     return next((scene.labels.names for scene in scenes if scene.labels is not None), ())
 
 
-def other_classes(checkpoint: Checkpoint, scenes: list[Scene]) -> str | None:
-    """The first class that a scene names otherwise than a checkpoint, in words; None if all agree, as far as it says."""
+def require_classes_of(checkpoint: Checkpoint, scenes: list[Scene]) -> None:
+    """Raises UserError where a scene names classes otherwise than the checkpoint, as far as it says."""
     for scene in scenes:
         ours = () if scene.labels is None else scene.labels.names
         for number, (name, theirs) in enumerate(zip(ours, checkpoint.classes or (), strict=False)):
             if name != theirs:
-                return (
-                    f"{scene.name}: its class {number} is '{name}', but {checkpoint.path} was trained with '{theirs}'"
+                raise UserError(
+                    f"{scene.name}: its class {number} is '{name}', but {checkpoint.path} was trained with '{theirs}'; "
+                    "map the labels before, or take a checkpoint of these classes"
                 )
-    return None
-
-
-def require_classes_of(checkpoint: Checkpoint, scenes: list[Scene]) -> None:
-    """Raises UserError where a scene names classes otherwise than the checkpoint."""
-    difference = other_classes(checkpoint, scenes)
-    if difference is not None:
-        raise UserError(f"{difference}; map the labels before, or take a checkpoint of these classes")
 
 
 def class_colors(cfg, scenes: list[Scene]) -> np.ndarray:

@@ -34,6 +34,16 @@ DEFAULTS = {
     "ssim_loss_scale": Setting(0.0, float, minimum=0),
     # weight of the cross entropy of the references' own classes, with reference_classes
     "reference_semantic_loss_scale": Setting(0.25, float, minimum=0),
+    # part of a label's probability that all classes share in the classes' losses: labels may be wrong
+    "label_smoothing": Setting(0.0, float, minimum=0, maximum=0.9),
+    "entropy_loss_scale": Setting(
+        0.0, float, minimum=0
+    ),  # weight of the entropy of rendered classes where there is no label
+    # weight of the difference between rendered classes and the references' own, blended, where there is no label; with
+    # reference_classes
+    "consistency_loss_scale": Setting(0.0, float, minimum=0),
+    # where there is no label, the rendered class is the label if it is at least so probable; null: never
+    "pseudo_labels": Setting(None, float, minimum=0, maximum=1),
     "use_ray_mask": True,  # only rays that enough references see have a colour loss, see ray_mask_view_num
     "max_grad_norm": Setting(None, float, minimum=0),  # gradients are clipped to this norm; null: not at all
     **averaging.DEFAULTS,

@@ -23,6 +23,7 @@ from network.view_renderer import ViewRenderer
 from network.weights import Checkpoint, find_weights, load_checkpoint
 from train.checkpoint import Checkpoints, checkpoint_content, load_network, load_pretrained, save_checkpoint
 from train.evaluator import Evaluation, evaluate, labels_of
+from train.few_labels import show_few_labels
 from train.objective import Term
 from train.pictures import Comparison, PanelWriter, make_panel
 from train.processes import Processes
@@ -31,7 +32,6 @@ from train.run import (
     choose_device,
     class_colors,
     class_names,
-    other_classes,
     require_classes,
     require_classes_of,
     run_folder,
@@ -95,6 +95,8 @@ class Trainer:
         """Trains to `total_step`. Raises UserError if the loss is no number any more, or data cannot be read."""
         with self.processes.together(self.device):
             self._start_or_resume()
+            if self.processes.leads:
+                show_few_labels(self.training_set, self.colors, self.folder)
             with self._listening_to_signals():
                 self._open_log()
                 self.network.train()
@@ -205,11 +207,12 @@ class Trainer:
         if self.cfg.load_pretrain is not None:
             path = find_weights("load_pretrain", self.cfg.load_pretrain, "starts from random weights")
             pretrained = load_checkpoint(path)
-            report = load_pretrained(self.network, pretrained)
+            report = load_pretrained(self.network, pretrained, class_names(self.scenes))
             say(f"starts from {path}: {report}")
-            difference = other_classes(pretrained, self.scenes)
-            if difference is not None:
-                warn(f"{difference}; it is trained further for the new ones")
+            if report.classes is not None and report.classes.new:
+                warn(
+                    f"{path} knows no class {', '.join(report.classes.new)}, but {', '.join(pretrained.classes)}; check the names"
+                )
 
     def _report(self, progress: tqdm) -> None:
         """Fetches the latest steps from the device, checks them, shows and logs their means."""
