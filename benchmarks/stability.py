@@ -16,14 +16,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import shlex
-import subprocess
-import sys
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +27,7 @@ import torch
 from benchmarks.common import provenance
 from benchmarks.compare import with_range
 from benchmarks.plot_curve import draw, read_scalars
+from benchmarks.runs import Launcher
 from dataset.render_dataset import list_scenes
 from utils.cli import run_command
 from utils.errors import UserError
@@ -40,7 +35,6 @@ from utils.files import read_color, write_image, write_text
 from utils.panels import text
 
 EARLY = 0.05  # of the rays may end before half their depth once they have left the near plane
-LAST_SECONDS = 60  # for a run that is told to stop
 COLUMNS = {
     "psnr": ("PSNR", 2),
     "psnr_edges": ("at edges", 2),
@@ -75,23 +69,22 @@ class Run:
 
 @dataclass
 class Results:
-    """What is known so far: name of a run -> its numbers, those of the test rooms by their kind under "tests"; and of what
-    needs no network, kind by kind."""
+    """What is known so far, kept in a file: name of a run -> its numbers, those of the test rooms by their kind under "tests";
+    and of what needs no network, kind by kind."""
 
-    folder: Path
+    path: Path
     runs: dict[str, dict] = field(default_factory=dict)
     baselines: dict[str, dict[str, dict]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: Path) -> Results:
+    def load(cls, path: Path) -> Results:
         """Those of an earlier, stopped call."""
-        path = folder / "stability.json"
         content = json.loads(path.read_text()) if path.is_file() else {}
-        return cls(folder, content.get("runs", {}), content.get("baselines", {}))
+        return cls(path, content.get("runs", {}), content.get("baselines", {}))
 
     def save(self) -> None:
         content = {"runs": self.runs, "baselines": self.baselines}
-        write_text(self.folder / "stability.json", json.dumps(content, indent=2) + "\n")
+        write_text(self.path, json.dumps(content, indent=2) + "\n")
 
 
 def main() -> None:
@@ -124,7 +117,7 @@ def main() -> None:
         for name, cfg, changes in (parse_variant(entry, args.cfg) for entry in args.variants)
         for precision in args.precisions
     ]
-    results = Results.load(args.out)
+    results = Results.load(args.out / "stability.json")
     try:
         carry_out(args, runs, results)
     finally:
@@ -155,15 +148,12 @@ def parse_tests(entries: list[str]) -> dict[str, list[str]]:
 def carry_out(args, runs: list[Run], results: Results) -> None:
     """Train and score all runs that are not known yet, as many at a time as asked for, until time is up."""
     todo = [run for run in runs if run.name not in results.runs]
-    on_gpu = torch.cuda.is_available()
-    at_once = max(1, min(len(todo), args.at_once or (len(todo) if on_gpu else 1)))
-    deadline = time.monotonic() + args.minutes * 60
-    threads = str(max(1, (os.cpu_count() or 1) // at_once))
-    environment = {"OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": threads}
-    lock, commands = threading.Lock(), Commands(args, runs[0].name, deadline, environment)
+    lock, commands = threading.Lock(), Commands(args, runs[0].name)
+    launcher = Launcher(args.at_once, args.minutes)
 
     def work(run: Run) -> None:
-        if not commands.run(run, commands.training(run), "train") or not commands.run(run, commands.test(run), "test"):
+        steps = {"train": commands.training(run), "test": commands.test(run)}
+        if not all(launcher.run(command, args.out / f"{run.name}.{what}.log") for what, command in steps.items()):
             return
         with lock:
             results.runs[run.name] = numbers_of(args, run)
@@ -179,21 +169,15 @@ def carry_out(args, runs: list[Run], results: Results) -> None:
                 flush=True,
             )
 
-    with ThreadPoolExecutor(at_once) as pool:
-        jobs = [pool.submit(work, run) for run in todo]
-    for job in jobs:
-        job.result()
+    launcher.each(work, todo)
 
 
 @dataclass
 class Commands:
-    """The commands of each run, and how they are carried out: what they say goes to <out>/<run>.{train,test}.log."""
+    """The commands of each run. first: the run that is scored beside the baselines."""
 
     args: argparse.Namespace
-    first: str  # run, which is scored beside the baselines
-    deadline: float
-    environment: dict[str, str]
-    started: int = 0
+    first: str
 
     def _common(self, run: Run) -> list[str]:
         out = self.args.out
@@ -214,37 +198,6 @@ class Commands:
         own += [f"baselines={str(run.name == self.first).lower()}"]
         model = self.args.out / "model" / run.name / "model.pth"
         return ["run_evaluation.py", *self._common(run), *own, "--model-path", str(model)]
-
-    def run(self, run: Run, command: list[str], what: str) -> bool:
-        """Returns False if there was no time for it. Raises UserError if it fails."""
-        if time.monotonic() > self.deadline:
-            return False
-        gpus = max(1, torch.cuda.device_count())
-        environment = {**os.environ, **self.environment, "CUDA_VISIBLE_DEVICES": str(self.started % gpus)}
-        self.started += 1
-        path = self.args.out / f"{run.name}.{what}.log"
-        with open(path, "w") as log:
-            log.write(shlex.join(command) + "\n")
-            log.flush()
-            process = subprocess.Popen([sys.executable, *command], stdout=log, stderr=log, env=environment)
-            try:
-                code = process.wait(min(self.deadline - time.monotonic(), threading.TIMEOUT_MAX))
-            except subprocess.TimeoutExpired:
-                stop(process)
-                return False
-        if code:
-            raise UserError(f"{run.name} failed: see {path}")
-        return True
-
-
-def stop(process: subprocess.Popen) -> None:
-    """Training saves when it is told to stop."""
-    process.terminate()
-    try:
-        process.wait(LAST_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def numbers_of(args, run: Run) -> dict[str, float | None]:

@@ -34,7 +34,7 @@ def test_the_table_has_means_and_ends_of_each_variant_and_skips_what_is_not_fini
     numbers = {"ssim": 0.5, "miou": 0.4, "depth_median": 0.03}
     rows = {"plus_auto_0": (20.0, 100), "plus_auto_1": (22.0, None), "other_auto_1": (25.0, 7)}
     results = Results(
-        tmp_path,
+        tmp_path / "stability.json",
         {
             name: {"tests": {"test": {"psnr": psnr, **numbers}}, "left_near": step}
             for name, (psnr, step) in rows.items()
@@ -43,7 +43,7 @@ def test_the_table_has_means_and_ends_of_each_variant_and_skips_what_is_not_fini
     )
     results.save()
     text = table(
-        Namespace(steps=9, overrides=["x=1"], data="rooms", tests={"test": ["a"]}), runs, Results.load(tmp_path)
+        Namespace(steps=9, overrides=["x=1"], data="rooms", tests={"test": ["a"]}), runs, Results.load(results.path)
     )
     assert (
         "| plus | auto | 2 | 21.00 (20.00 to 22.00) | – | – | 0.500 (0.500 to 0.500) |" in text

@@ -1,0 +1,239 @@
+"""Fine-tunes on single scenes, from several starts or with fewer labels, and shows what held-out frames gain by step and minute.
+
+python -m benchmarks.finetune --data ROOMS --scenes scannet/test_000/black_320 … --out FOLDER
+    [--cfg configs/plus/ft_plus_synthetic_test_000.yaml] [--steps 1000] [--every 250] [--seeds 0] [--at-once 4] [--minutes 9]
+    [--variants all_labels scratch:load_pretrain=null few:few_labels.frames=0.05 …] [--elsewhere scannet/test_001/black_320 …]
+    [key=value …]
+
+A variant is a name, and behind a colon what it changes in the config, with commas between. What it starts from is evaluated
+too, beside baselines that are given the same labels. Test frames are scored every --every steps; no checkpoint is chosen by
+them. Seconds are of training, without start and validation. --elsewhere: scenes that the last step of the first variant is scored
+on too, to see what it forgets. FOLDER gets finetune.md, finetune.json and curves; the same
+command goes on where an earlier one was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import threading
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.common import provenance
+from benchmarks.plot_curve import pyplot, read_scalars
+from benchmarks.runs import Launcher
+from benchmarks.stability import flat, parse_variant, with_range
+from train.settings import SCHEMA
+from utils.cli import run_command
+from utils.config import load_config
+from utils.files import write_text
+
+COLUMNS = {
+    "psnr": ("PSNR", 2),
+    "ssim": ("SSIM", 3),
+    "miou": ("mIoU", 3),
+    "total_accuracy": ("accuracy", 3),
+    "depth_median": ("depth error", 4),
+}
+LOG_STEP = 10  # steps between two times of which a step's seconds are the median
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning: of which variant, on which scene, from which seed."""
+
+    variant: str
+    scene: str
+    seed: int
+    cfg: str
+    changes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}_{self.scene.split('/')[1]}_{self.seed}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--scenes", nargs="+", required=True)
+    parser.add_argument("--elsewhere", nargs="+", default=[])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cfg", default="configs/plus/ft_plus_synthetic_test_000.yaml")
+    parser.add_argument("--variants", nargs="+", default=["all_labels"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--every", type=int, default=250)
+    parser.add_argument("--workers", type=int, default=2, help="loader processes of each run")
+    parser.add_argument("--at-once", type=int, help="runs at the same time (default: all on a GPU, one without)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which all is stopped and saved")
+    parser.add_argument("--debug", action="store_true")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    args = parser.parse_intermixed_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    runs = [
+        Run(name, scene, seed, cfg, changes)
+        for seed in args.seeds
+        for name, cfg, changes in (parse_variant(entry, args.cfg) for entry in args.variants)
+        for scene in args.scenes
+    ]
+    path = args.out / "finetune.json"
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    carry_out(args, runs, results)
+    write_text(args.out / "finetune.md", table(args, runs, results))
+    draw(runs, results, args.out / "finetune.png")
+    print((args.out / "finetune.md").read_text())
+
+
+def carry_out(args, runs: list[Run], results: dict[str, dict]) -> None:
+    """Carry out all that `results` does not hold yet, and put it there: fine-tunings first, then what they start from."""
+    lock, launcher = threading.Lock(), Launcher(args.at_once, args.minutes)
+
+    def work(job: tuple[str, Run]) -> None:
+        what, run = job
+        commands = {what: training(args, run) if what == "train" else evaluation(args, run, what, start_of(args, run))}
+        if what == "train" and args.elsewhere and run.variant == runs[0].variant:
+            commands["elsewhere"] = evaluation(args, run, "elsewhere", str(folder(args, run) / "model.pth"))
+        if all(launcher.run(command, args.out / f"{run.name}.{name}.log") for name, command in commands.items()):
+            with lock:
+                results.setdefault(run.name, {}).update(reached(args, run) if what == "train" else started(args, run))
+                write_text(args.out / "finetune.json", json.dumps(results, indent=2) + "\n")
+                write_text(args.out / "finetune.md", table(args, runs, results))
+            print(f"{what} {run.name}: done", flush=True)
+
+    jobs = [("train", run) for run in runs if "curve" not in results.get(run.name, {})]
+    jobs += [("before", run) for run in runs if "before" not in results.get(run.name, {}) and start_of(args, run)]
+    launcher.each(work, jobs)
+
+
+def common(args, run: Run) -> list[str]:
+    roots = [f"data_root={args.data}", f"output_root={args.out / 'model'}", f"cache_root={args.out / 'cache'}"]
+    return ["--cfg", run.cfg, *roots, f"worker_num={args.workers}", f"seed={run.seed}", *args.overrides, *run.changes]
+
+
+def start_of(args, run: Run) -> str | None:
+    """Return the weights that a run starts from."""
+    return load_config(run.cfg, SCHEMA, [*args.overrides, *run.changes]).load_pretrain
+
+
+def training(args, run: Run) -> list[str]:
+    own = [f"name={run.name}", f"total_step={args.steps}", f"val_interval={args.every}", f"save_interval={args.steps}"]
+    scenes = [f"train_set_list=[{run.scene}]", f"val_set_list=[{run.scene}]", f"train_log_step={LOG_STEP}"]
+    return ["run_training.py", *common(args, run), *own, *scenes]
+
+
+def evaluation(args, run: Run, what: str, model: str) -> list[str]:
+    """Return the command that scores weights on the run's scene, beside the baselines, or elsewhere."""
+    scenes = args.elsewhere if what == "elsewhere" else [run.scene]
+    own = [
+        f"name={what}_{run.name}",
+        f"val_set_list={json.dumps(scenes)}",
+        f"baselines={str(what == 'before').lower()}",
+    ]
+    return [
+        "run_evaluation.py",
+        *common(args, run),
+        *own,
+        "--model-path",
+        model or str(folder(args, run) / "model.pth"),
+    ]
+
+
+def folder(args, run: Run) -> Path:
+    return args.out / "model" / run.name
+
+
+def reached(args, run: Run) -> dict:
+    """Return the curve of a run, a row for each validation with its step and seconds, and what its last step reaches elsewhere."""
+    scalars = read_scalars(folder(args, run) / "logs")
+    times = [(step, time) for step, _, time in scalars["loss/total"]]
+    pace = statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(times))
+    rows: dict[int, dict] = {}
+    for key in COLUMNS:
+        for step, value, _ in scalars.get(f"val/{key}", []):
+            rows.setdefault(step, {"step": step, "seconds": step * pace})[key] = value
+    return {"curve": list(rows.values()), "elsewhere": methods_of(args, run, "elsewhere")}
+
+
+def started(args, run: Run) -> dict:
+    """Return the numbers of what a run starts from, and of the baselines, by name."""
+    return {"before": methods_of(args, run, "before")}
+
+
+def methods_of(args, run: Run, what: str) -> dict[str, dict[str, float]]:
+    """Return the numbers of an evaluation, method by method; none if there was none."""
+    path = args.out / "model" / f"{what}_{run.name}" / "results.json"
+    if not path.is_file():
+        return {}
+    return {name: flat(summary) for name, summary in json.loads(path.read_text())["methods"].items()}
+
+
+def table(args, runs: list[Run], results: dict[str, dict]) -> str:
+    """Return for each scene what needs no network, where each variant starts, and its curve; over all seeds, mean and range."""
+    lines = []
+    for scene in dict.fromkeys(run.scene for run in runs):
+        lines += [
+            f"## {scene}",
+            "",
+            "| variant | step | seconds | " + " | ".join(t for t, _ in COLUMNS.values()) + " |",
+        ]
+        lines += ["|---" * (3 + len(COLUMNS)) + "|"]
+        for variant in dict.fromkeys(run.variant for run in runs):
+            members = [run for run in runs if (run.scene, run.variant) == (scene, variant) and run.name in results]
+            lines += rows_of(variant, [results[run.name] for run in members])
+        lines.append("")
+    lines += [
+        f"- {run.variant}: `{' '.join((run.cfg, *run.changes))}`" for run in {r.variant: r for r in runs}.values()
+    ]
+    lines += [f"- all: {args.steps} steps, seeds {args.seeds}, rooms: {args.data} {' '.join(args.overrides)}"]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lines += [
+        "- PSNR, SSIM and classes per image; depth error: median of |rendered - true| / true",
+        f"- {provenance(device)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def rows_of(variant: str, found: list[dict]) -> list[str]:
+    """Return the rows of a variant on a scene; found: of each seed, as far as it is known."""
+    lines = []
+    for part, label in (("before", "{}: {}, before"), ("elsewhere", "{}: {}, elsewhere, after")):
+        known = [row[part] for row in found if row.get(part)]
+        for method in known[0] if known else ():
+            lines.append(f"| {label.format(variant, method)} | – | – | {cells([row[method] for row in known])} |")
+    curves = [row["curve"] for row in found if "curve" in row]
+    for step in [row["step"] for row in curves[0]] if curves else ():
+        rows = [row for curve in curves for row in curve if row["step"] == step]
+        lines.append(f"| {variant} | {step} | {np.mean([row['seconds'] for row in rows]):.0f} | {cells(rows)} |")
+    return lines
+
+
+def cells(rows: list[dict[str, float]]) -> str:
+    """Return mean and range of each column."""
+    columns = {key: tuple(row[key] for row in rows if key in row) for key in COLUMNS}
+    return " | ".join(with_range(columns[key], places) if columns[key] else "–" for key, (_, places) in COLUMNS.items())
+
+
+def draw(runs: list[Run], results: dict[str, dict], picture: Path) -> None:
+    """PSNR and mIoU by seconds of training, a curve for each run."""
+    plt = pyplot()
+    if plt is None or not results:
+        return
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
+    for run in (run for run in runs if "curve" in results.get(run.name, {})):
+        rows = results[run.name]["curve"]
+        for axis, key in zip(axes, ("psnr", "miou"), strict=True):
+            axis.plot([row["seconds"] for row in rows], [row[key] for row in rows], marker="o", label=run.name)
+            axis.set(title=COLUMNS[key][0], xlabel="seconds of training")
+    axes[-1].legend(fontsize=6)
+    figure.savefig(picture, dpi=110)
+
+
+if __name__ == "__main__":
+    run_command(main)
