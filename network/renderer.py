@@ -254,7 +254,7 @@ class Renderer(nn.Module):
         color, heads, context = rendering.color, dict(rendering.heads), rendering.heads[CONTEXT]
         logits = heads.get(CLASSES)
         if self.reference_classes_new is not None:
-            logits = logits + self.reference_classes_new(context[:, : self.image_channels]).float()
+            logits = logits + self.blended_reference_logits(heads)
         if self.query_decoder_new is not None:
             color, context, logits = from_nearest_seen((color, context, logits), rendering.seen, shape)
             depth = rendering.depth.clamp_min(1e-3)
@@ -266,6 +266,10 @@ class Renderer(nn.Module):
         if logits is not None:
             heads[CLASSES] = logits
         return replace(rendering, color=color, heads=heads)
+
+    def blended_reference_logits(self, heads: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the references' own class logits, blended on rays like their colours: (R, K+1)."""
+        return self.reference_classes_new(heads[CONTEXT][:, : self.image_channels]).float()
 
     def reference_logits(self, encoding: Encoding) -> torch.Tensor | None:
         """Class logits of the references themselves, (V, h/4, w/4, K+1), if the network has them."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.losses import entropy_loss, semantic_loss
+from train.losses import consistency_loss, entropy_loss, semantic_loss
 
 K = 4
 
@@ -26,3 +26,12 @@ def test_entropy_is_asked_for_where_there_is_no_label_alone():
     even = torch.log(torch.tensor(K + 1.0)).item()
     assert entropy_loss(logits, unknown).item() == pytest.approx(even / 2)
     assert entropy_loss(logits, torch.zeros(3, dtype=torch.bool)) == 0
+
+
+def test_each_of_two_predictions_learns_from_the_other_where_there_is_no_label():
+    first, second = torch.zeros(2, K + 1, requires_grad=True), torch.zeros(2, K + 1)
+    second[:, 3] = 5
+    second.requires_grad_()
+    consistency_loss(first, second, torch.tensor([True, False])).backward()
+    assert first.grad[0].argmin() == 3 and second.grad[0].argmax() == 3  # one rises, the other falls
+    assert (first.grad[1] == 0).all() and (second.grad[1] == 0).all()

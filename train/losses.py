@@ -84,6 +84,14 @@ def entropy_loss(logits: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     return (entropy * counted).sum() / counted.sum().clamp_min(1)
 
 
+def consistency_loss(first: torch.Tensor, second: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Return how far two predictions of classes, logits (R, K+1) each, differ where counted (R,) bool: the mean cross entropy of
+    each with the other as the target, which learns nothing by it; 0 if nowhere."""
+    of_first = F.cross_entropy(first, second.detach().softmax(-1), reduction="none")
+    of_second = F.cross_entropy(second, first.detach().softmax(-1), reduction="none")
+    return ((of_first + of_second) / 2 * counted).sum() / counted.sum().clamp_min(1)
+
+
 SSIM_WINDOW = 11
 
 

@@ -14,6 +14,7 @@ from network.renderer import REFINED, Renderer, RunStage
 from network.rendering import Prediction, Rendering
 from train.losses import (
     color_loss,
+    consistency_loss,
     depth_loss,
     entropy_loss,
     reprojection_loss,
@@ -170,6 +171,7 @@ class Objective(nn.Module):
         losses = {
             **self._pass_losses(prediction, query, pixels),
             **self._reference_losses(prediction, references),
+            **self._consistency_losses(prediction, query, pixels),
             **self._depth_losses(prediction, references),
         }
         error = (prediction.final.color.detach().clamp(0, 1) - true_colors(query, pixels)).square().mean()
@@ -208,6 +210,18 @@ class Objective(nn.Module):
         logits = logits[:, : known.shape[1], : known.shape[2]].flatten(0, 2)
         loss = semantic_loss(logits, known.flatten(), self.cfg.num_classes, self.cfg.label_smoothing)
         return {"semantic_references": self.cfg.reference_semantic_loss_scale * loss}
+
+    def _consistency_losses(
+        self, prediction: Prediction, query: Views, pixels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Return what rays' classes and the references' own, blended on these rays, differ by where there is no label."""
+        asked = self.cfg.consistency_loss_scale > 0 and self.learns_classes
+        if not asked or self.network.reference_classes_new is None:
+            return {}
+        rays = prediction.passes[-2]  # the last before it is refined
+        blended = self.network.blended_reference_logits(rays.heads)
+        unknown = true_classes(query, pixels, self.cfg.num_classes) == self.cfg.num_classes
+        return {"consistency": self.cfg.consistency_loss_scale * consistency_loss(rays.logits, blended, unknown)}
 
     def _depth_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
         """By the sensor where the scene has one, else by how well the references show each other."""

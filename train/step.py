@@ -39,6 +39,9 @@ DEFAULTS = {
     "entropy_loss_scale": Setting(
         0.0, float, minimum=0
     ),  # weight of the entropy of rendered classes where there is no label
+    # weight of the difference between rendered classes and the references' own, blended, where there is no label; with
+    # reference_classes
+    "consistency_loss_scale": Setting(0.0, float, minimum=0),
     "use_ray_mask": True,  # only rays that enough references see have a colour loss, see ray_mask_view_num
     "max_grad_norm": Setting(None, float, minimum=0),  # gradients are clipped to this norm; null: not at all
     **averaging.DEFAULTS,
