@@ -172,6 +172,7 @@ class Objective(nn.Module):
             **self._pass_losses(prediction, query, pixels),
             **self._reference_losses(prediction, references),
             **self._consistency_losses(prediction, query, pixels),
+            **self._pseudo_losses(prediction, query, pixels),
             **self._depth_losses(prediction, references),
         }
         error = (prediction.final.color.detach().clamp(0, 1) - true_colors(query, pixels)).square().mean()
@@ -222,6 +223,20 @@ class Objective(nn.Module):
         blended = self.network.blended_reference_logits(rays.heads)
         unknown = true_classes(query, pixels, self.cfg.num_classes) == self.cfg.num_classes
         return {"consistency": self.cfg.consistency_loss_scale * consistency_loss(rays.logits, blended, unknown)}
+
+    def _pseudo_losses(self, prediction: Prediction, query: Views, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return each pass's loss by the class that the final one is sure of where there is no label."""
+        threshold, ignore = self.cfg.pseudo_labels, self.cfg.num_classes
+        if threshold is None or not self.learns_classes or prediction.final.logits is None:
+            return {}
+        sureness, guess = prediction.final.logits.detach().softmax(-1)[:, :ignore].max(-1)
+        unknown = true_classes(query, pixels, ignore) == ignore
+        target = torch.where(unknown & (sureness >= threshold), guess, ignore)
+        return {
+            f"pseudo_{name}": self.cfg.semantic_loss_scale * semantic_loss(rendering.logits, target, ignore)
+            for name, rendering in zip(self.network.pass_names, prediction.passes, strict=True)
+            if rendering.logits is not None
+        }
 
     def _depth_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
         """By the sensor where the scene has one, else by how well the references show each other."""

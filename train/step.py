@@ -42,6 +42,8 @@ DEFAULTS = {
     # weight of the difference between rendered classes and the references' own, blended, where there is no label; with
     # reference_classes
     "consistency_loss_scale": Setting(0.0, float, minimum=0),
+    # where there is no label, the rendered class is the label if it is at least so probable; null: never
+    "pseudo_labels": Setting(None, float, minimum=0, maximum=1),
     "use_ray_mask": True,  # only rays that enough references see have a colour loss, see ray_mask_view_num
     "max_grad_norm": Setting(None, float, minimum=0),  # gradients are clipped to this norm; null: not at all
     **averaging.DEFAULTS,
