@@ -66,13 +66,14 @@ DEFAULTS = {
 class Needs:
     """What the references of a batch must have. depth_if_there: depth where the scene has it. sources: so many other views
     each, to be matched with. supervision: depth in training alone, where the scene has it. labels: likewise, in training
-    alone."""
+    alone. known_labels: labels wherever there are some, in tests too."""
 
     depth: bool = False
     depth_if_there: bool = False
     sources: int = 0
     supervision: bool = False
     labels: bool = False
+    known_labels: bool = False
 
     @property
     def reads_depth(self) -> bool:
@@ -304,7 +305,9 @@ def read_references(
 
     few: what is left of their labels; None for all of them.
     """
-    views = with_few_labels(scene.views(chosen, depth=needs.reads_depth, labels=labels), chosen, few)
+    views = with_few_labels(
+        scene.views(chosen, depth=needs.reads_depth, labels=labels or needs.known_labels), chosen, few
+    )
     if not needs.sources:
         return views
     centres = scene.centres(pool)

@@ -28,3 +28,21 @@ class ContextHead(nn.Module):
         support.append((sight.mask[..., 0] * sight.evidence.hit).mean(0) if sight.evidence else support[0])
         support = torch.stack(support, -1).view(*shape, 2)
         return composite(features.hit_probability, torch.cat([blended, features.blended(), support], -1).float())
+
+
+class KnownClassesHead(nn.Module):
+    """The references' labels on each ray, blended by the weights that colours are blended by; and blended likewise, the image
+    features of the references whose class is unknown there."""
+
+    def __init__(self, classes: int):
+        """classes: K."""
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, features: SampleFeatures) -> torch.Tensor:
+        """(R, K+1 + channels), first the weight of each class, and last of these of what is unknown."""
+        labels, weights = features.sight.labels, features.blending
+        votes = weights.new_zeros(labels.shape[1], self.classes + 1).scatter_add(1, labels.T, weights[..., 0].T)
+        unknown = (weights * (labels == self.classes)[..., None] * features.sight.image_features).sum(0)
+        blended = torch.cat([votes, unknown.to(votes.dtype)], -1).unflatten(0, features.sight.shape)
+        return composite(features.hit_probability, blended.float())

@@ -36,4 +36,6 @@ register("learned_depth", LearnedDepthInitNet)
 
 def needs(cfg) -> Needs:
     """Return what the references of a batch must have for the network of a config."""
-    return replace(FRONT_ENDS[cfg.init_net_type].needs(cfg), labels=cfg.reference_classes)
+    return replace(
+        FRONT_ENDS[cfg.init_net_type].needs(cfg), labels=cfg.reference_classes, known_labels=cfg.use_reference_labels
+    )

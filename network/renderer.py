@@ -17,12 +17,12 @@ from network.context_encoder import ContextEncoder
 from network.cranet import HeadFactory
 from network.dist_decoder import DistDecoder
 from network.front_ends import GeometryFeatures
-from network.heads import ContextHead
+from network.heads import ContextHead, KnownClassesHead
 from network.image_encoder import image_encoder
 from network.init_net import FRONT_ENDS
 from network.ops.splat import nearest_known
 from network.query_decoder import QueryDecoder
-from network.rendering import CLASSES, CONTEXT, Encoding, Prediction, Rays, RenderedView, Rendering
+from network.rendering import CLASSES, CONTEXT, KNOWN, Encoding, Prediction, Rays, RenderedView, Rendering
 from network.samplers import SPACINGS, CoarseToFine, OnSurfaces, Sampler
 from network.stage import Stage
 from network.surfaces import with_neighbours
@@ -51,6 +51,8 @@ DEFAULTS = {
     "balance_exposure": False,
     "blend_by_angle": False,  # colours are blended by the views' angles to the query, which what is learned changes
     "reference_classes": False,  # classes of the references too, blended into the query like their colours
+    # labels of the references, where they have some, take the place of their predicted classes; with reference_classes
+    "use_reference_labels": False,
     "query_decoder": False,  # a convolutional network in the query view corrects what rays show
     "num_classes": Setting(
         20, int, minimum=1, maximum=254
@@ -75,9 +77,11 @@ DEFAULTS = {
 UNTRAINED_KEYS = (
     "mvsnet",
     "balance_exposure",
+    "use_reference_labels",
 )  # of DEFAULTS: they change nothing in what is computed from a network's weights
 IMAGE_CHANNELS = 32  # of the published image encoder
 RAY_CHANNELS = 32  # of what a reference knows of its own rays
+CERTAIN = 10.0  # the logit of a known class
 REFINED = "refined"  # what the query's decoder, or the references' classes, make of the last pass
 
 
@@ -110,6 +114,11 @@ class Renderer(nn.Module):
         self.balances_exposure = cfg.balance_exposure and self.sampler.reads_surfaces
         if self.refines:
             heads = {**(heads or {}), CONTEXT: ContextHead}
+        self.reads_labels = cfg.use_reference_labels
+        if self.reads_labels:
+            if not (cfg.reference_classes and cfg.render_label):
+                raise UserError("use_reference_labels: true needs reference_classes: true and render_label: true")
+            heads[KNOWN] = lambda _: KnownClassesHead(cfg.num_classes)
         opaque = self.sampler.reads_surfaces
         aggregation = {
             "image_channels": image_channels, "ray_channels": RAY_CHANNELS, "heads": heads, "opaque": opaque,
@@ -136,7 +145,8 @@ class Renderer(nn.Module):
     @property
     def title(self) -> str:
         """Return what tables and panels call it."""
-        return "S-Ray+" if self.sampler.reads_surfaces else "S-Ray"
+        name = "S-Ray+" if self.sampler.reads_surfaces else "S-Ray"
+        return f"{name} (labels of the references)" if self.reads_labels else name
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -206,6 +216,9 @@ class Renderer(nn.Module):
             geometry.depth,
             surfaces,
             shown,
+            padded_labels(unpadded, references.cameras.size, self.reference_classes_new.out_features - 1)
+            if self.reads_labels
+            else None,
         )
 
     def _read(self, references: Views, image_features: torch.Tensor | None) -> tuple[torch.Tensor, GeometryFeatures]:
@@ -254,7 +267,8 @@ class Renderer(nn.Module):
         color, heads, context = rendering.color, dict(rendering.heads), rendering.heads[CONTEXT]
         logits = heads.get(CLASSES)
         if self.reference_classes_new is not None:
-            logits = logits + self.blended_reference_logits(heads)
+            known = heads[KNOWN][:, : logits.shape[1] - 1].sum(-1, keepdim=True) if self.reads_labels else 0
+            logits = (1 - known) * logits + self.blended_reference_logits(heads)
         if self.query_decoder_new is not None:
             color, context, logits = from_nearest_seen((color, context, logits), rendering.seen, shape)
             depth = rendering.depth.clamp_min(1e-3)
@@ -268,8 +282,14 @@ class Renderer(nn.Module):
         return replace(rendering, color=color, heads=heads)
 
     def blended_reference_logits(self, heads: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the references' own class logits, blended on rays like their colours: (R, K+1)."""
-        return self.reference_classes_new(heads[CONTEXT][:, : self.image_channels]).float()
+        """Return the references' own class logits, blended on rays like their colours: (R, K+1). Where labels are known, those of
+        a certain class."""
+        layer = self.reference_classes_new
+        if not self.reads_labels:
+            return layer(heads[CONTEXT][:, : self.image_channels]).float()
+        votes, features = heads[KNOWN].split([layer.out_features, self.image_channels], -1)
+        predicted = F.linear(features, layer.weight).float() + votes[:, -1:] * layer.bias
+        return predicted + CERTAIN * F.pad(votes[:, :-1], (0, 1))
 
     def reference_logits(self, encoding: Encoding) -> torch.Tensor | None:
         """Class logits of the references themselves, (V, h/4, w/4, K+1), if the network has them."""
@@ -323,6 +343,14 @@ def reference_surfaces(views: Views, found: torch.Tensor | None, padded: tuple[i
     # A predicted depth is learned by its own loss, not by what lies on it.
     depth = depth.detach()
     return with_neighbours(F.pad(depth, (0, padded[1] - width, 0, padded[0] - height)))
+
+
+def padded_labels(views: Views, padded: tuple[int, int], ignore: int) -> torch.Tensor:
+    """Return the labels of views at the size (h, w) that their images are padded to: (V, *padded) int64, `ignore` where unknown."""
+    height, width = views.cameras.size
+    if views.labels is None:
+        return torch.full((len(views), *padded), ignore, device=views.images.device)
+    return F.pad(views.labels, (0, padded[1] - width, 0, padded[0] - height), value=ignore)
 
 
 def _aggregate_net(cfg, key: str, **widths_and_heads) -> AggregateNet:

@@ -12,6 +12,7 @@ from network.surfaces import Layers
 
 CLASSES = "classes"  # the head that networks with classes have
 CONTEXT = "context"  # the head that is refined in the query view
+KNOWN = "known"  # the head of networks that are given labels of the references
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Encoding(Tensors):
     depth: (V, 1, h/4, w/4) metres, if the front end predicts it.
     surfaces: (V, h, w, 4), the references' depth `surfaces.with_neighbours`, if the network reads it.
     shown: (height, width) of the images before they were padded, if what lies beyond does not count.
+    labels: (V, h, w) int64 classes, K where unknown, if the network is given them.
     """
 
     cameras: Cameras
@@ -34,6 +36,7 @@ class Encoding(Tensors):
     depth: torch.Tensor | None = None
     surfaces: torch.Tensor | None = None
     shown: tuple[int, int] | None = None
+    labels: torch.Tensor | None = None
 
     def seen(self, projection: Projection) -> torch.Tensor:
         """Which of N projections count, (V, N) bool: those inside the images, where no mask hides them."""

@@ -16,6 +16,7 @@ from network.geometry import (
     to_inverse_depth,
 )
 from network.ops.reading import read_rows
+from network.ops.splat import read_nearest
 from network.rendering import Encoding, Rays
 from network.surfaces import depth_disagreement, read_neighbours
 
@@ -41,7 +42,7 @@ class Sight(NamedTuple):
     the first `image_channels` and the rest. near_end, far_end: (V, N), the sample's extent in the view's normalised
     inverse depth. direction: (V, N, 4), how the directions to the view and to the query differ. shape: (R, S).
     evidence: what the references' depth says, if the encoding has it. found: (R,) bool, on which rays it shows a surface, if
-    somebody looked.
+    somebody looked. labels: (V, N) int64, the views' classes there, if the encoding has them.
     """
 
     valid: torch.Tensor
@@ -54,6 +55,7 @@ class Sight(NamedTuple):
     shape: torch.Size
     evidence: Evidence | None = None
     found: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
 
     @property
     def image_features(self) -> torch.Tensor:
@@ -118,7 +120,10 @@ def look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sight:
         before, after = interval_halves(inverse_depth_intervals(depths, rays.depth_range))
         ends = inverse_depth - before.flatten(), inverse_depth + after.flatten()
     found = None if rays.layers is None else rays.layers.found
-    return Sight(valid, color, features, encoding.image_channels, *ends, direction, depths.shape, evidence, found)
+    labels = None if encoding.labels is None else read_nearest(encoding.labels, projection.pixels)
+    return Sight(
+        valid, color, features, encoding.image_channels, *ends, direction, depths.shape, evidence, found, labels
+    )
 
 
 def look_at_surfaces(

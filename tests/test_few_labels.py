@@ -138,6 +138,8 @@ def test_baselines_copy_and_warp_the_few_labels_of_the_nearest_frames_that_have_
         return (pictures[OF_FEW_LABELS[method]].classes == truth)[truth != K].mean()
 
     assert agreement(SPLATTED) > agreement(WARPED) > agreement(COPIED)
+    (test,) = run.test_sets(config(val_set_list=[NAME], baselines=True, few_labels={"clicks": 1}))
+    assert 0 < (test[0].labelled.labels != K).flatten(1).sum(1).max() <= K
 
 
 def test_each_pixel_without_a_label_takes_the_nearest_label():

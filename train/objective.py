@@ -14,6 +14,7 @@ from network.renderer import REFINED, Renderer, RunStage
 from network.rendering import Prediction, Rendering
 from train.losses import (
     color_loss,
+    consistency_loss,
     depth_loss,
     entropy_loss,
     reprojection_loss,

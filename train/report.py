@@ -129,13 +129,14 @@ def summary_table(content: dict) -> str:
         f"{_cell(summary, 'depth_median', '.1%')} |"
         for method, summary in content["methods"].items()
     ]
+    given = "." if "labels of the references" in content["network"] else ", which a network is not given."
     if OF_FEW_LABELS[COPIED] in content["methods"]:
         rows += [
             "",
             "Classes without a network are the few labels that `few_labels` leaves, each pixel's the nearest in its frame.",
         ]
     elif COPIED in content["methods"]:
-        rows += ["", "Classes without a network are the true labels of the references, which a network is not given."]
+        rows += ["", "Classes without a network are the true labels of the references" + given]
     return "\n".join(rows)
 
 

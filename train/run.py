@@ -68,10 +68,11 @@ def load_trained(
 def test_sets(cfg) -> list[TestSet]:
     """The sets of `val_set_list`, each checked against the config."""
     needed, count, labels = needs(cfg), cfg.train_dataset_cfg.min_wn, cfg.baselines
+    reads_labels = labels or needed.known_labels
     sets = []
     for name in list_scenes(cfg.val_set_list, "val_set_list"):
         scene = configured_scene(name, cfg, needed.reads_depth)
-        sets.append(TestSet(scene, count, needed, labels, FewLabels.of(scene, cfg) if labels else None))
+        sets.append(TestSet(scene, count, needed, labels, FewLabels.of(scene, cfg) if reads_labels else None))
     require_classes(cfg, [test.scene for test in sets])
     return sets
 

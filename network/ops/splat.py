@@ -107,7 +107,7 @@ def see_surface(references: Views, query: Cameras, depth: torch.Tensor) -> Sight
     centres, directions = pixel_rays(grid[None], query.poses, query.Ks)
     points = centres + directions[0] * depth.reshape(-1, 1)
     landed = project(points, references.cameras)
-    known = _read_nearest(references.depth[:, 0], landed.pixels)
+    known = read_nearest(references.depth[:, 0], landed.pixels)
     agrees = landed.valid & ((known - landed.depth).abs() < AGREEMENT * landed.depth)
     to_query = -directions[0] / directions[0].norm(dim=-1, keepdim=True)
     cosine = (directions_to_cameras(points, references.cameras) * to_query).sum(-1)
@@ -126,12 +126,12 @@ def blend_colors(references: Views, sighting: Sighting) -> torch.Tensor:
 
 def vote_labels(labels: torch.Tensor, sighting: Sighting, classes: int) -> torch.Tensor:
     """Return the class (N,) that most weight is given to by the references' labels (V, H, W); `classes` where none."""
-    votes = F.one_hot(_read_nearest(labels, sighting.pixels), classes + 1)[..., :classes] * sighting.weights[..., None]
+    votes = F.one_hot(read_nearest(labels, sighting.pixels), classes + 1)[..., :classes] * sighting.weights[..., None]
     most, winner = votes.sum(0).max(-1)
     return torch.where(most > 0, winner, classes)
 
 
-def _read_nearest(maps: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+def read_nearest(maps: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     """Read maps (V, H, W) at the nearest entries to pixels (V, N, 2): (V, N)."""
     height, width = maps.shape[-2:]
     x, y = pixels.nan_to_num().round().long().unbind(-1)
