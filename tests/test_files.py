@@ -24,7 +24,7 @@ from dataset.render_dataset import Needs, TestSet, TrainingSet, held_out_scenes,
 from dataset.synthetic.writers import CATEGORIES, NYU40_CEILING
 from utils import logging
 from utils.errors import UserError
-from utils.files import read_color, read_json, write_image
+from utils.files import read_color, read_json, require_whole, write_image
 
 # 1. Orientation tags
 
@@ -94,15 +94,34 @@ def test_a_damaged_jpeg_is_counted_and_named(capture, content):
 
 
 def test_most_overwritten_jpegs_are_noticed(base, tmp_path):
-    data, rng, noticed = image(base).read_bytes(), np.random.default_rng(0), 0
-    for _ in range(40):
+    data, rng, path, noticed = image(base).read_bytes(), np.random.default_rng(0), tmp_path / "x.jpg", [0, 0]
+    for _ in range(60):
         start = int(rng.integers(700, len(data) - 100))
-        (tmp_path / "x.jpg").write_bytes(data[:start] + rng.bytes(60) + data[start + 60 :])
-        try:
-            read_color(tmp_path / "x.jpg")
-        except UserError:
-            noticed += 1
-    assert noticed >= 28
+        path.write_bytes(data[:start] + rng.bytes(60) + data[start + 60 :])
+        for thoroughness, read in enumerate((read_color, lambda path: read_color(path) is None or require_whole(path))):
+            try:
+                read(path)
+            except UserError:
+                noticed[thoroughness] += 1
+    assert noticed[0] >= 42 and noticed[1] >= 53
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(64, 48), (101, 77), (3, 5)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": 0},
+        {"subsampling": 1},
+        {"quality": 30, "optimize": True},
+        {"restart_marker_blocks": 7},
+        {"progressive": True},
+    ],
+    ids=str,
+)
+def test_whole_jpegs_of_any_kind_are_whole(base, tmp_path, options, size, mode):
+    Image.open(image(base)).resize(size).convert(mode).save(tmp_path / "x.jpg", **options)
+    require_whole(tmp_path / "x.jpg")
 
 
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.9])

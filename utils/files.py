@@ -18,6 +18,7 @@ import simplejpeg
 from PIL import Image
 
 from utils.errors import UserError
+from utils.jpeg import find_damage
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it cannot read is told by an error
 
@@ -59,6 +60,14 @@ def read_color(path: Path) -> np.ndarray:
         alpha = values[..., 3:].astype(np.float32) / 255
         return (values[..., :3] * alpha + BLACK_BACKGROUND * (1 - alpha)).round().astype(np.uint8)
     return values
+
+
+def require_whole(path: Path) -> None:
+    """Raise UserError for a JPEG whose codes cannot be, which decoders may pass over. Takes much longer than reading it."""
+    data = _read_bytes(path)
+    damage = find_damage(data) if data.startswith(JPEG) else None
+    if damage:
+        raise UserError(f"{path}: the image is damaged ({damage}); copy or export it again")
 
 
 def read_map(path: Path) -> np.ndarray:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from dataset.labels import UNKNOWN, LabelSet
 from dataset.scene import Scene
 from utils.errors import UserError
+from utils.files import require_whole
 
 THREADS = 8
 SHOWN_FILES = 3  # of those that have the same problem
@@ -121,6 +122,8 @@ def _read_frame(scene: Scene, frame: str) -> _Found:
             continue
         try:
             values = scene.stored(frame, kind)
+            if kind == "color":
+                require_whole(path)
         except UserError as error:
             found.problems.append((str(path), str(error).removeprefix(f"{path}: ")))
             continue

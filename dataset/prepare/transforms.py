@@ -24,7 +24,7 @@ from dataset.poses import OPENGL_TO_OPENCV
 from dataset.scene import SceneName
 from dataset.transforms import unit_hint
 from utils.errors import UserError
-from utils.files import PNG, read_color, write_image, write_text
+from utils.files import PNG, read_color, require_whole, write_image, write_text
 from utils.logging import say, warn
 
 FOLDERS = {"color": "images", "depth": "depth", "labels": "labels", "mask": "masks"}
@@ -126,6 +126,7 @@ def _prepare_frame(
     for kind, values in maps.items():
         require_shape(values.shape, frame.size, frame.files[kind], kind)
     color = read_color(frame.files["color"])  # also where it is copied: damage is said here
+    require_whole(frame.files["color"])
     if "depth" in maps and maps["depth"].any():
         depth_ends.append(tuple(np.quantile(maps["depth"][maps["depth"] > 0], [0.001, 0.999]) / 1000))
     entry = {"transform_matrix": (pose @ OPENGL_TO_OPENCV).tolist(), **_camera(frame)}
