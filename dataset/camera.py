@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from utils.errors import UserError
+from utils.logging import warn
 
 TERMS = {  # model: the terms that it may have
     "PINHOLE": (),
@@ -63,7 +64,9 @@ OTHER_TERMS = ("k7", "k8", "s1", "s2", "s3", "s4", "sx1", "sy1", "b1", "b2", "om
 OTHER_TERMS += tuple(f"ftheta_p{i}" for i in range(5))
 DISTORTION_LISTS = ("distortion_params", "distortion_coeffs", "distortion_coefficients", "distortion", "dist_coeffs")
 CAMERA_KEYS = (*MODEL_KEYS, *LOOSE_KEYS, DISTORTION_MODEL, *FLAGS, *COEFFICIENTS, *OTHER_TERMS, *DISTORTION_LISTS)
-OTHER_SIZE_RATIOS = (0.75, 1.35, 0.1)  # of a principal point to the middle: below, above; nearly 0 means none is given
+OTHER_SIZE_RATIOS = (0.75, 1.35)  # of a principal point to the middle: below, above
+NO_MIDDLE = 0.06  # less than that in x or y is no principal point
+LIKE_ANOTHER_SIZE = (0.05, 0.02)  # off the middle by more in x and y, and by nearly as much in both: is said
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Lens:
 def read_lens(capture: Mapping, frame: Mapping, origin: str) -> Lens:
     """Return the lens of a frame: its own keys count before those of its capture. Raises UserError for a model or a term
     that cannot be honoured. origin: names the frame in errors."""
+    frame = {key: value for key, value in frame.items() if value is not None}
     model = _model(frame, origin) or _model(capture, origin) or "OPENCV"
     listed = [key for key in DISTORTION_LISTS if frame.get(key, capture.get(key)) is not None]
     for key in listed:
@@ -95,9 +99,7 @@ def read_lens(capture: Mapping, frame: Mapping, origin: str) -> Lens:
         value = frame.get(term, capture.get(term))
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise UserError(f"{origin}: {term} should be a number")
-        values[term] = float(value)
+        values[term] = number(value, term, origin)
     for term, value in values.items():
         if value and term not in TERMS[model]:
             why = "which some read as OpenCV's rational term and some as a factor of r^8" if term == "k4" else ""
@@ -105,22 +107,37 @@ def read_lens(capture: Mapping, frame: Mapping, origin: str) -> Lens:
     return Lens(model, np.array([values.get(term, 0.0) for term in COEFFICIENTS]))
 
 
+def number(value, key: str, origin) -> float:
+    """Return a number of a file. Raises UserError, which `origin` begins, if it is none."""
+    try:
+        if not isinstance(value, bool | str) and np.isfinite(result := float(value)):
+            return result
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UserError(f"{origin}: {key} should be a number, at the top or in every frame")
+
+
 def require_same_size(K: np.ndarray, size: tuple[int, int], origin: str) -> None:
     """Raise UserError where K (3, 3) is of images of another size than `size` (h, w): its principal point is as far too
     large, or too small, in x as in y."""
     height, width = size
     ratios = np.array([2 * K[0, 2] / width, 2 * K[1, 2] / height])
-    low, high, nothing = OTHER_SIZE_RATIOS
-    if (ratios > high).all() or ((ratios < low) & (ratios > nothing)).all() or (ratios > 2).any():
+    low, high = OTHER_SIZE_RATIOS
+    if (ratios > high).all() or (ratios < low).all() or (ratios > 2).any() or (ratios < NO_MIDDLE).any():
         raise UserError(
             f"{origin}: the principal point ({K[0, 2]:.4g}, {K[1, 2]:.4g}) is not near the middle of images of "
             f"{width}x{height}; are the intrinsics of another image size?"
+        )
+    least, difference = LIKE_ANOTHER_SIZE
+    if (abs(ratios - 1) > least).all() and abs(ratios[0] - ratios[1]) < difference:
+        warn(
+            f"{origin.split(': ')[0]}: the principal point is that of images {ratios.mean():.2f} times the size; is it?"
         )
 
 
 def _model(values: Mapping, origin: str) -> str | None:
     """The model that a frame's or a capture's own keys name; None if none does."""
-    named = {key: values[key] for key in MODEL_KEYS if values.get(key) is not None}
+    named = {key: values[key] for key in MODEL_KEYS if values.get(key) not in (None, "")}
     named |= {key: values[key] for key in LOOSE_KEYS if _plain(values.get(key)) in (*TERMS, *OTHER_NAMES, *UNSUPPORTED)}
     named |= {key: name for key, name in FLAGS.items() if values.get(key)}
     models = {_known(name, key, origin): key for key, name in named.items()}

@@ -6,6 +6,7 @@ depths or labels mean is honoured or refused; a key that nobody here knows is na
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,22 +16,25 @@ from typing import Any
 import numpy as np
 
 from dataset.camera import CAMERA_KEYS, Lens, read_lens
+from dataset.capture_files import find_file_of, require_files
 from dataset.capture_keys import KINDS, MARKS, check_keys, read_depth_range, read_depth_unit, read_scale
+from dataset.depth_range import evenly
 from dataset.frames import BAD, COPY, OTHER_SIZE, same_shape
 from dataset.intrinsics import DEPTH_CAMERA_KEYS, LENGTHS, SIZE_KEYS, read_depth_camera, read_intrinsics
-from dataset.maps import DepthUnit
-from dataset.name_lists import LISTS, listed_split, natural, normal
+from dataset.maps import DepthUnit, require_one_palette
+from dataset.name_lists import LISTS, listed_split, natural, normal, split_of_frames
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.registration import DepthCamera
 from dataset.view_selection import Split
 from utils.errors import UserError
-from utils.files import image_size, read_json
+from utils.files import image_size, orientation, read_json
+from utils.logging import warn
 
 CAPTURE_FILE = "transforms.json"
 BLENDER_FILES = {split: f"transforms_{split}.json" for split in ("train", "val", "test")}
-SUFFIXES = (".png", ".jpg", ".jpeg", ".JPG", ".PNG", ".JPEG", ".webp")  # of images named without one
 NO_FILE = "no image file"
 LARGEST_ID = 65535  # of a class in 16-bit label maps
+TAGS_LOOKED_AT = 16  # images whose orientation tag is looked at
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,11 @@ def read_capture(path: Path) -> Capture:
     content = _read_content(path)
     check_keys(content, path)
     entries = sorted(content["frames"], key=lambda entry: natural(entry["file_path"]))
-    files = [{kind: _file(path, content, entry, kind) for kind in KINDS} for entry in entries]
+    files = [{kind: find_file_of(path, content, entry, kind) for kind in KINDS} for entry in entries]
     there = [number for number, found in enumerate(files) if found["color"].is_file()]
     if not there:
         raise UserError(f"{path}: none of its {len(entries)} images is there, for example {files[0]['color']}")
+    _say_of_turned([files[number]["color"] for number in there], path)
     sizes = {number: image_size(files[number]["color"]) for number in there}
     size = _usual_size(sizes.values())
     frames, scale = [], read_scale(content, path)
@@ -113,11 +118,11 @@ def read_capture(path: Path) -> Capture:
         depth_camera = read_depth_camera(content, entry, found["depth"], scale, origin)
         depth_camera = depth_camera and depth_camera.unless_same(K, own_size)
         frames.append(CaptureFrame(name, kinds, own_size, K, read_lens(content, entry, origin), entry, depth_camera))
-    _require_files(path, frames)
+    require_files(path, [(frame.entry, frame.files) for frame in frames])
     left_out = {number: NO_FILE for number in range(len(frames)) if number not in sizes}
     left_out |= {n: OTHER_SIZE for n, own in sizes.items() if not same_shape(own, size)}
     left_out |= {n: BAD for n, frame in enumerate(frames) if _is_marked(frame.entry)}
-    left_out |= _listed_again(frames)
+    left_out |= _listed_again(frames, path)
     classes = _classes(content, frames, path)
     return Capture(
         path,
@@ -139,6 +144,11 @@ def read_capture(path: Path) -> Capture:
 
 def _read_content(path: Path) -> dict[str, Any]:
     """The file's content; Blender's files become one, with lists of file names."""
+    content = _read_parts(path)
+    return content | split_of_frames(content, path)
+
+
+def _read_parts(path: Path) -> dict[str, Any]:
     if path.name not in BLENDER_FILES.values():
         content = _read_one(path)
         more = content.pop("test_frames", None)  # of ScanNet++
@@ -158,7 +168,11 @@ def _read_content(path: Path) -> dict[str, Any]:
         }
         merged["frames"] += [{**shared, **frame} for frame in content["frames"]]
         merged[f"{split}_filenames"] = [frame["file_path"] for frame in content["frames"]]
-        merged |= {key: value for key, value in content.items() if key not in {"frames", *LISTS}}
+        others = {key: value for key, value in content.items() if key not in {"frames", *shared, *LISTS}}
+        differing = next((key for key in others if key in merged and merged[key] != others[key]), None)
+        if differing:
+            raise UserError(f"{part}: its {differing} is another one than in the files beside it")
+        merged |= others
     return merged
 
 
@@ -185,7 +199,10 @@ def _classes(content: dict, frames: list[CaptureFrame], path: Path) -> tuple[str
     names = content.get("semantic_classes")
     if not (isinstance(names, list) and names):
         raise UserError(f"{path}: frames have a semantic_path, but there is no list of semantic_classes")
-    return tuple(map(str, names))
+    if not all(isinstance(name, str) and name.strip() for name in names) or len(set(names)) < len(names):
+        raise UserError(f"{path}: semantic_classes should be different names, one for each class number")
+    require_one_palette([frame.files["labels"] for frame in frames if "labels" in frame.files])
+    return tuple(names)
 
 
 def _class_ids(content: dict, classes: tuple[str, ...], path: Path) -> tuple[int, ...] | None:
@@ -199,47 +216,33 @@ def _class_ids(content: dict, classes: tuple[str, ...], path: Path) -> tuple[int
     return tuple(ids)
 
 
-# Files
-
-
-def _file(path: Path, content: dict, entry: dict, kind: str) -> Path | None:
-    """The file of a kind that a frame names; None if it names none. A mask may be named for all frames at the top."""
-    names = [entry.get(key) or (content.get(key) if kind == "mask" else None) for key in KINDS[kind]]
-    name = next((name for name in names if name), None)
-    if name is None:
-        return None
-    if not isinstance(name, str):
-        raise UserError(f"{path}: {KINDS[kind][0]} of {entry['file_path']} should be a file name")
-    file = path.parent / name
-    if file.is_file():
-        return file
-    file = path.parent / normal(name)
-    if file.is_file() or file.suffix:
-        return file
-    return next((full for end in SUFFIXES if (full := file.with_name(file.name + end)).is_file()), file)
-
-
-def _require_files(path: Path, frames: list[CaptureFrame]) -> None:
-    """Maps that are named have to be there: without them a scene would silently have no depth, or no labels."""
-    for kind in ("depth", "labels", "mask"):
-        missing = [frame.files[kind] for frame in frames if kind in frame.files and not frame.files[kind].is_file()]
-        if missing:
-            raise UserError(f"{path}: {missing[0]} is not there (nor {len(missing) - 1} others of {kind})")
+# Frames
 
 
 def _is_marked(entry: dict) -> bool:
     return any(key in entry and entry[key] is not None and bool(entry[key]) == bad for key, bad in MARKS.items())
 
 
-def _listed_again(frames: list[CaptureFrame]) -> dict[int, str]:
-    seen: set[Path] = set()
+def _listed_again(frames: list[CaptureFrame], path: Path) -> dict[int, str]:
+    """Frames whose image is an earlier one's. Raises UserError where their poses differ."""
+    seen: dict[str, CaptureFrame] = {}
     again = {}
     for number, frame in enumerate(frames):
-        file = frame.files["color"].resolve()
-        if file in seen:
+        first = seen.setdefault(os.path.realpath(frame.files["color"]), frame)
+        if first is not frame:
             again[number] = COPY
-        seen.add(file)
+            if first.entry.get("transform_matrix") != frame.entry.get("transform_matrix"):
+                raise UserError(f"{path}: {frame.name} is listed twice, with different poses")
     return again
+
+
+def _say_of_turned(files: list[Path], path: Path) -> None:
+    """Warn of orientation tags, which turn nothing here: other programs show such images otherwise."""
+    turned = [file.name for file in evenly(files, TAGS_LOOKED_AT) if orientation(file) not in (0, 1)]
+    if turned:
+        warn(
+            f"{path}: images have an orientation tag ({', '.join(turned[:3])}); they are taken as they are stored, not turned"
+        )
 
 
 def _usual_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:

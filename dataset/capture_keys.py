@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.camera import CAMERA_KEYS
-from dataset.intrinsics import DEPTH, DEPTH_CAMERA_KEYS, LENGTHS, SIZE_KEYS, number
+from dataset.camera import CAMERA_KEYS, number
+from dataset.intrinsics import DEPTH, DEPTH_CAMERA_KEYS, LENGTHS, SIZE_KEYS
 from dataset.maps import DepthUnit
-from dataset.name_lists import LISTS
+from dataset.name_lists import LISTS, SPLIT
+from dataset.poses import SQUARE, numbers_of
+from dataset.statements import check_statement, refuse_unread
 from utils.errors import UserError
 from utils.logging import warn
 
@@ -27,21 +29,15 @@ MARKS = {  # a frame's key: its value in a frame that is not to be used
     **dict.fromkeys(("valid", "is_valid", "enabled", "use", "good", "registered", "is_registered"), False),
 }
 DEPTH_UNITS = ("integer_depth_scale", "depth_unit_scale_factor", "depth_scale", "png_depth_scale")
-UNIT_KEYS = {"unit", "units", "pose_unit", "length_unit"}
-AXES_KEYS = {"convention", "camera_convention", "coordinate_system", "coordinate_convention", "axes", "pose_convention"}
-METRES, OPENGL = {"m", "meter", "meters", "metre", "metres"}, {"opengl", "blender", "nerfstudio", "gl"}
-SPECIAL = set(
-    [
-        "frames",
-        "test_frames",
-        "semantic_classes",
-        "semantic_ids",
-        "depth_range",
-        "applied_scale",
-        "applied_transform",
-        "prepared_from",
-    ]
-)
+DEPTH_UNIT_NAMES = ("depth_unit", "depth_units")
+NAMED_UNITS = {
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 0.001),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 0.01),
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1.0),
+}
+FOR_ALL = {"frames", "test_frames", "semantic_classes", "semantic_ids", "depth_range", "applied_scale", "prepared_from"}
+FOR_ALL |= {"applied_transform", *DEPTH_UNITS, *DEPTH_UNIT_NAMES, *LISTS}
+OF_A_FRAME = {"transform_matrix", SPLIT, *KINDS["color"], *KINDS["depth"], *KINDS["labels"]}
 WITHOUT_MEANING = set(  # keys of nerfstudio, instant-ngp, Polycam, Record3D, ScanNet++ that change nothing here
     [
         "aabb",
@@ -58,7 +54,6 @@ WITHOUT_MEANING = set(  # keys of nerfstudio, instant-ngp, Polycam, Record3D, Sc
         "ply_file_path",
         "orientation_override",
         "auto_scale_poses_override",
-        "rotation",
         "time",
         "timestamp",
         "id",
@@ -72,43 +67,64 @@ WITHOUT_MEANING = set(  # keys of nerfstudio, instant-ngp, Polycam, Record3D, Sc
         "camera_label",
         "camera_name",
         "camera_make",
+        "camera_linear_velocity",
+        "camera_angular_velocity",
         "has_mask",
         "exposure",
+        "exposure_time",
         "iso",
         "white_balance_factor",
         "date",
         "version",
+        "up_axis",
+        "world_up",
+        "gravity",
+        "num_classes",
+        "num_frames",
+        "depth_sensor",
+        "depth_source",
+        "color_temperature",
     ]
 )
-CAMERA_WORDS = ("camera", "lens", "distort", "fisheye", "intrinsic", "projection", "rolling_shutter", "crop")
-KNOWN = SPECIAL | WITHOUT_MEANING | UNIT_KEYS | AXES_KEYS
-KNOWN |= {*CAMERA_KEYS, *MARKS, *SIZE_KEYS, *LENGTHS, *DEPTH_UNITS, *LISTS, *DEPTH_CAMERA_KEYS, "transform_matrix"}
-KNOWN |= {key for keys in KINDS.values() for key in keys}
+TURN_OF_BLENDER = "rotation"  # radians from one frame to the next, in Blender's files, which change nothing
+KNOWN = FOR_ALL | OF_A_FRAME | WITHOUT_MEANING | {*CAMERA_KEYS, *MARKS, *SIZE_KEYS, *LENGTHS, *DEPTH_CAMERA_KEYS}
+KNOWN |= {TURN_OF_BLENDER, *KINDS["mask"]}
 
 
 def check_keys(content: dict, path: Path) -> None:
-    """Refuses keys that give units, axes or a camera in a way that is not read; names the others that are not."""
-    unknown = Counter()
+    """Refuses keys that say something else than holds here, stand where they are not read, or are not read though they speak of
+    what is; names the others that are not."""
+    unknown: Counter[str] = Counter()
     for values in (content, *content["frames"]):
+        _check_places(values, content, path)
         for key, value in values.items():
-            if value in (None, "", [], {}, False):
+            if check_statement(key, value, path) or value in (None, "", [], {}, False):
                 continue
-            if key in UNIT_KEYS and str(value).lower() not in METRES:
-                raise UserError(f"{path}: {key} is {value}, but lengths should be metres; give applied_scale instead")
-            if key in AXES_KEYS and str(value).lower() not in OPENGL:
-                raise UserError(f"{path}: {key} is {value}, but cameras should have OpenGL axes (y up, z backward)")
+            if key == TURN_OF_BLENDER and not (isinstance(value, float) and abs(value) < 1):
+                raise UserError(f"{path}: {key} is not read; turn the images, and give poses as transform_matrix")
             if key.startswith(DEPTH) and key.removeprefix(DEPTH) in CAMERA_KEYS:
                 raise UserError(
                     f"{path}: {key} is not read: a depth camera of its own should be a pinhole; undistort its maps"
                 )
             if key not in KNOWN:
-                if any(word in key.lower() for word in CAMERA_WORDS):
-                    raise UserError(
-                        f"{path}: {key} is not read; give the camera as camera_model, fl_x, fl_y, cx, cy, k1, …"
-                    )
+                if not unknown[key]:
+                    refuse_unread(key, KNOWN, path)
                 unknown[key] += 1
     if unknown:
         warn(f"{path}: keys that are not read: {', '.join(unknown)}")
+
+
+def _check_places(values: dict, content: dict, path: Path) -> None:
+    """Raise UserError for a key of the capture in a frame, unless it says the same, and for a frame's key at the top."""
+    if values is content:
+        for key in OF_A_FRAME & set(values):
+            raise UserError(f"{path}: {key} stands at the top, but should stand in each frame")
+        return
+    for key in FOR_ALL & set(values):
+        if values[key] is not None and values[key] != content.get(key):
+            raise UserError(
+                f"{path}: {key} stands in a frame ({values.get('file_path')}), but is read at the top, for all frames"
+            )
 
 
 def _positive(content: dict, key: str, path: Path) -> float | None:
@@ -124,16 +140,17 @@ def read_scale(content: dict, path: Path) -> float:
     """Return what the lengths of a capture were multiplied by. Raises UserError for a scale that is given another way."""
     transform = content.get("applied_transform")
     if transform is not None:
-        matrix = np.array(transform, float) if np.shape(transform) in ((3, 4), (4, 4)) else np.full((3, 4), np.nan)
-        size = abs(np.linalg.det(matrix[:3, :3])) ** (1 / 3)
-        if not abs(size - 1) < 0.01:
+        turn = numbers_of(transform, ((3, 4), (4, 4)))[:3, :3]
+        if not np.abs(turn.T @ turn - np.eye(3)).max() < SQUARE:
             raise UserError(f"{path}: applied_transform should be a rotation and shift; give a scale as applied_scale")
     return _positive(content, "applied_scale", path) or 1.0
 
 
 def read_depth_unit(content: dict, path: Path) -> DepthUnit:
-    """Read the unit by the keys of several programs: instant-ngp's of whole numbers, nerfstudio's of any, and units a metre."""
+    """Read the unit by the keys of several programs: instant-ngp's of whole numbers, nerfstudio's of any, units a metre, and by
+    its name."""
     given = {key: value for key in DEPTH_UNITS if (value := _positive(content, key, path)) is not None}
+    given |= {key: _named_unit(content, key, path) for key in DEPTH_UNIT_NAMES if content.get(key) is not None}
     if not given:
         return DepthUnit()
     key, value = next(iter(given.items()))
@@ -150,6 +167,15 @@ def read_depth_unit(content: dict, path: Path) -> DepthUnit:
             raise UserError(f"{path}: {key} should be metres of a unit, such as 0.001, but is {value:g}")
         return DepthUnit(whole=value, stated=True)
     return DepthUnit(value, value, stated=True)
+
+
+def _named_unit(content: dict, key: str, path: Path) -> float:
+    name = str(content[key]).strip().lower()
+    if name not in NAMED_UNITS:
+        raise UserError(
+            f"{path}: {key} should be mm, cm or m, but is {content[key]}; else give depth_unit_scale_factor"
+        )
+    return NAMED_UNITS[name]
 
 
 def read_depth_range(content: dict, path: Path) -> tuple[float, float] | None:

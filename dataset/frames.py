@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.poses import reset_poses
+from dataset.poses import FARTHEST_OFF, leaps, reset_poses
 from utils.errors import UserError
 from utils.files import image_size
 from utils.logging import warn
@@ -19,6 +19,9 @@ from utils.logging import warn
 # Why frames are left out.
 LOST, RESET = "tracking lost", "pose reset to the identity"
 COPY, OTHER_SIZE, BAD = "a second copy of a frame", "of another image size", "marked as bad"
+
+
+LARGEST_ROOM = 100.0  # metres between the outermost cameras
 
 
 class Frames(NamedTuple):
@@ -56,7 +59,7 @@ def usable_frames(
 
     read_pose: frame number -> camera-to-world (4, 4), not finite where it was lost, None if there is none. left_out: frame
     number -> why it is not to be used. Frames whose pose was reset, and second copies of a frame, are left out as well.
-    Raises UserError if no frame is usable.
+    Raises UserError if no frame is usable, or cameras are too far from the origin. Poses that leap are warned of.
     """
     reasons = dict(left_out)
     poses: dict[int, np.ndarray] = {}
@@ -81,7 +84,27 @@ def usable_frames(
         raise UserError(f"{scene}: none of the {total} frames is usable ({told})")
     if set(skipped) - {LOST}:
         warn(f"{scene}: {total - len(usable)} of {total} frames are left out ({told})")
+    _say_of_poses(scene, usable, np.stack([poses[n] for n in usable]))
     return Frames(usable, np.stack([poses[n] for n in usable]), np.tile(K, (len(usable), 1, 1)), skipped)
+
+
+def _say_of_poses(scene: str, numbers: list[int], poses: np.ndarray) -> None:
+    off = float(np.abs(poses[:, :3, 3]).max())
+    if off > FARTHEST_OFF:
+        raise UserError(
+            f"{scene}: cameras are {off:.3g} m from the origin, where millimetres are lost; are these metres? subtract an offset"
+        )
+    extent = float(np.linalg.norm(np.ptp(poses[:, :3, 3], axis=0)))
+    if extent > LARGEST_ROOM:
+        warn(f"{scene}: cameras are spread over {extent:.3g} m; are poses in another unit than metres?")
+    leaping = np.flatnonzero(leaps(poses))
+    if len(leaping):
+        some = ", ".join(str(numbers[i]) for i in leaping[:5])
+        warn(
+            f"{scene}: the pose of {len(leaping)} frames leaps away from those before and after ({some}); are they right?"
+        )
+    if len(poses) > 1 and np.ptp(poses, axis=0).max() < 1e-9:
+        warn(f"{scene}: all {len(poses)} frames have the same pose")
 
 
 def _copies(poses: dict[int, np.ndarray], images: dict[int, Path]) -> list[int]:
@@ -107,6 +130,17 @@ def of_another_size(images: dict[int, Path], size: tuple[int, int]) -> dict[int,
             if image_size(path) != size:
                 found[number] = OTHER_SIZE
     return found
+
+
+def require_shape(size: tuple[int, int], raw_size: tuple[int, int], path: Path, kind: str) -> None:
+    """Raise UserError for an image of `size` (h, w) that cannot be of colour images of `raw_size`. Maps may be of another size, but
+    not of another shape."""
+    ratio = (size[1] / size[0]) / (raw_size[1] / raw_size[0])
+    if not (same_shape(size, raw_size) or (kind != "color" and 0.97 < ratio < 1.03)):
+        what = "the scene's images are" if kind == "color" else "the frame's colour is"
+        raise UserError(
+            f"{path}: is {size[1]}x{size[0]}, but {what} {raw_size[1]}x{raw_size[0]}: they cannot be of the same camera"
+        )
 
 
 def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.camera import read_lens, require_same_size
+from dataset.camera import number, read_lens, require_same_size
 from dataset.frames import same_shape
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.registration import DepthCamera
@@ -17,21 +17,18 @@ from utils.logging import warn
 SIZE_KEYS = ("w", "h", "width", "height")
 DEPTH = "depth_"  # begins the same keys of a depth camera
 TO_COLOR = "depth_to_color"
+FOCAL_WIDTHS = (0.15, 20.0)  # widths of an image that a focal length in pixels lies between
+NOWHERE, OFF_THE_MIDDLE = 0.03, 0.12  # of the image: a principal point so near its border is none; so far off is said
+OBLONG = 0.1  # how much fl_x and fl_y may differ, relative, before it is said
+ANGLE_OFF = 0.02  # how much a focal length may differ from the one of its camera_angle
 LENGTHS = ("fl_x", "fl_y", "cx", "cy", "camera_angle_x", "camera_angle_y")
 DEPTH_CAMERA_KEYS = (TO_COLOR, *(DEPTH + key for key in (*SIZE_KEYS, *LENGTHS)))
-
-
-def number(value, key: str, origin) -> float:
-    """Return a number of a file. Raises UserError, which `origin` begins, if it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise UserError(f"{origin}: {key} should be a number, at the top or in every frame")
-    return float(value)
 
 
 def read_intrinsics(content: dict, entry: dict, size: tuple[int, int], origin: str) -> np.ndarray:
     """(3, 3) at the stored image's `size` (h, w), pixel centres at integers. What a file says of images of another size is
     scaled if the shape is the same. Raises UserError if it is not, or if something is missing."""
-    declared = _declared_size(content, entry, origin)
+    declared = _declared_size(content, entry, origin, size)
     if declared is not None and not same_shape(declared, size):
         raise UserError(
             f"{origin} is {size[1]}x{size[0]}, but its w and h say {declared[1]}x{declared[0]}; "
@@ -71,14 +68,22 @@ def read_depth_camera(content: dict, entry: dict, file: Path | None, scale: floa
     return DepthCamera(K, size, to_color)
 
 
-def _declared_size(content: dict, entry: dict, origin: str) -> tuple[int, int] | None:
-    def side(*keys: str):
-        return next((v[key] for v in (entry, content) for key in keys if v.get(key) is not None), None)
-
-    width, height = side("w", "width"), side("h", "height")
-    if width is None or height is None:
+def _declared_size(
+    content: dict, entry: dict, origin: str, size: tuple[int, int] | None = None
+) -> tuple[int, int] | None:
+    """The (h, w) that a file says. size: of the image itself, whose shape it has where only one side is said."""
+    sides = {}
+    for side, names in {"w": ("w", "width"), "h": ("h", "height")}.items():
+        given = [number(v[key], key, origin) for v in (entry, content) for key in names if v.get(key) is not None]
+        own = {number(entry[key], key, origin) for key in names if entry.get(key) is not None}
+        if len(own or set(given)) > 1:
+            raise UserError(f"{origin}: {' and '.join(names)} differ; remove one")
+        sides[side] = given[0] if given else None
+    width, height = sides["w"], sides["h"]
+    if (width is None and height is None) or (size is None and None in (width, height)):
         return None
-    width, height = number(width, "w", origin), number(height, "h", origin)
+    width = height * size[1] / size[0] if width is None else width
+    height = width * size[0] / size[1] if height is None else height
     if min(width, height) < 1:
         raise UserError(f"{origin}: w and h should be positive, but are {width:g} and {height:g}")
     return round(height), round(width)
@@ -86,34 +91,61 @@ def _declared_size(content: dict, entry: dict, origin: str) -> tuple[int, int] |
 
 def _lengths(content: dict, entry: dict, size: tuple[int, int], origin: str) -> dict[str, float]:
     """fl_x, fl_y, cx, cy: of a frame before those of its capture; the focal length may be given as a field of view."""
-    given = {key: entry.get(key, content.get(key)) for key in LENGTHS}
+    given = {key: content.get(key) if entry.get(key) is None else entry[key] for key in LENGTHS}
     height, width = size
-    if given["fl_x"] is None and given["camera_angle_x"] is not None:
-        angle = number(given["camera_angle_x"], "camera_angle_x", origin)
-        if not 0 < angle < np.pi:
-            raise UserError(f"{origin}: camera_angle_x should be radians below pi, but is {angle:g}")
-        given["fl_x"] = width / 2 / np.tan(angle / 2)
-        if given["fl_y"] is None and given["camera_angle_y"] is not None:
-            given["fl_y"] = height / 2 / np.tan(number(given["camera_angle_y"], "camera_angle_y", origin) / 2)
+    angles = {}
+    for key, length, side in (("camera_angle_x", "fl_x", width), ("camera_angle_y", "fl_y", height)):
+        if given[key] is not None:
+            angle = number(given[key], key, origin)
+            if not 0 < angle < np.pi:
+                raise UserError(f"{origin}: {key} should be radians below pi, but is {angle:g}")
+            angles[length] = (key, side / 2 / np.tan(angle / 2))
+    if given["fl_x"] is None and "fl_x" in angles:
         given["cx"] = width / 2 if given["cx"] is None else given["cx"]
         given["cy"] = height / 2 if given["cy"] is None else given["cy"]
+        given["fl_x"] = angles["fl_x"][1]
+        given["fl_y"] = angles["fl_y"][1] if given["fl_y"] is None and "fl_y" in angles else given["fl_y"]
     given["fl_y"] = given["fl_x"] if given["fl_y"] is None else given["fl_y"]
     values = {key: number(given[key], key, origin) for key in ("fl_x", "fl_y", "cx", "cy")}
     if min(values["fl_x"], values["fl_y"]) <= 0:
         raise UserError(f"{origin}: fl_x and fl_y should be positive")
-    angle = given["camera_angle_x"]
-    if (
-        angle is not None
-        and abs(np.tan(number(angle, "camera_angle_x", origin) / 2) * 2 * values["fl_x"] / width - 1) > 0.02
-    ):
-        warn(f"{origin.split(': ')[0]}: camera_angle_x does not fit fl_x; fl_x counts")
+    for length, (key, expected) in angles.items():
+        if abs(expected / values[length] - 1) > ANGLE_OFF:
+            raise UserError(
+                f"{origin}: {key} says that {length} is {expected:.4g}, but it is {values[length]:.4g}; remove one"
+            )
+    _require_plausible(values, size, origin)
     return values
+
+
+def _require_plausible(values: dict[str, float], size: tuple[int, int], origin: str) -> None:
+    """Raise UserError for lengths that cannot be pixels of an image of `size`; warn of a camera that few have."""
+    height, width = size
+    shortest, longest = FOCAL_WIDTHS
+    if not all(shortest * width < values[key] < longest * width for key in ("fl_x", "fl_y")):
+        raise UserError(
+            f"{origin}: fl_x and fl_y are {values['fl_x']:.4g} and {values['fl_y']:.4g}, which cannot be pixels of images of "
+            f"{width}x{height}"
+        )
+    middle = np.array([values["cx"] / width, values["cy"] / height])
+    if (middle < NOWHERE).any() or (middle > 1 - NOWHERE).any():
+        raise UserError(
+            f"{origin}: cx and cy are {values['cx']:.4g} and {values['cy']:.4g}, which are not near the middle of images of "
+            f"{width}x{height}; are the intrinsics of another image size?"
+        )
+    file = origin.split(": ")[0]
+    if (np.abs(middle - 0.5) > OFF_THE_MIDDLE).any():
+        warn(f"{file}: the principal point is far from the middle of some images; it is taken as it is")
+    if abs(np.log(values["fl_y"] / values["fl_x"])) > OBLONG:
+        warn(f"{file}: fl_x and fl_y differ in some frames, so that pixels are not square; they are taken as they are")
 
 
 def field_of_view(content: dict, entry: dict, origin: str) -> float:
     """Return a frame's vertical field of view in radians. Raises UserError where it cannot be told, or for a fisheye."""
     if read_lens(content, entry, origin).is_fisheye:
         raise UserError(f"{origin} is a fisheye camera, which cannot be rendered")
+    if not read_lens(content, entry, origin).is_pinhole:
+        warn(f"{origin.split(': ')[0]}: the distortion of its cameras is not rendered")
     declared = _declared_size(content, entry, origin)
     if declared is None:
         raise UserError(f"{origin}: w and h should be given, at the top or in every frame")

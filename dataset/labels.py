@@ -40,6 +40,7 @@ SCANNET_CLASSES = {  # name: (NYU40 id, colour)
 }
 _CLASS_OF_NYU40 = {nyu40: index for index, (nyu40, _) in enumerate(SCANNET_CLASSES.values())}
 NYU40_LAST_ID, NYU40_FLOOR, RAW_FLOOR = 40, 2, 3
+LARGEST_ID = 65535  # in 16-bit label maps
 NOTHING = 0  # the NYU40 id of a category without one
 INVALID_COLOR = (248, 166, 116)
 SCANNET_COLORS = np.array([*(color for _, color in SCANNET_CLASSES.values()), INVALID_COLOR], np.uint8)  # (K+1, 3)
@@ -152,10 +153,17 @@ def scannet_labels(table: Path) -> LabelSet:
         raise UserError(f"{table}: not ScanNet's label table (tab-separated, with columns id and nyu40id)") from None
     if not rows or min(rows)[0] < 0:
         raise UserError(f"{table}: the label table has no rows")
+    wrong = next((row for row in rows if row[0] > LARGEST_ID or not NOTHING <= row[1] <= NYU40_LAST_ID), None)
+    if wrong:
+        raise UserError(
+            f"{table}: id {wrong[0]}, nyu40id {wrong[1]}: should be 0 to {LARGEST_ID}, 0 to {NYU40_LAST_ID}"
+        )
     lookup = np.full(max(raw for raw, _ in rows) + 1, UNKNOWN, np.uint8)
     lookup[0] = len(SCANNET_CLASSES)  # unlabelled
     for raw, nyu40 in rows:
-        lookup[raw] = _CLASS_OF_NYU40.get(nyu40, len(SCANNET_CLASSES))
+        lookup[raw] = _CLASS_OF_NYU40.get(
+            nyu40, len(SCANNET_CLASSES)
+        )  # of two rows the last, as in ScanNet's own scripts
     return _scannet_classes(lookup, str(table))
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.depth_range import evenly
 from utils.errors import UserError
-from utils.files import read_map, read_pixels
+from utils.files import read_map, read_palette, read_pixels
 
 NO_READING = 65535  # what some sensors write instead of 0
 FARTHEST = 65534  # millimetres that 16 bits hold; what is farther counts as unknown
 ENDLESS = 1e5  # from here on, renderers mean "nothing"
-HIGHEST_ROOM = 100.0  # metres: floats above it are no metres of a room
+NEAREST = 0.03  # metres: no middle of a depth map is nearer
+PALETTES_LOOKED_AT = 32  # label images
 
 
 @dataclass(frozen=True)
@@ -29,23 +31,58 @@ class DepthUnit:
 MILLIMETRES = DepthUnit()
 
 
+def require_one_palette(paths: list[Path]) -> None:
+    """Raise UserError where label images with a palette have different ones, so that a number means something else in each."""
+    first: tuple[Path, bytes] | None = None
+    for path in evenly(paths, PALETTES_LOOKED_AT):
+        palette = read_palette(path)
+        if palette is not None and first is not None and palette[: len(first[1])] != first[1][: len(palette)]:
+            raise UserError(
+                f"{path}: has another palette than {first[0].name}, so that its numbers mean something else; write class numbers"
+            )
+        first = (path, palette) if first is None and palette is not None else first
+
+
 def read_depth(path: Path, unit: DepthUnit = MILLIMETRES) -> np.ndarray:
     """Return depth in millimetres (h, w) uint16, 0 where it is unknown. Raises UserError for what is no depth."""
     values = read_map(path)
+    if values.dtype.kind not in "uif":
+        raise UserError(f"{path}: depth should be numbers, but is {values.dtype}")
     if values.dtype.kind == "f":
         values = values.astype(np.float32)
-    if values.dtype.kind not in "uif" or (values.dtype.itemsize == 1 and not unit.stated):
+    if values.dtype.itemsize == 1 and not unit.stated:
         raise UserError(
             f"{path}: depth has 8 bits, which is too few for millimetres; export 16-bit PNG or floats in metres"
         )
-    if values.dtype.kind == "f" and not unit.stated:
-        known = values[np.isfinite(values) & (values > 0) & (values < ENDLESS)]
-        if known.size and np.median(known) > HIGHEST_ROOM:
-            raise UserError(
-                f"{path}: depth in floats should be metres, but is {np.median(known):.0f} in the middle; "
-                "give metres of a unit as depth_unit_scale_factor in transforms.json"
-            )
+    _require_plausible(values, unit, path)
     return to_millimetres(values, unit)
+
+
+def _require_plausible(values: np.ndarray, unit: DepthUnit, path: Path) -> None:
+    """Raise UserError for depth behind the camera, or whose middle no room has."""
+    whole = values.dtype.kind != "f"
+    told = np.isfinite(values) & (values != 0) & (np.abs(values) < ENDLESS)
+    if values.dtype == np.uint16:
+        told &= values != NO_READING
+    given = values[told]
+    if not given.size:
+        return
+    middle = float(np.median(given))
+    if middle < 0:
+        raise UserError(f"{path}: depth is negative; it should be along the camera's axis, forwards")
+    metres = middle * (unit.whole if whole else unit.floating)
+    if not NEAREST <= metres <= FARTHEST / 1000:
+        what = (
+            "the keys for its unit"
+            if unit.stated
+            else "whole numbers, as millimetres,"
+            if whole
+            else "floats, as metres,"
+        )
+        raise UserError(
+            f"{path}: depth should be metres of a room, but is {middle:.4g} in the middle, by {what} {metres:.3g} m; give metres of a "
+            "unit as depth_unit_scale_factor in transforms.json"
+        )
 
 
 def to_millimetres(values: np.ndarray, unit: DepthUnit) -> np.ndarray:

@@ -11,6 +11,7 @@ from utils.errors import UserError
 from utils.logging import warn
 
 LISTS = ("train_filenames", "val_filenames", "test_filenames")
+SPLIT = "split"  # a frame's own: train, val or test
 TEST_STEP = 8  # without lists of file names, every eighth frame is for testing
 
 
@@ -31,6 +32,24 @@ def natural(text: str) -> list:
                 digits = ""
             pieces.append((1, 0, character))
     return pieces
+
+
+def split_of_frames(content: dict, path: Path) -> dict[str, list[str]]:
+    """Return the lists of file names that the frames' own `split` keys make; {} without such keys. Raises UserError for another
+    word, for frames without one beside others with, and for lists beside them."""
+    given = {frame["file_path"]: frame.get(SPLIT) for frame in content["frames"]}
+    if not any(given.values()):
+        return {}
+    listed = next((key for key in LISTS if content.get(key)), None)
+    if listed:
+        raise UserError(f"{path}: frames have a {SPLIT}, but there is {listed} as well; remove one")
+    made: dict[str, list[str]] = {key: [] for key in LISTS}
+    for name, split in given.items():
+        key = f"{str(split).strip().lower()}_filenames"
+        if key not in made:
+            raise UserError(f"{path}: the {SPLIT} of {name} should be train, val or test, but is {split}")
+        made[key].append(name)
+    return made
 
 
 def listed_split(content: Mapping, names: list[str], left_out: Mapping[int, str], path: Path) -> Split:

@@ -11,23 +11,25 @@ OPENGL_TO_OPENCV = np.diag([1.0, -1, -1, 1])
 LOST_POSE = np.full((4, 4), np.nan)
 EXACT = 1e-3  # what rounding may do to a rotation
 SQUARE = 0.02  # cosine between two axes; more is no rotation, whatever its scale
+LEAP, FEWEST_FOR_LEAPS = (
+    8.0,
+    8,
+)  # times the usual step: how far off a pose that leaps is; of fewer poses nothing is said
+FARTHEST_OFF = 30000.0  # metres from the origin: beyond that single precision does not tell millimetres apart
 RESET_JUMP = 4.0  # times the usual step: how far off a reset pose is from both of its neighbours
 
 
 def to_pose(values, source, what: str) -> np.ndarray:
     """Return a camera-to-world matrix (4, 4) whose rotation is one; `LOST_POSE` for a pose that was lost (not finite, or
-    all zero). values: 4x4 or 3x4 numbers. source, what: the file and the matrix in it, for messages.
+    all zero). values: 4x4 or 3x4 numbers, or those in one row. source, what: the file and the matrix in it, for messages.
 
     A scaled rotation is divided by its scale, with a warning. Raises UserError for anything else: another shape, a mirror
     image, axes that are not at right angles, or a last row that is not 0 0 0 1.
     """
-    try:
-        matrix = np.array(values, float)
-    except (TypeError, ValueError):
-        matrix = np.empty(0)
-    if matrix.shape == (3, 4):
-        matrix = np.concatenate([matrix, [[0, 0, 0, 1]]])
-    if matrix.shape != (4, 4):
+    matrix = numbers_of(values, ((4, 4), (3, 4), (16,), (12,)))
+    if matrix.ndim < 3:
+        matrix = np.concatenate([matrix.reshape(-1, 4), [[0, 0, 0, 1]]])[:4]
+    else:
         raise UserError(f"{source}: {what} should be 4x4 numbers (or 3x4)")
     if not np.isfinite(matrix).all() or not matrix[:3, :3].any():
         return LOST_POSE
@@ -36,6 +38,15 @@ def to_pose(values, source, what: str) -> np.ndarray:
             f"{source}: {what} is no rotation and position (its last row is not 0 0 0 1); is it transposed?"
         )
     return _with_rotation(matrix / matrix[3, 3], source, what)
+
+
+def numbers_of(values, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    """Return a file's numbers as an array of one of `shapes`; (4, 4, 4) not finite if they have none of them."""
+    try:
+        array = np.array(values, float)
+    except (TypeError, ValueError, OverflowError):
+        array = np.empty(0)
+    return array if array.shape in shapes else np.full((4, 4, 4), np.nan)
 
 
 def _with_rotation(matrix: np.ndarray, source, what: str) -> np.ndarray:
@@ -77,6 +88,18 @@ def reset_poses(poses: np.ndarray) -> np.ndarray:
         if fits and (start == 0 or (len(starts) == 1 and start == end)):
             reset[start : end + 1] = False
     return reset
+
+
+def leaps(poses: np.ndarray) -> np.ndarray:
+    """Return which of the poses (N, 4, 4), in the order they were taken, are far from both of their neighbours though these are
+    near each other, (N,) bool: a tracker that slipped for a moment."""
+    if len(poses) < FEWEST_FOR_LEAPS:
+        return np.zeros(len(poses), bool)
+    step = _steps(poses)
+    across = np.concatenate([_steps(poses[[i, i + 2]]) for i in range(len(poses) - 2)])
+    usual = np.maximum(np.median(step, 0), 1e-6)
+    out = (np.minimum(step[:-1], step[1:]) > LEAP * usual) & (across < LEAP / 2 * usual)
+    return np.r_[False, out.any(1), False]
 
 
 def _steps(poses: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.camera import require_same_size
+from dataset.camera import number, require_same_size
 from dataset.frames import Frames, numbered_files, of_another_size, usable_frames
 from dataset.labels import replica_labels
 from dataset.maps import MILLIMETRES, DepthUnit
@@ -23,6 +23,7 @@ from utils.logging import warn
 
 DEPTH_RANGE = (0.1, 6.0)
 FIELD_OF_VIEW = np.pi / 2  # horizontal, of all renderings
+CAMERA_FILE = "cam_params.json"
 NICE_SLAM_UNIT = 6553.5  # a metre, where no cam_params.json says otherwise
 IMAGES, MAPS = (".png", ".jpg", ".jpeg"), (".png", ".tif", ".tiff", ".npy")
 
@@ -56,12 +57,12 @@ def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
     if "color" not in files:
         part, start = layout.parts["color"]
         raise UserError(f"{name.text}: {folder / part} has no images named {start}0.png, {start}1.png, …")
-    info, camera = _above(folder, "info_semantic.json"), _above(folder, "cam_params.json")
+    info, camera = _above(folder, "info_semantic.json"), _above(folder, CAMERA_FILE)
     labels = replica_labels(info) if "labels" in files else None
     size = image_size(files["color"][min(files["color"])])
-    K, unit = read_camera(
-        camera if layout is NICE_SLAM else None, size, MILLIMETRES if layout is SEMANTIC_NERF else None
-    )
+    if layout is SEMANTIC_NERF and camera not in (folder / CAMERA_FILE, folder.parent / CAMERA_FILE):
+        camera = None  # of scenes of the other layout beside it
+    K, unit = read_camera(camera, size, MILLIMETRES if layout is SEMANTIC_NERF else None)
     trajectory = folder / layout.trajectory
 
     def find_frames() -> Frames:
@@ -92,10 +93,14 @@ def read_camera(path: Path | None, size: tuple[int, int], unit: DepthUnit | None
     content = read_json(path, "there is no such file")
     values = content.get("camera") if isinstance(content, dict) else None
     keys = ("fx", "fy", "cx", "cy", "w", "h", "scale")
-    try:
-        fx, fy, cx, cy, width, height, scale = (float(values[key]) for key in keys)
-    except (TypeError, KeyError, ValueError):
-        raise UserError(f"{path}: should hold {{'camera': {{{', '.join(keys)}}}}}") from None
+    if not isinstance(values, dict) or not all(key in values for key in keys):
+        raise UserError(f"{path}: should hold {{'camera': {{{', '.join(keys)}}}}}")
+    other = next(
+        (key for key in {**content, **values} if key not in (*keys, "camera") and {**content, **values}[key]), None
+    )
+    if other:
+        raise UserError(f"{path}: {other} is not read; images should be of a pinhole camera with {', '.join(keys)}")
+    fx, fy, cx, cy, width, height, scale = (number(values[key], key, path) for key in keys)
     if min(fx, fy, scale) <= 0 or (round(height), round(width)) != size:
         raise UserError(f"{path}: is the camera of {width:g}x{height:g} images, but they are {size[1]}x{size[0]}")
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
@@ -129,7 +134,7 @@ def read_trajectory(path: Path) -> np.ndarray:
     """Return camera-to-world matrices (N, 4, 4), one a line of 16 numbers (or 12). Raises UserError naming the line that
     is not."""
     matrices = []
-    for number, line in enumerate(read_text(path, "the trajectory is missing").splitlines(), 1):
+    for place, line in enumerate(read_text(path, "the trajectory is missing").splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -137,8 +142,8 @@ def read_trajectory(path: Path) -> np.ndarray:
         except ValueError:
             values = []
         if len(values) not in (12, 16):
-            raise UserError(f"{path}, line {number}: should hold 16 numbers (a 4x4 matrix, row by row)")
-        matrices.append(to_pose(np.reshape(values, (-1, 4)), path, f"line {number}"))
+            raise UserError(f"{path}, line {place}: should hold 16 numbers (a 4x4 matrix, row by row)")
+        matrices.append(to_pose(np.reshape(values, (-1, 4)), path, f"line {place}"))
     if not matrices:
         raise UserError(f"{path}: the trajectory is empty")
     return np.array(matrices)

@@ -16,7 +16,7 @@ from dataset.cache import Cache
 from dataset.camera import scale_intrinsics
 from dataset.capture import CAPTURE_FILE, capture_file
 from dataset.depth_range import DEPTH_FRAMES, evenly, matching_pairs, range_of_depth, range_of_matches
-from dataset.frames import Frames, same_shape
+from dataset.frames import Frames, require_shape
 from dataset.labels import LabelSet
 from dataset.maps import MILLIMETRES, DepthUnit, read_depth, read_ids, read_mask
 from dataset.registration import DepthCamera
@@ -252,24 +252,13 @@ class Scene:
             values = self._registered(read_depth(path, self.depth_unit), path, frame)
         else:
             values = {"color": read_color, "labels": read_ids, "mask": read_mask}[kind](path)
-        self._require_shape(values, path, kind)
+        require_shape(values.shape[:2], self.raw_size, path, kind)
         return values
 
     def _registered(self, depth: np.ndarray, path: Path, frame: str) -> np.ndarray:
         """A depth map as the frame's colour camera sees it."""
         camera = self._depth_cameras.get(int(frame))
         return depth if camera is None else camera.register(depth, self.Ks[self._rows[frame]], self.raw_size, path)
-
-    def _require_shape(self, values: np.ndarray, path: Path, kind: str) -> None:
-        """Maps may be of another size than the colour image, but not of another shape."""
-        size = values.shape[:2]
-        ratio = (size[1] / size[0]) / (self.raw_size[1] / self.raw_size[0])
-        if not (same_shape(size, self.raw_size) or (kind != "color" and 0.97 < ratio < 1.03)):
-            what = "the scene's images are" if kind == "color" else "the frame's colour is"
-            raise UserError(
-                f"{path}: is {size[1]}x{size[0]}, but {what} {self.raw_size[1]}x{self.raw_size[0]}: "
-                "they cannot be of the same camera"
-            )
 
 
 def view_size(width: int, raw_size: tuple[int, int]) -> tuple[int, int]:

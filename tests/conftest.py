@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,18 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
 
 from dataset.labels import SCANNET_CLASSES
-from dataset.synthetic.generate import SIZES, generate
+from dataset.synthetic.generate import SIZES, Size, generate
+from dataset.synthetic.raycast import Light
 from network.convert import ship
 from train.checkpoint import checkpoint_content, save_checkpoint
 from train.run import build_network
 from train.schedule import build_optimizer
 from train.settings import SCHEMA
+from utils import logging
 from utils.config import check_config, load_config
 
 REPOSITORY = Path(__file__).parent.parent
+CAPTURE_SIZE, CAPTURE_FRAMES = (96, 128), 24  # of `capture` and `room`
 
 
 def pytest_collection_modifyitems(items):
@@ -100,3 +104,33 @@ def config(rooms, tmp_path):
         return check_config({**values, **changes}, SCHEMA)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """A capture's folder. Not to be changed."""
+    root = tmp_path_factory.mktemp("base")
+    generate(root, "transforms", Size({"train": 1}, CAPTURE_FRAMES, CAPTURE_SIZE, Light(0.6, 4, 2), 1))
+    return root / "transforms" / "train_000"
+
+
+@pytest.fixture(scope="session")
+def scannet_base(tmp_path_factory):
+    """The same room in ScanNet's layout. Not to be changed."""
+    root = tmp_path_factory.mktemp("base_scannet")
+    generate(root, "scannet", Size({"train": 1}, CAPTURE_FRAMES, CAPTURE_SIZE, Light(0.6, 4, 2), 1))
+    return root
+
+
+@pytest.fixture
+def capture(base, tmp_path):
+    """A copy of the capture that a test may change."""
+    logging._said.clear()
+    return Path(shutil.copytree(base, tmp_path / "capture"))
+
+
+@pytest.fixture
+def room(scannet_base, tmp_path):
+    """A copy of the room in ScanNet's layout: the data root."""
+    logging._said.clear()
+    return Path(shutil.copytree(scannet_base, tmp_path / "data"))

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from captures import FRAMES, SIZE, assert_same, both, change_poses, edit, edit_frames, image, opened, prepared
 from PIL import Image
 
 from dataset.camera import read_lens
@@ -20,88 +21,10 @@ from dataset.maps import read_depth, read_ids, read_mask
 from dataset.poses import to_pose
 from dataset.prepare.transforms import prepare_transforms
 from dataset.render_dataset import Needs, TestSet, TrainingSet, held_out_scenes, open_scene
-from dataset.synthetic.generate import Size, generate
-from dataset.synthetic.raycast import Light
 from dataset.synthetic.writers import CATEGORIES, NYU40_CEILING
 from utils import logging
 from utils.errors import UserError
-from utils.files import read_color, read_json, write_image
-
-SIZE = (96, 128)
-FRAMES = 24
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory):
-    """A capture's folder. Not to be changed."""
-    root = tmp_path_factory.mktemp("base")
-    generate(root, "transforms", Size({"train": 1}, FRAMES, SIZE, Light(0.6, 4, 2), 1))
-    return root / "transforms" / "train_000"
-
-
-@pytest.fixture(scope="session")
-def scannet_base(tmp_path_factory):
-    """The same room in ScanNet's layout. Not to be changed."""
-    root = tmp_path_factory.mktemp("base_scannet")
-    generate(root, "scannet", Size({"train": 1}, FRAMES, SIZE, Light(0.6, 4, 2), 1))
-    return root
-
-
-@pytest.fixture
-def capture(base, tmp_path):
-    """A copy of the capture that a test may change."""
-    logging._said.clear()
-    return Path(shutil.copytree(base, tmp_path / "capture"))
-
-
-@pytest.fixture
-def room(scannet_base, tmp_path):
-    """A copy of the room in ScanNet's layout: the data root."""
-    logging._said.clear()
-    return Path(shutil.copytree(scannet_base, tmp_path / "data"))
-
-
-def edit(capture, change):
-    """Let `change` alter the content of transforms.json."""
-    path = capture / "transforms.json"
-    content = json.loads(path.read_text())
-    changed = change(content)
-    path.write_text(json.dumps(content if changed is None else changed))
-
-
-def edit_frames(capture, change, every=1):
-    edit(capture, lambda content: [change(frame) for frame in content["frames"][::every]] and None)
-
-
-def opened(capture):
-    return open_scene(f"{capture}/black_64", "data")
-
-
-def prepared(capture, name="mine"):
-    out = capture.parent / "data" / "transforms"
-    prepare_transforms(capture, out, name)
-    return open_scene(f"transforms/{name}/black_64", out.parent)
-
-
-def both(capture):
-    """The capture opened directly, and after preparation."""
-    return [opened(capture), prepared(capture)]
-
-
-def assert_same(scene, truth, frames=None, tolerance=0):
-    """Loaded values equal the truth's."""
-    frames = frames or truth.frame_ids
-    a, b = (s.views(frames, depth=True, labels=True).to("cpu") for s in (scene, truth))
-    assert (a.images - b.images).abs().max() <= tolerance
-    torch.testing.assert_close(a.depth, b.depth, atol=1e-3, rtol=0)
-    assert (a.labels == b.labels).all()
-    torch.testing.assert_close(a.cameras.poses, b.cameras.poses, atol=1e-4, rtol=0)
-    torch.testing.assert_close(a.cameras.Ks, b.cameras.Ks, atol=1e-3, rtol=0)
-
-
-def image(capture, number=3):
-    return capture / "images" / f"{number}.jpg"
-
+from utils.files import read_color, read_json, require_whole, write_image
 
 # 1. Orientation tags
 
@@ -171,15 +94,34 @@ def test_a_damaged_jpeg_is_counted_and_named(capture, content):
 
 
 def test_most_overwritten_jpegs_are_noticed(base, tmp_path):
-    data, rng, noticed = image(base).read_bytes(), np.random.default_rng(0), 0
-    for _ in range(40):
+    data, rng, path, noticed = image(base).read_bytes(), np.random.default_rng(0), tmp_path / "x.jpg", [0, 0]
+    for _ in range(60):
         start = int(rng.integers(700, len(data) - 100))
-        (tmp_path / "x.jpg").write_bytes(data[:start] + rng.bytes(60) + data[start + 60 :])
-        try:
-            read_color(tmp_path / "x.jpg")
-        except UserError:
-            noticed += 1
-    assert noticed >= 28
+        path.write_bytes(data[:start] + rng.bytes(60) + data[start + 60 :])
+        for thoroughness, read in enumerate((read_color, lambda path: read_color(path) is None or require_whole(path))):
+            try:
+                read(path)
+            except UserError:
+                noticed[thoroughness] += 1
+    assert noticed[0] >= 42 and noticed[1] >= 53
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(64, 48), (101, 77), (3, 5)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": 0},
+        {"subsampling": 1},
+        {"quality": 30, "optimize": True},
+        {"restart_marker_blocks": 7},
+        {"progressive": True},
+    ],
+    ids=str,
+)
+def test_whole_jpegs_of_any_kind_are_whole(base, tmp_path, options, size, mode):
+    Image.open(image(base)).resize(size).convert(mode).save(tmp_path / "x.jpg", **options)
+    require_whole(tmp_path / "x.jpg")
 
 
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
@@ -234,7 +176,10 @@ def test_holes_and_what_is_too_far_are_unknown(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.full((8, 8), 2500, np.float32), "depth in floats should be metres, but is 2500"),
+        (np.full((8, 8), 2500, np.float32), "depth should be metres of a room, but is 2500"),
+        (np.full((8, 8), 3, np.uint16), "is 3 in the middle, by whole numbers, as millimetres, 0.003 m"),
+        (np.full((8, 8), -2.0), "depth is negative"),
+        (np.ones((8, 8), bool), "should be numbers, but is bool"),
         (np.full((8, 8), 90, np.uint8), "depth has 8 bits"),
         (np.zeros((8, 8, 3), np.uint8) + np.arange(3, dtype=np.uint8), "one channel, but has 3 that differ"),
         (np.zeros(8, np.float32), "should be an image"),
@@ -293,18 +238,11 @@ def test_units_that_make_no_sense_are_refused(capture, keys, message):
 def test_depth_that_ends_before_the_camera_sees_is_no_result(capture):
     for path in (capture / "depth").iterdir():
         write_image(path, (cv2.imread(str(path), -1) // 500).astype(np.uint16))
-    with pytest.raises(UserError, match="are they in another unit"):
+    with pytest.raises(UserError, match="depth should be metres of a room"):
         prepared(capture)
 
 
 # 4. Poses
-
-
-def change_poses(capture, change, every=1):
-    def one(frame):
-        frame["transform_matrix"] = np.asarray(change(np.array(frame["transform_matrix"]))).tolist()
-
-    edit_frames(capture, one, every)
 
 
 def scaled(matrix, factor=2.0):

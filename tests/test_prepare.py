@@ -50,9 +50,10 @@ def sens_bytes(color="jpeg", depth="zlib", shift=1000.0, frames=None, claimed=No
         }[color]()
         blobs.append(encoded)
     out = struct.pack("<I", 4) + struct.pack("<Q", 3) + b"cam"
-    for focal in (50, 1, 25, 1):
+    for focal, cx, cy in ((50, 31.5, 23.5), (1, 0, 0), (25, 15.5, 11.5), (1, 0, 0)):
         matrix = np.eye(4, dtype="<f4")
         matrix[0, 0] = matrix[1, 1] = focal
+        matrix[:2, 2] = cx, cy
         out += matrix.tobytes()
     out += struct.pack("<i", {"raw": 0, "png": 1, "jpeg": 2, "unknown": -1}[color])
     out += struct.pack("<i", {"raw": 0, "zlib": 1, "occi": 2}[depth])
@@ -434,10 +435,10 @@ def test_a_broken_transforms_json(capture, tmp_path):
         open_scene("transforms/train_000/black_64", tmp_path / "raw")
     change_matrix = {
         "frames": [{"file_path": "images/0.jpg", "transform_matrix": [[1, 2], [3, 4]]}],
-        "fl_x": 1,
-        "fl_y": 1,
-        "cx": 1,
-        "cy": 1,
+        "fl_x": 40,
+        "fl_y": 40,
+        "cx": 32,
+        "cy": 24,
     }
     (capture / "transforms.json").write_text(json.dumps(change_matrix))
     with pytest.raises(UserError, match="transform_matrix of images/0.jpg should be 4x4"):

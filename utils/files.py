@@ -18,11 +18,27 @@ import simplejpeg
 from PIL import Image
 
 from utils.errors import UserError
+from utils.jpeg import find_damage
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it cannot read is told by an error
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 JPEG, PNG, NPY = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"
-TIFF, TIFF_ORIENTATION = (b"II*\0", b"MM\0*"), 274
-NOT_READ = {b"v/1\x01": "OpenEXR", b"ftyp": "HEIC or AVIF"}  # formats that people have, by what they start with
+TIFF, ORIENTATION = (b"II*\0", b"MM\0*"), 274
+NOT_READ = {
+    b"v/1\x01": "OpenEXR",
+    b"ftyp": "HEIC or AVIF",
+    b"PK\x03\x04": ".npz or ZIP",
+    b"\x1f\x8b": "gzip",
+}  # by their first bytes
+NO_IMAGES = {  # what lies in an image's place, by what it starts with
+    b"version https://git-lfs": "is a pointer of Git LFS; get the file itself by `git lfs pull`",
+    b"<!doctype html": "is a web page, not an image; download it again",
+    b"<html": "is a web page, not an image; download it again",
+    b"<?xml": "is an XML file, not an image; download it again",
+}
+SEVERAL = "holds {} pictures, of which none is the one; export a single one"
+ANIMATED = (b"GIF8", b"RIFF", *TIFF)  # formats that may hold several pictures
 JPEG_END = b"\xff\xd9"
 TRUNCATED = "the image is truncated; copy or export it again"
 BLACK_BACKGROUND = 0  # what shows through transparent pixels, as in the database names (black_320)
@@ -33,6 +49,8 @@ def read_color(path: Path) -> np.ndarray:
     blended with black. Raises UserError if the file is missing, truncated, damaged or no image."""
     values = read_pixels(path)
     if values.dtype == np.uint16:
+        if 0 < values.max() < 256:
+            raise UserError(f"{path}: colour has 16 bits, but its values end at {values.max()}; export it with 8 bits")
         values = (values >> 8).astype(np.uint8)
     if values.dtype != np.uint8:
         raise UserError(f"{path}: colour should have 8 or 16 bits, but is {values.dtype}")
@@ -42,6 +60,14 @@ def read_color(path: Path) -> np.ndarray:
         alpha = values[..., 3:].astype(np.float32) / 255
         return (values[..., :3] * alpha + BLACK_BACKGROUND * (1 - alpha)).round().astype(np.uint8)
     return values
+
+
+def require_whole(path: Path) -> None:
+    """Raise UserError for a JPEG whose codes cannot be, which decoders may pass over. Takes much longer than reading it."""
+    data = _read_bytes(path)
+    damage = find_damage(data) if data.startswith(JPEG) else None
+    if damage:
+        raise UserError(f"{path}: the image is damaged ({damage}); copy or export it again")
 
 
 def read_map(path: Path) -> np.ndarray:
@@ -97,6 +123,24 @@ def image_size(path: Path) -> tuple[int, int]:
     return read_pixels(path).shape[:2]
 
 
+def orientation(path: Path) -> int:
+    """Return the orientation tag of an image, 1 (nothing is to be turned) if it has none or is none."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        return 1  # reading it says what is wrong
+
+
+def read_palette(path: Path) -> bytes | None:
+    """Return the colours of an image's palette; None if it has none."""
+    try:
+        with Image.open(path) as image:
+            return bytes(image.getpalette() or ()) if image.mode == "P" else None
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        return None  # reading it says what is wrong
+
+
 def _starts_with(path: Path, start: bytes) -> bool:
     try:
         with open(path, "rb") as file:
@@ -115,6 +159,12 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _decode(data: bytes, indices: bool) -> np.ndarray | None:
+    if not data:
+        raise UserError("is empty; copy or export it again")
+    start = data[:64].lstrip().lower()
+    for mark, told in NO_IMAGES.items():
+        if start.startswith(mark):
+            raise UserError(told)
     for mark, format_name in NOT_READ.items():
         if mark in data[:8]:
             raise UserError(f"{format_name} is not read here; convert it (colour: PNG or JPEG, depth: PNG or .npy)")
@@ -122,6 +172,10 @@ def _decode(data: bytes, indices: bool) -> np.ndarray | None:
         return _decode_jpeg(data)
     if data.startswith(NPY):
         return np.load(io.BytesIO(data), allow_pickle=False)
+    if data.startswith(ANIMATED) or b"acTL" in data[:64]:
+        with Image.open(io.BytesIO(data)) as image:
+            if (count := getattr(image, "n_frames", 1)) > 1:
+                raise UserError(SEVERAL.format(count))
     if data.startswith(TIFF):
         return _decode_any(_unturned(data))
     if data.startswith(PNG):
@@ -156,7 +210,7 @@ def _unturned(data: bytes) -> bytes:
     (entries,) = struct.unpack_from(f"{order}H", data, start)
     mended = bytearray(data)
     for at in range(start + 2, start + 2 + 12 * entries, 12):
-        if struct.unpack_from(f"{order}H", data, at)[0] == TIFF_ORIENTATION:
+        if struct.unpack_from(f"{order}H", data, at)[0] == ORIENTATION:
             struct.pack_into(f"{order}H", mended, at + 8, 1)
     return bytes(mended)
 
@@ -233,10 +287,22 @@ def read_text(path: Path, if_missing: str = "there is no such file") -> str:
 
 def read_json(path: Path, if_missing: str) -> Any:
     """Return the content of a JSON file. Raises UserError like `read_text`, and if it is no JSON."""
+
+    def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in content and content[key] != value:
+                raise UserError(f"{path}: {key} stands twice, with different values; remove one")
+            content[key] = value
+        return content
+
+    text = read_text(path, if_missing)
     try:
-        return json.loads(read_text(path, if_missing))
+        return json.loads(text, object_pairs_hook=without_doubles)
     except ValueError as error:
         raise UserError(f"{path}: is not valid JSON ({error})") from None
+    except RecursionError:
+        raise UserError(f"{path}: is not valid JSON (nested too deeply)") from None
 
 
 def find_file(name: str, *folders: Path) -> Path:

@@ -11,10 +11,11 @@ from scipy.spatial.transform import Rotation, RotationSpline
 
 from dataset.camera import scale_intrinsics
 from dataset.capture import read_pose
-from dataset.capture_keys import read_scale
+from dataset.capture_keys import check_keys, read_scale
 from dataset.intrinsics import field_of_view
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.scene import Scene, to_cameras, view_size
+from dataset.statements import check_statement
 from dataset.views import Cameras
 from utils.errors import UserError
 from utils.files import read_json
@@ -28,14 +29,17 @@ AHEAD = 2.0  # metres, at which cameras of a room look
 SMALLEST_VIEW = 5.0  # degrees of a field of view; less is probably radians
 PERSPECTIVE = (None, "", "perspective", "pinhole", 1)  # what camera_type may say
 NORMALISATION = "dataparser_transforms.json"  # of nerfstudio: how it moved a capture before it exported cameras
+OTHER_SHAPE = 0.05  # how much wider or narrower pictures may be than a path says
 COMMON_DIRECTION = 0.3  # length of the mean of their directions, from which on cameras look the same way
 
 
 class CameraPath(NamedTuple):
-    """camera_to_world (N, 4, 4) with OpenCV axes, metres. field_of_view: vertical, (N,) radians, or None: the scene's."""
+    """camera_to_world (N, 4, 4) with OpenCV axes, metres. field_of_view: vertical, (N,) radians, or None: the scene's.
+    aspect: width over height of its pictures, None if nothing says."""
 
     camera_to_world: np.ndarray
     field_of_view: np.ndarray | None = None
+    aspect: float | None = None
 
     def __len__(self) -> int:
         return len(self.camera_to_world)
@@ -161,12 +165,25 @@ def parse_path(content, source: str) -> CameraPath:
         raise UserError(
             f"{source}: has no list `camera_path`, as nerfstudio's viewer exports it (nor `frames`, as a transforms.json)"
         )
-    if content.get("crop") is not None:
+    for values in (content, *cameras):
+        for key, value in values.items() if isinstance(values, dict) else ():
+            if key != "camera_to_world":  # of poses themselves
+                check_statement(key, value, Path(source))
+    if content.get("crop"):
         warn(f"{source}: its crop is not applied")
     poses, views = zip(
         *[_viewer_camera(content, cameras, number, source) for number in range(len(cameras))], strict=True
     )
-    return CameraPath(np.stack(poses), np.array(views))
+    return CameraPath(np.stack(poses), np.array(views), _aspect(content, cameras))
+
+
+def _aspect(content: dict, cameras: list[dict]) -> float | None:
+    """Width over height, of the pictures or else of the first camera; None where neither is a number."""
+    sides = [content.get("render_width"), content.get("render_height")]
+    if all(isinstance(side, int | float) and side > 0 for side in sides):
+        return sides[0] / sides[1]
+    aspect = cameras[0].get("aspect")
+    return float(aspect) if isinstance(aspect, int | float) and aspect > 0 else None
 
 
 def _viewer_camera(content: dict, cameras: list, number: int, source: str) -> tuple[np.ndarray, float]:
@@ -175,7 +192,7 @@ def _viewer_camera(content: dict, cameras: list, number: int, source: str) -> tu
     camera = cameras[number]
     try:
         matrix = np.array(camera["camera_to_world"], float).reshape(4, 4)
-        degrees = float(camera.get("fov", 50))
+        degrees = float(camera["fov"] if "fov" in camera else content["default_fov"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{source}: camera {number} should have 16 numbers camera_to_world and a number fov") from None
     kind = camera.get("camera_type", content.get("camera_type"))
@@ -194,6 +211,8 @@ def _viewer_camera(content: dict, cameras: list, number: int, source: str) -> tu
 def _capture_cameras(content: dict, source: str) -> CameraPath:
     """The cameras of a transforms.json, in its order."""
     scale, poses, views = read_scale(content, Path(source)), [], []
+    if all(isinstance(frame, dict) for frame in content["frames"]):
+        check_keys(content, Path(source))
     for number, frame in enumerate(content["frames"]):
         if not isinstance(frame, dict) or frame.get("transform_matrix") is None:
             raise UserError(f"{source}: frame {number} has no transform_matrix")
@@ -216,6 +235,8 @@ def _exported_cameras(content: list, path: Path) -> CameraPath:
             scale = float(given["scale"])
         except (TypeError, KeyError, ValueError, np.linalg.LinAlgError):
             raise UserError(f"{path.with_name(NORMALISATION)}: should hold a 3x4 transform and a scale") from None
+        if not (np.isfinite(undo).all() and 0 < scale < np.inf):
+            raise UserError(f"{path.with_name(NORMALISATION)}: should hold a 3x4 transform and a positive scale")
     else:
         warn(f"{path}: without its {NORMALISATION} beside it, cameras are taken to be in the capture's own frame")
     poses = []
@@ -238,6 +259,11 @@ def _known(pose: np.ndarray, source: str, name: str) -> np.ndarray:
 def path_cameras(path: CameraPath, scene: Scene, width: int | None) -> Cameras:
     """The cameras of a path, with the scene's shape of image; `width` in pixels, None for the scene's own."""
     size = scene.size if width is None else view_size(width, scene.raw_size)
+    if path.aspect is not None and abs(path.aspect * size[0] / size[1] - 1) > OTHER_SHAPE:
+        warn(
+            f"the camera path is for pictures {path.aspect:.3g} times as wide as high; they are rendered in the scene's shape, "
+            f"{size[1] / size[0]:.3g}, with the path's vertical field of view"
+        )
     if path.field_of_view is None:
         Ks = np.repeat(scale_intrinsics(scene.Ks[:1], scene.raw_size, size), len(path), 0)
     else:

@@ -12,6 +12,7 @@ from dataset.check.consistency import check_consistency, choose_pairs
 from dataset.check.inventory import Inventory, take_inventory
 from dataset.check.page import SceneReport, describe, verdict, write_page
 from dataset.labels import SCANNET_TABLE, look_like_nyu40
+from dataset.poses import leaps
 from dataset.render_dataset import SCENE_KINDS, open_scene, scene_name
 from dataset.replica import find_sequences
 from dataset.scannet import LABEL_IDS, NYU40_HINT
@@ -22,6 +23,8 @@ from utils.errors import UserError
 from utils.logging import say
 
 PAIRS, SHOWN_PAIRS = 12, 4
+CUT_OFF = 0.01  # of all known depth: so much of it at the largest value is no coincidence
+BLENDED = 0.1  # of the pixels at borders of labels
 WIDTH = 240  # of the images that are compared
 
 
@@ -95,8 +98,24 @@ def _hints(scene: Scene, inventory: Inventory, label_ids: str) -> tuple[str, ...
         hints.append(NYU40_HINT)
     if not scene.has_depth and (hint := unit_hint(scene.camera_to_world)):
         hints.append(hint)
+    if count := int(leaps(scene.camera_to_world).sum()):
+        hints.append(f"the poses of {count} frames leap away from those before and after")
     if inventory.depth_valid == 0:
         hints.append("no depth map holds a depth")
+    for kind, count in inventory.empty.items():
+        told = "hold no depth" if kind == "depth" else "leave nothing of their image"
+        hints.append(f"{count} of the {kind} maps of {inventory.decoded} frames {told}")
+    if inventory.highest:
+        highest, known = max(inventory.highest), inventory.depth_known
+        if inventory.highest[highest] > CUT_OFF * known:
+            hints.append(
+                f"{inventory.highest[highest] / known:.0%} of all depth is exactly {highest} mm, the largest: it seems to be cut off there; "
+                "write 0 where depth is not known"
+            )
+    if inventory.borders and inventory.blended > BLENDED * inventory.borders:
+        hints.append(
+            "labels have numbers between others along borders, as if resized with interpolation; resize with nearest"
+        )
     return tuple(hints)
 
 

@@ -118,12 +118,14 @@ def _still(pose):
 
 @dataclass(frozen=True)
 class Cause:
-    """Something that people get wrong, and what undoes it: a change of poses, intrinsics, or depth."""
+    """Something that people get wrong, and what undoes it: a change of poses, intrinsics, or depth. along_rays: depth is the distance
+    along each pixel's ray."""
 
     text: str
     pose: Callable[[np.ndarray], np.ndarray] = lambda pose: pose
     K: Callable[[np.ndarray], np.ndarray] = lambda K: K
     depth: float = 1.0
+    along_rays: bool = False
 
 
 CAUSES = [
@@ -135,6 +137,9 @@ CAUSES = [
     Cause("intrinsics are of images of half the size", K=lambda K: np.diag([2.0, 2, 1]) @ K),
 ]
 AS_IT_IS = Cause("")
+ALONG_RAYS = Cause(
+    "depth is the distance along the ray of each pixel, not z-depth along the optical axis", along_rays=True
+)
 STANDING_STILL = Cause("the positions of the cameras do not fit (frames agree as well if none moves)", pose=_still)
 FEWEST_PIXELS = 100  # that show the same surface, for colours to be compared
 TURNS = {  # what may have happened to colour alone: its name, and what undoes it
@@ -185,8 +190,10 @@ def _classes(scene: Scene, *frames: str) -> list[np.ndarray] | None:
 
 def warp(pair: Pair, cause: Cause = AS_IT_IS, stride: int = 1, tolerances: tuple[float, ...] = TOLERANCES) -> Warp:
     """Move the first frame into the second one's view, with what `cause` says undone."""
-    depths = [depth * cause.depth for depth in pair.depths]
     K1, K2 = (cause.K(K) for K in pair.Ks)
+    depths = [depth * cause.depth for depth in pair.depths]
+    if cause.along_rays:
+        depths = [depth / ray_lengths(K, depth.shape) for depth, K in zip(depths, (K1, K2), strict=True)]
     pose1, pose2 = (cause.pose(pose) for pose in pair.poses)
     height, width = depths[0].shape
     rows, columns = (grid.ravel() for grid in np.mgrid[0:height:stride, 0:width:stride])
@@ -208,6 +215,12 @@ def warp(pair: Pair, cause: Cause = AS_IT_IS, stride: int = 1, tolerances: tuple
     source = (rows * width + columns)[ahead][inside]
     landed_share = len(z) / max(len(rows), 1)  # frames that show nothing of each other do not agree
     return Warp(y, x, source, z / cause.depth, float(agreement * min(1, 4 * landed_share)), error < tolerances[-1])
+
+
+def ray_lengths(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the distance along its ray at which each pixel of an image of `size` (h, w) is at depth 1, (h, w)."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    return np.sqrt(1 + ((columns - K[0, 2]) / K[0, 0]) ** 2 + ((rows - K[1, 2]) / K[1, 1]) ** 2)
 
 
 def check_consistency(pairs: list[Pair]) -> Consistency | None:
@@ -256,6 +269,10 @@ def find_cause(pairs: list[Pair]) -> str | None:
         return scale
     if scores[best] > max(times * now, now + more):
         return CAUSES[best].text
+    fine = [agreement_under(cause, pairs, FINE_TOLERANCES) for cause in (AS_IT_IS, ALONG_RAYS)]
+    gains = fine[1] - fine[0]
+    if gains.mean() > max(SCALE_GAIN, SCALE_SURE * gains.std() / np.sqrt(len(gains))):
+        return ALONG_RAYS.text
     still = agreement_under(STANDING_STILL, pairs).mean()
     return STANDING_STILL.text if _cameras_move(pairs) and still > max(times * now, now + more) else None
 

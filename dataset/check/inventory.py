@@ -12,6 +12,7 @@ from tqdm import tqdm
 from dataset.labels import UNKNOWN, LabelSet
 from dataset.scene import Scene
 from utils.errors import UserError
+from utils.files import require_whole
 
 THREADS = 8
 SHOWN_FILES = 3  # of those that have the same problem
@@ -20,8 +21,9 @@ SHOWN_FILES = 3  # of those that have the same problem
 @dataclass
 class Inventory:
     """Of a scene: frames usable, skipped by reason, gaps in the numbering, (w, h) of each kind of image -> how many,
-    files that cannot be read, or are of another scene, and why, share of pixels with depth, pixels of each class, of each raw id, and of ids that the table does not know,
-    length of the camera's path in metres, frames that were decoded."""
+    files that cannot be read, or are of another scene, and why, share of pixels with depth and how many those are, pixels of each class, of each raw id, and of ids that the table does not know,
+    length of the camera's path in metres, frames that were decoded, maps (depth, mask) that hold nothing, pixels at the largest depth of
+    a map by that depth, pixels of labels between two others in number and place, and pixels at borders of labels."""
 
     name: str
     frames: int
@@ -32,9 +34,14 @@ class Inventory:
     sizes: dict[str, Counter] = field(default_factory=dict)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     depth_valid: float | None = None
+    depth_known: int = 0
     classes: dict[str, int] = field(default_factory=dict)
     ids: Counter = field(default_factory=Counter)
     unknown_ids: dict[int, int] = field(default_factory=dict)
+    empty: Counter = field(default_factory=Counter)
+    highest: Counter = field(default_factory=Counter)
+    blended: int = 0
+    borders: int = 0
 
 
 def take_inventory(scene: Scene, sample: int) -> Inventory:
@@ -62,8 +69,11 @@ def take_inventory(scene: Scene, sample: int) -> Inventory:
             known, depth_pixels = known + found.depth_known, depth_pixels + found.depth_pixels
             classes += found.classes if found.classes is not None else 0
             result.ids.update(found.ids)
+            result.empty.update(found.empty)
+            result.highest.update(found.highest)
+            result.blended, result.borders = result.blended + found.blended, result.borders + found.borders
     if depth_pixels:
-        result.depth_valid = known / depth_pixels
+        result.depth_valid, result.depth_known = known / depth_pixels, known
     if scene.labels is not None:
         result.unknown_ids = {raw: count for raw, count in sorted(result.ids.items()) if _is_unknown(scene.labels, raw)}
         result.classes = dict(zip([*scene.labels.names, "ignored"], classes.tolist(), strict=True))
@@ -98,6 +108,10 @@ class _Found:
     depth_pixels: int = 0
     classes: np.ndarray | None = None
     ids: dict[int, int] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    highest: dict[int, int] = field(default_factory=dict)
+    blended: int = 0
+    borders: int = 0
 
 
 def _read_frame(scene: Scene, frame: str) -> _Found:
@@ -108,15 +122,32 @@ def _read_frame(scene: Scene, frame: str) -> _Found:
             continue
         try:
             values = scene.stored(frame, kind)
+            if kind == "color":
+                require_whole(path)
         except UserError as error:
             found.problems.append((str(path), str(error).removeprefix(f"{path}: ")))
             continue
         found.sizes[kind] = (values.shape[1], values.shape[0])
         if kind == "depth":
             found.depth_known, found.depth_pixels = int((values > 0).sum()), values.size
+            found.highest = {int(values.max()): int((values == values.max()).sum())} if found.depth_known else {}
+        if kind in ("depth", "mask") and not values.any():
+            found.empty.append(kind)
         if kind == "labels":
+            found.blended, found.borders = count_blended(values)
             found.classes, found.ids = _count_classes(scene.labels, values)
     return found
+
+
+def count_blended(ids: np.ndarray) -> tuple[int, int]:
+    """Return how many pixels of a label map (h, w) have a number between those of two opposite neighbours, as resizing with
+    interpolation leaves them at borders, and how many have another number than one of these."""
+    blended, border = np.zeros(ids.shape, bool), np.zeros(ids.shape, bool)
+    for one, two, middle in ((ids[:-2], ids[2:], np.s_[1:-1]), (ids[:, :-2], ids[:, 2:], np.s_[:, 1:-1])):
+        here = ids[middle]
+        blended[middle] |= (np.minimum(one, two) < here) & (here < np.maximum(one, two))
+        border[middle] |= (here != one) | (here != two)
+    return int(blended.sum()), int(border.sum())
 
 
 def _count_classes(labels: LabelSet, raw: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:

@@ -4,6 +4,7 @@ of pinhole cameras, with masks, depth in millimetres and a depth range."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from dataset.camera import undistort
 from dataset.capture import CAPTURE_FILE, Capture, CaptureFrame, capture_file, read_capture
-from dataset.frames import usable_frames
+from dataset.frames import require_shape, usable_frames
 from dataset.intrinsics import camera_keys
 from dataset.labels import capture_labels
 from dataset.maps import read_depth, read_ids, read_mask
@@ -23,7 +24,7 @@ from dataset.poses import OPENGL_TO_OPENCV
 from dataset.scene import SceneName
 from dataset.transforms import unit_hint
 from utils.errors import UserError
-from utils.files import PNG, read_color, write_image, write_text
+from utils.files import PNG, read_color, require_whole, write_image, write_text
 from utils.logging import say, warn
 
 FOLDERS = {"color": "images", "depth": "depth", "labels": "labels", "mask": "masks"}
@@ -80,7 +81,7 @@ def _require_apart(capture: Capture, target: Path) -> None:
     place = target.resolve()
     mine = [capture.path, *(file for frame in capture.frames for file in frame.files.values())]
     for file in mine:
-        if place in file.resolve().parents:
+        if place in Path(os.path.realpath(file)).parents:
             raise UserError(f"{target}: holds {file.name} of the source itself; choose another --out or --name")
     if target.exists():
         try:
@@ -122,7 +123,10 @@ def _prepare_frame(
     """Write one frame's images and return its entry."""
     frame = capture.frames[number]
     maps = {kind: _read(kind, file, capture, frame) for kind, file in frame.files.items() if kind != "color"}
+    for kind, values in maps.items():
+        require_shape(values.shape, frame.size, frame.files[kind], kind)
     color = read_color(frame.files["color"])  # also where it is copied: damage is said here
+    require_whole(frame.files["color"])
     if "depth" in maps and maps["depth"].any():
         depth_ends.append(tuple(np.quantile(maps["depth"][maps["depth"] > 0], [0.001, 0.999]) / 1000))
     entry = {"transform_matrix": (pose @ OPENGL_TO_OPENCV).tolist(), **_camera(frame)}

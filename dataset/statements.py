@@ -1,0 +1,124 @@
+"""What a capture's keys say of themselves that could be otherwise, and what keys that are not read speak of.
+
+A statement (units, axes, the direction of poses, the kind of depth, …) says what holds here, or is refused. A key that is not read is
+refused as well if its name speaks of what pixels, cameras, depths or labels mean, or looks like a misspelt one; any other is for the
+caller to name in a warning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from utils.errors import UserError
+
+SIMILAR = 0.85  # of two spellings: a key so close to another one is a misspelt one
+SHOWN = 40  # characters of a value
+
+
+class Statement(NamedTuple):
+    """keys: that may make it. values: what they may say, as `plain` writes it. holds: what holds here."""
+
+    keys: frozenset[str]
+    values: frozenset[str]
+    holds: str
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _statement(keys: str, values: str, holds: str) -> Statement:
+    return Statement(_words(keys), _words(values), holds)
+
+
+STATEMENTS = (
+    _statement(
+        "unit units pose_unit pose_units length_unit length_units translation_unit translation_units world_unit world_units "
+        "position_unit position_units scene_unit scene_units",
+        "m meter meters metre metres 1 1.0",
+        "lengths should be metres; give applied_scale instead",
+    ),
+    _statement(
+        "convention camera_convention coordinate_system coordinate_convention coordinate_frame coordinates coord_system axes "
+        "pose_convention frame_convention camera_axes camera_coordinates axis_convention camera_frame",
+        "opengl blender nerfstudio gl",
+        "cameras should have OpenGL axes (y up, z backward)",
+    ),
+    _statement(
+        "pose_type pose_format pose_direction transform_type transform_direction matrix_type extrinsics_type "
+        "extrinsics_convention extrinsic_type",
+        "c2w cameratoworld camtoworld cam2world camera2world",
+        "poses should be camera-to-world",
+    ),
+    _statement("matrix_order storage_order matrix_layout", "rowmajor row rows c", "matrices should be row by row"),
+    _statement("handedness", "right righthanded rh", "coordinates should be right-handed"),
+    _statement(
+        "depth_type depth_kind depth_mode depth_representation depth_convention depth_format depth_encoding depth_definition",
+        "z zdepth planar plane perpendicular orthogonal",
+        "depth should be z-depth, along the optical axis",
+    ),
+    _statement("color_space colour_space colorspace color_encoding", "srgb rgb", "colour should be sRGB"),
+    _statement("color_order channel_order", "rgb", "channels should be RGB"),
+    _statement("pixel_center pixel_centre", "0.5 half", "pixel centres should be at +0.5"),
+    _statement(
+        "ignore_label ignore_index ignore_id void_id void_label", "255", "255 is ignored; give semantic_ids instead"
+    ),
+    _statement("invalid_depth depth_invalid_value invalid_depth_value", "0 0.0 65535 nan", "unknown depth should be 0"),
+    _statement(
+        "camera_to_world is_c2w c2w row_major metric is_metric metric_scale undistorted is_undistorted rectified is_rectified "
+        "depth_is_registered depth_registered depth_aligned registered_depth enable_depth_loading is_opengl opengl half_pixel",
+        "true 1",
+        "only what is so can be read",
+    ),
+)
+BY_KEY = {key: statement for statement in STATEMENTS for key in statement.keys}
+# Names of keys that speak of what is read: anywhere in them, or as a word of their own.
+PARTS = _words(
+    "camera lens distort fisheye intrinsic extrinsic projection shutter crop focal fov principal skew radial tangential pixel "
+    "coeff sensor binning downscale downsample resolution width height "
+    "depth dispar euclid "
+    "pose transform translat rotat quat qvec tvec matrix w2c c2w world coord convention axes inver unit scale metric mirror flip "
+    "orient "
+    "color colour gamma linear hdr transparen alpha "
+    "label semantic categor segment instance panoptic mask ignore void class "
+    "split filename holdout"
+)
+WORDS = _words("k f r t s p fx fy ppx ppy dist roi rotate near far bgr path paths file files train val test eval x y")
+FURTHER = _words(  # what else a capture may name: it changes nothing of what is read, and is only named in a warning
+    "confidence normal mesh ply video audio thumbnail feature score velocity acceleration imu gps bounding bbox points "
+    "trainer timestamp"
+)
+
+
+def check_statement(key: str, value, path: Path) -> bool:
+    """Return whether a key is a statement. Raises UserError if it says anything but what holds."""
+    statement = BY_KEY.get(key)
+    if statement is None:
+        return False
+    if value not in (None, "", [], {}) and plain(value) not in statement.values:
+        raise UserError(f"{path}: {key} is {str(value)[:SHOWN]}, but {statement.holds}")
+    return True
+
+
+def refuse_unread(key: str, known: Collection[str], path: Path) -> None:
+    """Raise UserError for a key that is not read, if it looks like one of `known` or speaks of what those say."""
+    meant = {plain(name): name for name in known}
+    close = get_close_matches(plain(key), meant, 1, SIMILAR)
+    if any(word in key.lower() for word in FURTHER):
+        return
+    if close:
+        raise UserError(f"{path}: {key} is not read; should it be {meant[close[0]]}?")
+    words = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", key).lower()))
+    if words & WORDS or any(part in key.lower() for part in PARTS):
+        raise UserError(
+            f"{path}: {key} is not read, and may change what the capture means; remove it, or say it with the keys of docs/data.md"
+        )
+
+
+def plain(text) -> str:
+    """Return a key or a value in small letters and digits alone."""
+    return re.sub(r"[^a-z0-9.]", "", str(text).lower())
