@@ -124,8 +124,8 @@ def start_of(args, run: Run) -> str | None:
 
 def training(args, run: Run) -> list[str]:
     own = [f"name={run.name}", f"total_step={args.steps}", f"val_interval={args.every}", f"save_interval={args.steps}"]
-    scenes = [f"train_set_list=[{run.scene}]", f"val_set_list=[{run.scene}]", f"train_log_step={LOG_STEP}"]
-    return ["run_training.py", *common(args, run), *own, *scenes]
+    scenes = [f"train_set_list=[{run.scene}]", f"val_set_list=[{run.scene}]", "validation_frames=null"]
+    return ["run_training.py", *common(args, run), *own, *scenes, f"train_log_step={LOG_STEP}"]
 
 
 def evaluation(args, run: Run, what: str, model: str) -> list[str]:

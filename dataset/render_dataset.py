@@ -17,7 +17,7 @@ from dataset.replica import replica_scene
 from dataset.scannet import LABEL_IDS, scannet_scene
 from dataset.scene import Scene, SceneFiles, SceneName
 from dataset.transforms import transforms_scene
-from dataset.view_selection import further_queries, nearest, require_frames, test_references, training_references
+from dataset.view_selection import Split, further_queries, nearest, require_frames, test_references, training_references
 from dataset.views import Batch, Sources, Views
 from utils.config import Setting, no_effect
 from utils.errors import UserError
@@ -41,6 +41,9 @@ DEFAULTS = {
     "depth_range": Setting(None, (list, str)),
     "train_set_list": Setting(None, (list, str)),  # database names, or a file of them; null: by train_database_types
     "val_set_list": Setting([], (list, str)),  # likewise, or the published list of {name, cfg: {val_database_name}}
+    # training frames of each scene in val_set_list that are validated in place of its test frames, and not trained on; all of
+    # their labels count, whatever few_labels says. null: the test frames, as published
+    "validation_frames": Setting(None, int, minimum=1),
     "train_dataset_cfg": {
         "train_database_types": ["scannet"],  # without a train_set_list: scannet, scannet_single, replica
         "type2sample_weights": Setting({}, dict),  # database type -> how often; {}: every scene as often
@@ -202,12 +205,18 @@ class TrainingSet(Dataset):
         self.augments = any(self.cfg.augment[key] != setting.default for key, setting in augmentation.DEFAULTS.items())
         if not self.scenes:
             raise UserError("`train_set_list` is empty: name at least one scene to train on")
-        self.frames = [scene.training_frames(scene.folder in held_out) for scene in self.scenes]
+        self.frames = [self._frames_of(scene, scene.folder in held_out, cfg.validation_frames) for scene in self.scenes]
         for scene, frames in zip(self.scenes, self.frames, strict=True):
             most = self.cfg.max_wn + self.cfg.queries_per_step - 1
             require_frames(scene.name, len(frames), most, "usable training frames")
         self.weights = _scene_weights(self.scenes, self.cfg.type2sample_weights)
         self.few_labels = [FewLabels.of(scene, cfg) for scene in self.scenes]
+
+    @staticmethod
+    def _frames_of(scene: Scene, held_out: bool, validated: int | None) -> list[str]:
+        """Return the frames to train on: of a held out scene neither those for testing nor those that are validated."""
+        left_out = set(scene.validation_split(validated).tests) if held_out and validated else set()
+        return [frame for frame in scene.training_frames(held_out) if frame not in left_out]
 
     def __getitem__(self, index: int) -> Batch:
         """Sample `index`; where a file of it cannot be read, another one, and why in `Batch.problems`."""
@@ -262,14 +271,20 @@ class TestSet(Dataset):
     __test__ = False  # not pytest's
 
     def __init__(
-        self, scene: Scene, references: int, needs: Needs, reference_labels: bool = False, few: FewLabels | None = None
+        self,
+        scene: Scene,
+        references: int,
+        needs: Needs,
+        reference_labels: bool = False,
+        few: FewLabels | None = None,
+        split: Split | None = None,
     ):
-        """references: so many, or all of a smaller pool. reference_labels, and depth beside: for baselines, whatever the
+        """split: None for the scene's own. references: so many, or all of a smaller pool. reference_labels, and depth beside: for baselines, whatever the
         network needs. few: what is left of these labels; then as many of the nearest frames that have some come along too.
         The query's own depth is there wherever the scene has it, to be compared with."""
         self.scene, self.few = scene, few
         self.needs = replace(needs, depth=needs.reads_depth or reference_labels)
-        self.split = scene.split()
+        self.split = split or scene.split()
         self.references = min(references, len(self.split.references))
         self.reference_labels = reference_labels
         require_frames(scene.name, len(self.split.references), 1 + (needs.sources > 0), "frames in the reference pool")

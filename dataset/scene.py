@@ -131,6 +131,13 @@ class Scene:
         """Its reference pool and test frames."""
         return self.own_split or split_frames(self.frame_ids)
 
+    def validation_split(self, count: int) -> Split:
+        """Its reference pool and `count` frames to validate on: training frames, not of that pool as long as others suffice."""
+        pool, frames = self.split().references, self.training_frames(hold_out_tests=True)
+        others = [frame for frame in frames if frame not in set(pool)]
+        chosen = evenly(others if len(others) >= count else frames, count)
+        return Split([frame for frame in pool if frame not in chosen], chosen)
+
     def training_frames(self, hold_out_tests: bool) -> list[str]:
         """Frames to train on: those that a capture lists for it, or all; without the test frames if asked to."""
         frames = self.frame_ids if self.own_split is None else self.own_split.references

@@ -36,7 +36,7 @@ def depth_edges(depth: np.ndarray) -> np.ndarray:
     window = np.ones((EDGE_WINDOW, EDGE_WINDOW), np.uint8)
     farthest = cv2.dilate(depth.astype(np.float32), window)
     nearest = cv2.erode(np.where(depth > 0, depth, np.inf).astype(np.float32), window)
-    return (depth > 0) & (farthest > EDGE_RATIO * nearest)
+    return (depth > 0) & (farthest / EDGE_RATIO > nearest)
 
 
 def ssim(prediction: np.ndarray, target: np.ndarray) -> float:

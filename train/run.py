@@ -65,14 +65,16 @@ def load_trained(
     return network, checkpoint
 
 
-def test_sets(cfg) -> list[TestSet]:
-    """The sets of `val_set_list`, each checked against the config."""
+def test_sets(cfg, validating: bool = False) -> list[TestSet]:
+    """The sets of `val_set_list`, each checked against the config. validating: of the frames that `validation_frames` asks for."""
     needed, count, labels = needs(cfg), cfg.train_dataset_cfg.min_wn, cfg.baselines
     reads_labels = labels or needed.known_labels
     sets = []
     for name in list_scenes(cfg.val_set_list, "val_set_list"):
         scene = configured_scene(name, cfg, needed.reads_depth)
-        sets.append(TestSet(scene, count, needed, labels, FewLabels.of(scene, cfg) if reads_labels else None))
+        few = FewLabels.of(scene, cfg) if reads_labels else None
+        split = scene.validation_split(cfg.validation_frames) if validating and cfg.validation_frames else None
+        sets.append(TestSet(scene, count, needed, labels, few, split))
     require_classes(cfg, [test.scene for test in sets])
     return sets
 

@@ -80,7 +80,7 @@ class Trainer:
         self.checkpoints = Checkpoints(self.folder, cfg.keep_checkpoints)
         held_out = held_out_scenes(list_scenes(cfg.val_set_list, "val_set_list"), cfg.data_root)
         self.training_set = TrainingSet(cfg, cfg.seed, needs(cfg), held_out)
-        self.test_sets = test_sets(cfg)
+        self.test_sets = test_sets(cfg, validating=True)
         scenes = [*self.training_set.scenes, *[test.scene for test in self.test_sets]]
         require_classes(cfg, scenes)
         self._require_something_to_learn()
