@@ -125,12 +125,12 @@ def scannet_base(tmp_path_factory):
 @pytest.fixture
 def capture(base, tmp_path):
     """A copy of the capture that a test may change."""
-    logging._said.clear()
+    logging.forget()
     return Path(shutil.copytree(base, tmp_path / "capture"))
 
 
 @pytest.fixture
 def room(scannet_base, tmp_path):
     """A copy of the room in ScanNet's layout: the data root."""
-    logging._said.clear()
+    logging.forget()
     return Path(shutil.copytree(scannet_base, tmp_path / "data"))

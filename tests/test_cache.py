@@ -142,7 +142,7 @@ def _open_and_wait(data, cache, opened, go_on):
 
 
 def test_what_another_process_has_open_is_not_removed(data, cache, capsys):
-    logging._said.clear()
+    logging.forget()
     context = get_context("spawn")
     opened, go_on = context.Event(), context.Event()
     other = context.Process(target=_open_and_wait, args=(data, cache, opened, go_on))
@@ -181,13 +181,13 @@ def test_another_reading_of_the_same_files_is_another_entry(data, cache):
 
 
 def test_a_scene_that_can_never_fit_is_used_without(data, tmp_path, capsys):
-    logging._said.clear()
+    logging.forget()
     assert_equal(views(open_scene(ROOM, data, Cache(tmp_path / "small", 1e3))), views(open_scene(ROOM, data)))
     assert "more than cache_max_gb" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_done_without(data, tmp_path, capsys):
-    logging._said.clear()
+    logging.forget()
     (tmp_path / "file").write_text("")
     scene = open_scene(ROOM, data, Cache(tmp_path / "file" / "cache", 1e9))
     assert_equal(views(scene), views(open_scene(ROOM, data)))
@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_done_without(data, tmp_path
 
 
 def test_a_full_disk_is_said_and_done_without(data, cache, capsys, monkeypatch):
-    logging._said.clear()
+    logging.forget()
 
     def full(*_):
         raise OSError(28, "No space left on device")

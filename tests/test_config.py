@@ -34,7 +34,7 @@ def test_the_settings_that_build_on_base_change_nothing_of_the_faithful_ones():
 
 
 def test_a_published_file_loads_and_its_idle_keys_are_named_once(write, capsys):
-    logging._said.clear()
+    logging.forget()
     path = write("""
 name: old
 init_net_type: depth

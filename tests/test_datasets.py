@@ -25,7 +25,7 @@ from dataset.view_selection import split_frames, training_references
 from dataset.view_selection import test_references as references_for_test
 from dataset.views import Cameras, Views
 from network.geometry import pixel_grid, pixel_rays, project
-from train.run import test_sets
+from train import run
 from utils.errors import UserError
 from utils.files import write_image
 
@@ -220,8 +220,8 @@ def test_held_out_scenes_keep_their_test_frames_from_training(config, rooms):
 def test_validation_frames_are_training_frames_that_nothing_is_trained_on(config, rooms):
     name = (rooms / "train.txt").read_text().split()[0]
     cfg = config(train_set_list=[name], val_set_list=[name], validation_frames=3)
-    (validated,) = test_sets(cfg, validating=True)
-    (tested,) = test_sets(cfg)
+    (validated,) = run.test_sets(cfg, validating=True)
+    (tested,) = run.test_sets(cfg)
     training = TrainingSet(cfg, 0, DEPTH, held_out_scenes([name], rooms))
     chosen, own = set(validated.split.tests), tested.scene.split()
     assert len(chosen) == 3 and not chosen & set(own.tests) and tested.split == own

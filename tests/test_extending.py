@@ -80,7 +80,7 @@ def assert_all_run(cfg):
     trainer = Trainer(cfg)
     trainer._start_or_resume()
     batch = trainer.training_set[0].to("cpu")
-    called = modules_that_run(trainer.network, lambda: trainer._train_step(batch))
+    called = modules_that_run(trainer.network, lambda: trainer.train_step(batch))
     owners = {name for name, module in trainer.network.named_modules() if list(module.parameters(recurse=False))}
     assert len(owners) > 100 and owners - called == set()
 
@@ -102,7 +102,7 @@ def test_a_sampler(config, scene):
     build = partial(build_network, sampler=Equidistant())
     trainer = Trainer(config(total_step=1), build)
     trainer._start_or_resume()
-    log = trainer._train_step(trainer.training_set[0].to("cpu"))
+    log = trainer.train_step(trainer.training_set[0].to("cpu"))
     assert {"color_few", "color_some", "color_many", "semantic_many"} <= log.losses.keys()
     renderer = ViewRenderer(trainer.network, Backend.for_rendering("exact", CPU))
     view = renderer.render(renderer.encode(references(scene)), scene.cameras(scene.frame_ids[3:4]))
@@ -136,13 +136,13 @@ def test_a_head_with_a_loss_and_a_target(config, scene):
     heads = {"guesses": partial(Guesses, width=5)}
     cfg = config(total_step=40, lr_cfg={"lr_init": 3e-3}, loss=["render"], save_interval=40)
     trainer = Trainer(cfg, partial(build_network, heads=heads), [term])
-    losses, step = [], trainer._train_step
+    losses, step = [], trainer.train_step
 
     def kept(batch):
         losses.append(step(batch))
         return losses[-1]
 
-    trainer._train_step = kept
+    trainer.train_step = kept
     trainer.run()
     assert {"guesses_coarse", "guesses_fine", "color_coarse"} <= losses[0].losses.keys()
     values = [log.losses["guesses_fine"].item() for log in losses]
@@ -195,7 +195,7 @@ def test_a_front_end(config, constant_front_end):
     assert trainer.training_set[0].references.depth is None
     trainer._start_or_resume()
     assert trainer.network.init_net.level.allclose(torch.tensor(1.25))
-    trainer._train_step(trainer.training_set[0].to("cpu"))
+    trainer.train_step(trainer.training_set[0].to("cpu"))
     assert not trainer.network.init_net.level.allclose(torch.tensor(1.25))
     with pytest.raises(UserError, match="should be one of depth, cost_volume, learned_depth, constant, but is"):
         config(init_net_type="constants")
@@ -297,7 +297,7 @@ CHANGES = [
 def test_what_the_engine_was_not_built_for_runs_itself(config, scene, change, capsys):
     """A renderer with the engine, here in Triton's interpreter, renders what the modules do."""
     pytest.importorskip("triton")
-    logging._said.clear()
+    logging.forget()
     network = build_network(config(), CPU)
     for parameter in network.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))

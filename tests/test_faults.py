@@ -20,7 +20,7 @@ from utils.errors import UserError
 
 # A function, which of its calls, and how much of that call is carried out before its process is killed.
 MOMENTS = (
-    ("train.trainer:Trainer._train_step", 1, "all"),  # a step that nothing is saved of
+    ("train.trainer:Trainer.train_step", 1, "all"),  # a step that nothing is saved of
     ("torch:save", 2, "half"),  # the next checkpoint is cut short
     ("torch:save", 2, "all"),  # it is whole, but does not have its name yet
     ("train.checkpoint:_link", 1, "all"),  # the latest has a second name

@@ -16,7 +16,7 @@ def losses_of_a_step(config, **changes) -> dict[str, torch.Tensor]:
     trainer._start_or_resume()
     with torch.no_grad():  # one class is rendered with certainty
         trainer.network.query_decoder_new.out.bias[5] = changes.get("semantic_loss_scale", 0) * 60
-    return trainer._train_step(trainer.training_set[0].to("cpu")).losses
+    return trainer.train_step(trainer.training_set[0].to("cpu")).losses
 
 
 def test_label_smoothing_keeps_a_network_from_trusting_each_label():

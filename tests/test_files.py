@@ -718,7 +718,7 @@ def renumber(sequence, shift=0, step=1):
 
 
 def test_images_numbered_against_their_trajectory(replica_rooms, tmp_path, capsys):
-    logging._said.clear()
+    logging.forget()
     copy = shutil.copytree(replica_rooms / "Replica" / "val_000", tmp_path / "Replica" / "val_000")
     truth = open_scene("replica/val_000/Sequence_1/black_64", replica_rooms)
     renumber(copy / "Sequence_1", 1)

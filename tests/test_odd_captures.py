@@ -12,7 +12,7 @@ import pytest
 from captures import FRAMES, assert_same, both, change_poses, edit, edit_frames, image, opened, prepared
 from PIL import Image
 
-from dataset.check.__main__ import check_scene
+from dataset.check.__main__ import check_scene, find_scenes
 from dataset.check.inventory import count_blended
 from dataset.check.page import verdict
 from dataset.labels import scannet_labels
@@ -238,6 +238,15 @@ def test_names_in_another_spelling_find_their_file(capture, base, folder, name):
     rename_images(capture, folder, name)
     for scene in both(capture):
         assert_same(scene, opened(base))
+
+
+@pytest.mark.parametrize("place", ["scannet/scene0000_00", "my capture", "Küche", "black_320"])
+def test_folders_of_any_name_are_captures(capture, place):
+    folder = capture.parent / place
+    folder.parent.mkdir(exist_ok=True)
+    capture.rename(folder)
+    assert find_scenes(str(folder), Path("data")) == [(str(folder), Path("data"))]
+    assert len(opened(folder)) == FRAMES
 
 
 def test_names_that_are_none_or_two(capture):

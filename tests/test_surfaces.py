@@ -379,6 +379,16 @@ def test_what_the_sensor_did_not_see_is_predicted_and_the_rest_is_measured(batch
     torch.testing.assert_close(other.encode(batch.references).surfaces[:, :48, :64, 0], without)
 
 
+def test_nothing_is_predicted_where_all_depth_is_measured(batch):
+    network, complete = build(batch, **MERGED), batch.references.depth.clamp_min(0.5)
+    references = replace(batch.references, depth=complete)
+    predicted = network.train().encode(references)
+    spared = network.eval().encode(references)
+    assert spared.depth is None and predicted.depth is not None
+    torch.testing.assert_close(spared.surfaces, predicted.surfaces)
+    torch.testing.assert_close(spared.features, predicted.features)
+
+
 def test_convex_upsampling_keeps_planes_and_follows_its_features():
     torch.manual_seed(0)
     upsampling, features = ConvexUpsampling(4, 4), torch.randn(2, 4, 5, 6)

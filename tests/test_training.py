@@ -44,8 +44,8 @@ def saved(config, tmp_path):
 def test_the_loss_falls(config):
     cfg = config(total_step=60, train_log_step=60, save_interval=60, lr_cfg={"lr_init": 3e-3})
     trainer, totals = Trainer(cfg), []
-    step = trainer._train_step
-    trainer._train_step = lambda batch: totals.append(step(batch)) or totals[-1]
+    step = trainer.train_step
+    trainer.train_step = lambda batch: totals.append(step(batch)) or totals[-1]
     trainer.run()
     losses = [sum(entry.losses.values()).item() for entry in totals]
     assert len(losses) == 60 and np.mean(losses[-20:]) < 0.8 * np.mean(losses[:10])
@@ -56,8 +56,8 @@ def test_the_termination_loss_brings_rays_to_the_measured_depth(config):
         cfg = config(total_step=50, train_log_step=50, save_interval=50, val_set_list=[], lr_cfg={"lr_init": 3e-3})
         cfg.update({"density_activation": "softplus", "density_bias": -2.0, **changes})
         trainer, entries = Trainer(cfg), []
-        step = trainer._train_step
-        trainer._train_step = lambda batch: entries.append(step(batch)) or entries[-1]
+        step = trainer.train_step
+        trainer.train_step = lambda batch: entries.append(step(batch)) or entries[-1]
         trainer.run()
         assert ("termination_fine" in entries[0].losses) == ("termination_loss_scale" in changes)
         return [entry.measures["depth_median"].item() for entry in entries]
@@ -75,7 +75,7 @@ def test_a_scene_without_depth_goes_without_the_termination_loss(config, rooms, 
     names = ["scannet/train_000/black_64"]
     trainer = Trainer(config(data_root=str(tmp_path / "data"), train_set_list=names, **changes))
     trainer._start_or_resume()
-    entry = trainer._train_step(trainer.training_set[0].to("cpu"))
+    entry = trainer.train_step(trainer.training_set[0].to("cpu"))
     assert entry.losses["termination_fine"] == 0 and entry.measures["depth_median"].isnan()
     assert entry.losses["color_fine"] > 0
 
@@ -105,14 +105,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config):
 def test_averaged_weights_are_what_is_kept_and_validated_and_a_resumed_run_keeps_averaging(config, monkeypatch):
     keys = {"ema_decay": 0.5, "lr_type": "cosine", "lr_cfg": {"lr_init": 1e-2, "warmup_steps": 2}, "val_interval": 6}
     whole, steps, rendered = Trainer(config(name="whole", **keys)), [], []
-    step = whole._train_step
+    step = whole.train_step
 
     def remembering(batch):
         log = step(batch)
         steps.append({name: value.clone() for name, value in whole.network.state_dict().items()})
         return log
 
-    whole._train_step = remembering
+    whole.train_step = remembering
     monkeypatch.setattr(
         "train.trainer.ViewRenderer", lambda network, *rest: rendered.append(network) or ViewRenderer(network, *rest)
     )
@@ -130,14 +130,14 @@ def test_averaged_weights_are_what_is_kept_and_validated_and_a_resumed_run_keeps
     assert_same(load_checkpoint(whole.checkpoints.best).network, kept.network)
 
     stopped = Trainer(config(name="parts", **keys))
-    step_of_stopped = stopped._train_step
+    step_of_stopped = stopped.train_step
 
     def stopping(batch):
         if stopped.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return step_of_stopped(batch)
 
-    stopped._train_step = stopping
+    stopped.train_step = stopping
     stopped.run()
     resumed = Trainer(config(name="parts", **keys))
     resumed.run()
@@ -173,14 +173,14 @@ def test_a_signal_saves_and_the_next_run_goes_on(config, capsys):
     whole = Trainer(config(name="whole"))
     whole.run()
     stopped = Trainer(config(name="stopped", save_interval=100))
-    step = stopped._train_step
+    step = stopped.train_step
 
     def interrupted(batch):
         if stopped.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(batch)
 
-    stopped._train_step = interrupted
+    stopped.train_step = interrupted
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     stopped.run()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -310,7 +310,7 @@ def test_a_full_disk_or_a_kill_while_saving_leaves_the_old_file_good(target, cod
 
 def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_model(config):
     trainer = Trainer(config(total_step=6, save_interval=3, train_log_step=2))
-    step = trainer._train_step
+    step = trainer.train_step
 
     def spoiled(batch):
         if trainer.step == 4:
@@ -318,7 +318,7 @@ def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_model(c
                 next(trainer.network.parameters()).fill_(math.nan)
         return step(batch)
 
-    trainer._train_step = spoiled
+    trainer.train_step = spoiled
     with pytest.raises(UserError, match=r"step 5: the loss is nan \(scannet/train_00\d/black_64, frame \d+\)"):
         trainer.run()
     kept = load_checkpoint(trainer.checkpoints.latest)

@@ -158,7 +158,7 @@ def test_a_cpu_compiles_by_default_where_it_pays(config, scene, size, compiled):
 @pytest.mark.skipif(not compiles_for_cpu(), reason="no C++ compiler")
 def test_that_something_is_compiled_is_said_once(config, capsys):
     """Validation makes a new renderer each time."""
-    logging._said.clear()
+    logging.forget()
     network = build_network(config(), CPU)
     for _ in range(2):
         renderer = renderer_of(network, "fast")

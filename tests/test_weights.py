@@ -338,7 +338,7 @@ def test_learned_depth_trains_by_the_sensor_or_by_reprojection_and_tests_without
         config(name="colour", data_root=str(tmp_path / "data"), init_net_type="learned_depth", total_step=1)
     )
     trainer._start_or_resume()
-    entry = trainer._train_step(trainer.training_set[0].to("cpu"))
+    entry = trainer.train_step(trainer.training_set[0].to("cpu"))
     assert entry.losses["depth"] > 0 and entry.losses["depth"].isfinite()
 
 
@@ -349,7 +349,7 @@ def test_scenes_without_labels_train_colour_alone(config, rooms, tmp_path):
     trainer.run()
     assert torch.equal(before, trainer.network.agg_net.agg_impl.semantic_fc2_new.weight)  # not even by weight decay
     assert load_checkpoint(trainer.checkpoints.latest).step == 2
-    assert set(trainer._train_step(trainer.training_set[0].to("cpu")).losses) == {"color_coarse", "color_fine"}
+    assert set(trainer.train_step(trainer.training_set[0].to("cpu")).losses) == {"color_coarse", "color_fine"}
 
 
 def test_two_label_sets_in_one_run_are_refused(config, rooms, tmp_path):

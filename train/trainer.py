@@ -121,7 +121,7 @@ class Trainer:
         ) as progress:
             for batch in self._batches():
                 self._count_unreadable(batch)
-                self.log.append(self._train_step(batch))
+                self.log.append(self.train_step(batch))
                 self.step += 1
                 self.samples += processes.size
                 progress.update()
@@ -144,7 +144,8 @@ class Trainer:
         left = self.cfg.total_step - self.step
         return load(self.training_set, range(first, first + left * size, size), self.cfg.worker_num, self.device)
 
-    def _train_step(self, batch: Batch) -> StepLog:
+    def train_step(self, batch: Batch) -> StepLog:
+        """One update of the weights; the random draws are those of the sample's number."""
         sample = self.samples + self.processes.rank
         return self.updates(batch, self.step, self.cfg.seed * 1_000_003 + sample)
 

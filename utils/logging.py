@@ -29,6 +29,11 @@ def say_once(text: str) -> None:
         say(text)
 
 
+def forget() -> None:
+    """Say again what was said once."""
+    _said.clear()
+
+
 def warn(text: str) -> None:
     """A line on standard error, the same one only once in a process."""
     if not _muted and text not in _said:
