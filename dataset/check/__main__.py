@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dataset.capture import capture_file
 from dataset.check.consistency import check_consistency, choose_pairs
 from dataset.check.inventory import Inventory, take_inventory
 from dataset.check.page import SceneReport, describe, verdict, write_page
@@ -62,7 +63,7 @@ def find_scenes(text: str, data_root: Path) -> list[tuple[str, Path]]:
         return [(text, data_root)]
     for level in (folder, folder.parent, folder.parent.parent):
         kind = level.name.lower()
-        if kind in SCENE_KINDS:
+        if kind in SCENE_KINDS and (kind == "transforms" or capture_file(folder) is None):
             below = [folder] if level != folder else sorted(path for path in folder.iterdir() if path.is_dir())
             below = [sequence for path in below for sequence in (find_sequences(path) or [path])]
             if not below:
