@@ -15,7 +15,9 @@ from PIL import Image
 from dataset.check.__main__ import check_scene, find_scenes
 from dataset.check.inventory import count_blended
 from dataset.check.page import verdict
+from dataset.intrinsics import read_depth_camera, read_intrinsics
 from dataset.labels import scannet_labels
+from dataset.maps import DepthUnit, read_depth, read_mask
 from dataset.poses import leaps, to_pose
 from dataset.render_dataset import open_scene
 from dataset.replica import read_camera
@@ -191,6 +193,20 @@ def test_intrinsics_that_cannot_be(capture, keys, message):
     refused(capture, message)
 
 
+def test_two_angles_are_of_their_own_sides():
+    K = read_intrinsics({"camera_angle_x": 1.0, "camera_angle_y": 0.8}, {}, (96, 128), "f: x")
+    expected = [[64 / np.tan(0.5), 0, 63.5], [0, 48 / np.tan(0.4), 47.5], [0, 0, 1]]
+    np.testing.assert_allclose(K, expected)
+
+
+def test_a_depth_camera_s_place_is_scaled_as_poses_are(tmp_path):
+    cv2.imwrite(str(tmp_path / "d.png"), np.zeros((48, 64), np.uint16))
+    keys = {"depth_fl_x": 60, "depth_cx": 32, "depth_cy": 24, "depth_to_color": np.eye(4).tolist()}
+    keys["depth_to_color"][0][3], keys["depth_to_color"][1][3] = 0.2, 0.1  # right and up, OpenGL
+    camera = read_depth_camera(keys, {}, tmp_path / "d.png", 4.0, "f: x")
+    np.testing.assert_allclose(camera.to_color[:3, 3], [0.05, -0.025, 0])
+
+
 def test_null_in_a_frame_leaves_what_the_top_says(capture):
     edit(capture, lambda content: content.update(camera_model="OPENCV", k1=0.1))
     edit_frames(capture, lambda frame: frame.update(k1=None, fl_x=None, camera_model=None))
@@ -296,6 +312,12 @@ def test_frames_say_their_split(capture):
     refused(capture, "frames have a split, but there is test_filenames as well")
 
 
+def test_tests_are_those_listed_before_those_for_validation(capture):
+    edit(capture, lambda content: content.update(test_filenames=["images/2.jpg"], val_filenames=["images/5.jpg"]))
+    split = opened(capture).split()
+    assert split.tests == ["2"] and not {"2", "5"} & set(split.references)
+
+
 def test_blender_s_files_that_disagree_are_refused(capture):
     content = json.loads((capture / "transforms.json").read_text())
     (capture / "transforms.json").unlink()
@@ -357,7 +379,23 @@ def test_prepared_maps_have_the_shape_of_their_image(capture):
     assert not (capture.parent / "data" / "transforms" / "mine").exists()
 
 
-# Depth, labels and masks that the check sees through
+# Depth, labels and masks
+
+
+def test_no_reading_is_unknown_in_any_unit(tmp_path):
+    cv2.imwrite(str(tmp_path / "d.png"), np.uint16([[65535, 2000], [1000, 0]]))
+    assert read_depth(tmp_path / "d.png").tolist() == [[0, 2000], [1000, 0]]
+    assert read_depth(tmp_path / "d.png", DepthUnit(0.0002, 0.0002, stated=True)).tolist() == [[0, 400], [200, 0]]
+
+
+def test_a_mask_is_black_or_transparent(tmp_path):
+    mask = np.zeros((1, 4, 4), np.uint8)
+    mask[..., :3], mask[..., 3] = np.array([[0], [0], [200], [200]]), [0, 255, 0, 255]
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[0, 0, 0, 1]]
+
+
+# What the check sees through
 
 
 def test_distance_along_rays_is_told_from_depth(capture, base):
