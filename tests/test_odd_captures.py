@@ -12,6 +12,7 @@ import pytest
 from captures import FRAMES, assert_same, both, change_poses, edit, edit_frames, image, opened, prepared
 from PIL import Image
 
+from dataset.camera import read_lens, undistort
 from dataset.check.__main__ import check_scene, find_scenes
 from dataset.check.inventory import count_blended
 from dataset.check.page import verdict
@@ -154,6 +155,13 @@ def test_a_pose_that_leaps_is_said(capture, capsys):
     assert "the poses of 1 frames leap" in checked(capture)
 
 
+def test_a_leap_that_stays_is_none(base):
+    poses = opened(base).camera_to_world.copy()
+    poses[11, 0, 3] += 3
+    poses[12:, 0, 3] += 6
+    assert not leaps(poses).any()
+
+
 def moved(matrix, factor=1.0, shift=0.0):
     matrix = matrix.copy()
     matrix[:3, 3] = matrix[:3, 3] * factor + shift
@@ -205,6 +213,17 @@ def test_a_depth_camera_s_place_is_scaled_as_poses_are(tmp_path):
     keys["depth_to_color"][0][3], keys["depth_to_color"][1][3] = 0.2, 0.1  # right and up, OpenGL
     camera = read_depth_camera(keys, {}, tmp_path / "d.png", 4.0, "f: x")
     np.testing.assert_allclose(camera.to_color[:3, 3], [0.05, -0.025, 0])
+
+
+def test_all_terms_of_a_fisheye_count():
+    lens = read_lens({"camera_model": "OPENCV_FISHEYE", "k3": 0.3, "k4": -0.2, "k1": 0.05}, {}, "x")
+    K = np.array([[60.0, 0, 63.5], [0, 60, 47.5], [0, 0, 1]])
+    columns = np.tile(np.arange(128, dtype=np.float32), (96, 1))
+    found = undistort(columns, K, lens, False, (96, 128))
+    a, b = (120 - 63.5) / 60, (90 - 47.5) / 60
+    theta = np.arctan(np.hypot(a, b))
+    bent = theta * (1 + 0.05 * theta**2 + 0.3 * theta**6 - 0.2 * theta**8) / np.hypot(a, b)
+    assert found[90, 120] == pytest.approx(60 * a * bent + 63.5, abs=0.1)
 
 
 def test_null_in_a_frame_leaves_what_the_top_says(capture):
