@@ -8,8 +8,8 @@ python -m benchmarks.finetune --data ROOMS --scenes scannet/test_000/black_320 �
 A variant is a name, and behind a colon what it changes in the config, with commas between. What it starts from is evaluated
 too, beside baselines that are given the same labels. Test frames are scored every --every steps; no checkpoint is chosen by
 them. Seconds are of training, without start and validation. --elsewhere: scenes that the last step of the first variant is scored
-on too, to see what it forgets. FOLDER gets finetune.md, finetune.json and curves; the same
-command goes on where an earlier one was stopped.
+on too, to see what it forgets. FOLDER gets finetune.md, finetune.json and curves; the same command goes on where an earlier one
+was stopped.
 """
 
 from __future__ import annotations
@@ -27,20 +27,13 @@ import torch
 
 from benchmarks.common import provenance
 from benchmarks.plot_curve import pyplot, read_scalars
-from benchmarks.runs import Launcher
-from benchmarks.stability import flat, parse_variant, with_range
+from benchmarks.runs import COLUMNS, Launcher, flat, parse, parse_variant, row_of, settings
 from train.settings import SCHEMA
 from utils.cli import run_command
 from utils.config import load_config
 from utils.files import write_text
 
-COLUMNS = {
-    "psnr": ("PSNR", 2),
-    "ssim": ("SSIM", 3),
-    "miou": ("mIoU", 3),
-    "total_accuracy": ("accuracy", 3),
-    "depth_median": ("depth error", 4),
-}
+METRICS = {key: COLUMNS[key] for key in ("psnr", "ssim", "miou", "total_accuracy", "depth_median")}
 LOG_STEP = 10  # steps between two times of which a step's seconds are the median
 
 
@@ -61,21 +54,13 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--scenes", nargs="+", required=True)
     parser.add_argument("--elsewhere", nargs="+", default=[])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cfg", default="configs/plus/ft_plus_synthetic_test_000.yaml")
-    parser.add_argument("--variants", nargs="+", default=["all_labels"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--every", type=int, default=250)
-    parser.add_argument("--workers", type=int, default=2, help="loader processes of each run")
-    parser.add_argument("--at-once", type=int, help="runs at the same time (default: all on a GPU, one without)")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which all is stopped and saved")
-    parser.add_argument("--debug", action="store_true")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    args = parser.parse_intermixed_args()
+    parser.set_defaults(
+        cfg="configs/plus/ft_plus_synthetic_test_000.yaml", variants=["all_labels"], seeds=[0], steps=1000
+    )
+    args = parse(parser)
     args.out.mkdir(parents=True, exist_ok=True)
     runs = [
         Run(name, scene, seed, cfg, changes)
@@ -102,7 +87,8 @@ def carry_out(args, runs: list[Run], results: dict[str, dict]) -> None:
             commands["elsewhere"] = evaluation(args, run, "elsewhere", str(folder(args, run) / "model.pth"))
         if all(launcher.run(command, args.out / f"{run.name}.{name}.log") for name, command in commands.items()):
             with lock:
-                results.setdefault(run.name, {}).update(reached(args, run) if what == "train" else started(args, run))
+                found = reached(args, run) if what == "train" else {"before": methods_of(args, run, "before")}
+                results.setdefault(run.name, {}).update(found)
                 write_text(args.out / "finetune.json", json.dumps(results, indent=2) + "\n")
                 write_text(args.out / "finetune.md", table(args, runs, results))
             print(f"{what} {run.name}: done", flush=True)
@@ -110,11 +96,6 @@ def carry_out(args, runs: list[Run], results: dict[str, dict]) -> None:
     jobs = [("train", run) for run in runs if "curve" not in results.get(run.name, {})]
     jobs += [("before", run) for run in runs if "before" not in results.get(run.name, {}) and start_of(args, run)]
     launcher.each(work, jobs)
-
-
-def common(args, run: Run) -> list[str]:
-    roots = [f"data_root={args.data}", f"output_root={args.out / 'model'}", f"cache_root={args.out / 'cache'}"]
-    return ["--cfg", run.cfg, *roots, f"worker_num={args.workers}", f"seed={run.seed}", *args.overrides, *run.changes]
 
 
 def start_of(args, run: Run) -> str | None:
@@ -125,24 +106,22 @@ def start_of(args, run: Run) -> str | None:
 def training(args, run: Run) -> list[str]:
     own = [f"name={run.name}", f"total_step={args.steps}", f"val_interval={args.every}", f"save_interval={args.steps}"]
     scenes = [f"train_set_list=[{run.scene}]", f"val_set_list=[{run.scene}]", "validation_frames=null"]
-    return ["run_training.py", *common(args, run), *own, *scenes, f"train_log_step={LOG_STEP}"]
+    return [
+        "run_training.py",
+        *settings(args, run.cfg, run.changes),
+        f"seed={run.seed}",
+        *own,
+        *scenes,
+        f"train_log_step={LOG_STEP}",
+    ]
 
 
 def evaluation(args, run: Run, what: str, model: str) -> list[str]:
     """Return the command that scores weights on the run's scene, beside the baselines, or elsewhere."""
     scenes = args.elsewhere if what == "elsewhere" else [run.scene]
-    own = [
-        f"name={what}_{run.name}",
-        f"val_set_list={json.dumps(scenes)}",
-        f"baselines={str(what == 'before').lower()}",
-    ]
-    return [
-        "run_evaluation.py",
-        *common(args, run),
-        *own,
-        "--model-path",
-        model or str(folder(args, run) / "model.pth"),
-    ]
+    own = [f"name={what}_{run.name}", f"seed={run.seed}", f"val_set_list={json.dumps(scenes)}"]
+    own += [f"baselines={str(what == 'before').lower()}"]
+    return ["run_evaluation.py", *settings(args, run.cfg, run.changes), *own, "--model-path", model]
 
 
 def folder(args, run: Run) -> Path:
@@ -155,15 +134,10 @@ def reached(args, run: Run) -> dict:
     times = [(step, time) for step, _, time in scalars["loss/total"]]
     pace = statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(times))
     rows: dict[int, dict] = {}
-    for key in COLUMNS:
+    for key in METRICS:
         for step, value, _ in scalars.get(f"val/{key}", []):
             rows.setdefault(step, {"step": step, "seconds": step * pace})[key] = value
     return {"curve": list(rows.values()), "elsewhere": methods_of(args, run, "elsewhere")}
-
-
-def started(args, run: Run) -> dict:
-    """Return the numbers of what a run starts from, and of the baselines, by name."""
-    return {"before": methods_of(args, run, "before")}
 
 
 def methods_of(args, run: Run, what: str) -> dict[str, dict[str, float]]:
@@ -181,9 +155,9 @@ def table(args, runs: list[Run], results: dict[str, dict]) -> str:
         lines += [
             f"## {scene}",
             "",
-            "| variant | step | seconds | " + " | ".join(t for t, _ in COLUMNS.values()) + " |",
+            "| variant | step | seconds | " + " | ".join(t for t, _ in METRICS.values()) + " |",
         ]
-        lines += ["|---" * (3 + len(COLUMNS)) + "|"]
+        lines += ["|---" * (3 + len(METRICS)) + "|"]
         for variant in dict.fromkeys(run.variant for run in runs):
             members = [run for run in runs if (run.scene, run.variant) == (scene, variant) and run.name in results]
             lines += rows_of(variant, [results[run.name] for run in members])
@@ -206,18 +180,16 @@ def rows_of(variant: str, found: list[dict]) -> list[str]:
     for part, label in (("before", "{}: {}, before"), ("elsewhere", "{}: {}, elsewhere, after")):
         known = [row[part] for row in found if row.get(part)]
         for method in known[0] if known else ():
-            lines.append(f"| {label.format(variant, method)} | – | – | {cells([row[method] for row in known])} |")
+            lines.append(
+                f"| {label.format(variant, method)} | – | – | {row_of([row[method] for row in known], METRICS)} |"
+            )
     curves = [row["curve"] for row in found if "curve" in row]
     for step in [row["step"] for row in curves[0]] if curves else ():
         rows = [row for curve in curves for row in curve if row["step"] == step]
-        lines.append(f"| {variant} | {step} | {np.mean([row['seconds'] for row in rows]):.0f} | {cells(rows)} |")
+        lines.append(
+            f"| {variant} | {step} | {np.mean([row['seconds'] for row in rows]):.0f} | {row_of(rows, METRICS)} |"
+        )
     return lines
-
-
-def cells(rows: list[dict[str, float]]) -> str:
-    """Return mean and range of each column."""
-    columns = {key: tuple(row[key] for row in rows if key in row) for key in COLUMNS}
-    return " | ".join(with_range(columns[key], places) if columns[key] else "–" for key, (_, places) in COLUMNS.items())
 
 
 def draw(runs: list[Run], results: dict[str, dict], picture: Path) -> None:
@@ -230,7 +202,7 @@ def draw(runs: list[Run], results: dict[str, dict], picture: Path) -> None:
         rows = results[run.name]["curve"]
         for axis, key in zip(axes, ("psnr", "miou"), strict=True):
             axis.plot([row["seconds"] for row in rows], [row[key] for row in rows], marker="o", label=run.name)
-            axis.set(title=COLUMNS[key][0], xlabel="seconds of training")
+            axis.set(title=METRICS[key][0], xlabel="seconds of training")
     axes[-1].legend(fontsize=6)
     figure.savefig(picture, dpi=110)
 

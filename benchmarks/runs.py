@@ -1,8 +1,10 @@
-"""Runs many commands of this checkout at the same time: trainings and evaluations that are to be compared."""
+"""What benchmarks share that train and evaluate many variants at the same time and compare them in one table."""
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -15,9 +17,74 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.compare import with_range
 from utils.errors import UserError
 
 LAST_SECONDS = 60  # for a run that is told to stop
+COLUMNS = {
+    "psnr": ("PSNR", 2),
+    "psnr_edges": ("at edges", 2),
+    "psnr_holes": ("in holes", 2),
+    "ssim": ("SSIM", 3),
+    "ssim_edges": ("at edges", 3),
+    "ssim_holes": ("in holes", 3),
+    "miou": ("mIoU", 3),
+    "total_accuracy": ("accuracy", 3),
+    "depth_median": ("depth error", 4),
+}
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Add what all comparisons are told, and parse it. Its defaults are those set on the parser."""
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cfg")
+    parser.add_argument("--variants", nargs="+")
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--workers", type=int, default=2, help="loader processes of each run")
+    parser.add_argument("--at-once", type=int, help="runs at the same time (default: all on a GPU, one without)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which all is stopped and saved")
+    parser.add_argument("--debug", action="store_true")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    args = parser.parse_intermixed_args()
+    # what follows --variants is taken for one, but a variant has its colon before any equals sign
+    args.overrides += [entry for entry in args.variants if re.match(r"[\w.]+=", entry)]
+    args.variants = [entry for entry in args.variants if entry not in args.overrides] or parser.get_default("variants")
+    return args
+
+
+def parse_variant(entry: str, cfg: str) -> tuple[str, str, tuple[str, ...]]:
+    """`name:key=value,key=value` as a name, its config, and what it changes there."""
+    name, _, changes = entry.partition(":")
+    parts = re.split(r",(?=\s*[A-Za-z_][\w.]*=)", changes) if changes else []  # not the commas inside a list
+    if not re.fullmatch(r"[\w.-]+", name) or not all("=" in part for part in parts):
+        raise UserError(f"--variants: '{entry}' should be a name, or name:key=value,key=value")
+    own = dict(part.strip().split("=", 1) for part in parts)
+    return name, own.pop("cfg", cfg), tuple(f"{key}={value}" for key, value in own.items())
+
+
+def settings(args: argparse.Namespace, cfg: str, changes: Sequence[str]) -> list[str]:
+    """Return what all commands of a variant are told of their config."""
+    out = args.out
+    roots = [f"data_root={args.data}", f"output_root={out / 'model'}", f"cache_root={out / 'cache'}"]
+    return ["--cfg", cfg, *roots, f"worker_num={args.workers}", *args.overrides, *changes]
+
+
+def flat(summary: dict) -> dict[str, float]:
+    """The numbers of a method, classes per image as published."""
+    numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
+    return numbers | summary.get("per_image", {})
+
+
+def row_of(rows: list[dict[str, float]], columns: dict[str, tuple[str, int]]) -> str:
+    """Return the cells of a table's row, the mean and the range of all rows; columns: of `COLUMNS`."""
+    return " | ".join(cell([row.get(name) for row in rows], places) for name, (_, places) in columns.items())
+
+
+def cell(values: list[float | None], places: int) -> str:
+    values = [value for value in values if value is not None]
+    return with_range(tuple(values), places) if values else "–"
 
 
 @dataclass

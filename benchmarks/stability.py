@@ -7,16 +7,16 @@ python -m benchmarks.stability --data ROOMS --out FOLDER [--cfg configs/plus/bas
 
 ROOMS holds train.txt and test.txt, as `python -m dataset.synthetic` writes them. A variant is a name, and behind a colon
 what it changes in the config, with commas between; `cfg=FILE` there is another config. Each run is trained from scratch and
-scored on the test rooms, the first one beside the baselines. --tests: kinds of test rooms, each with a table of its own. FOLDER gets stability.md (a table: mean, lowest and highest),
-stability.json, training curves and, of each variant, the same frame from its worst and its best run. They are written after
-every run, and the same command goes on where an earlier one was stopped, by --minutes or by hand.
+scored on the test rooms, the first one beside the baselines. --tests: kinds of test rooms, each with a table of its own. FOLDER
+gets stability.md (a table: mean, lowest and highest), stability.json, training curves and, of each variant, the same frame from
+its worst and its best run. They are written after every run, and the same command goes on where an earlier one was stopped, by
+--minutes or by hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +25,8 @@ import numpy as np
 import torch
 
 from benchmarks.common import provenance
-from benchmarks.compare import with_range
 from benchmarks.plot_curve import draw, read_scalars
-from benchmarks.runs import Launcher
+from benchmarks.runs import COLUMNS, Launcher, flat, parse, parse_variant, row_of, settings
 from dataset.render_dataset import list_scenes
 from utils.cli import run_command
 from utils.errors import UserError
@@ -35,17 +34,6 @@ from utils.files import read_color, write_image, write_text
 from utils.panels import text
 
 EARLY = 0.05  # of the rays may end before half their depth once they have left the near plane
-COLUMNS = {
-    "psnr": ("PSNR", 2),
-    "psnr_edges": ("at edges", 2),
-    "psnr_holes": ("in holes", 2),
-    "ssim": ("SSIM", 3),
-    "ssim_edges": ("at edges", 3),
-    "ssim_holes": ("in holes", 3),
-    "miou": ("mIoU", 3),
-    "total_accuracy": ("accuracy", 3),
-    "depth_median": ("depth error", 4),
-}
 
 
 @dataclass(frozen=True)
@@ -89,28 +77,15 @@ class Results:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cfg", default="configs/plus/base.yaml")
-    parser.add_argument("--variants", nargs="+", default=["config"])
     parser.add_argument("--tests", nargs="+", metavar="KIND=LIST", help="(default: test=ROOMS/test.txt)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--precisions", nargs="+", choices=("auto", "bf16", "fp32"), default=["auto"])
-    parser.add_argument("--steps", type=int, default=2300)
-    parser.add_argument("--workers", type=int, default=2, help="loader processes of each run")
-    parser.add_argument("--at-once", type=int, help="runs at the same time (default: all on a GPU, one without)")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which all is stopped and saved")
-    parser.add_argument("--debug", action="store_true")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    args = parser.parse_intermixed_args()
-    # what follows --variants is taken for one, but a variant has its colon before any equals sign
-    args.overrides += [entry for entry in args.variants if re.match(r"[\w.]+=", entry)]
-    args.variants = [entry for entry in args.variants if entry not in args.overrides] or parser.get_default("variants")
+    parser.set_defaults(cfg="configs/plus/base.yaml", variants=["config"], seeds=[0, 1, 2, 3, 4], steps=2300)
+    args = parse(parser)
     for name in ("train.txt", "test.txt"):
         if not (args.data / name).is_file():
             raise UserError(f"--data {args.data}: has no {name}; make rooms with `python -m dataset.synthetic`")
-    args.tests = parse_tests(args.tests or [f"test={args.data / 'test.txt'}"])
     args.out.mkdir(parents=True, exist_ok=True)
+    args.tests = parse_tests(args.tests or [f"test={args.data / 'test.txt'}"])
     runs = [
         Run(name, precision, seed, cfg, changes)
         for seed in args.seeds
@@ -126,16 +101,6 @@ def main() -> None:
     missing = [run.name for run in runs if run.name not in results.runs]
     if missing:
         print(f"{len(missing)} of {len(runs)} runs are not finished; the same command goes on: {', '.join(missing)}")
-
-
-def parse_variant(entry: str, cfg: str) -> tuple[str, str, tuple[str, ...]]:
-    """`name:key=value,key=value` as a name, its config, and what it changes there."""
-    name, _, changes = entry.partition(":")
-    parts = re.split(r",(?=\s*[A-Za-z_][\w.]*=)", changes) if changes else []  # not the commas inside a list
-    if not re.fullmatch(r"[\w.-]+", name) or not all("=" in part for part in parts):
-        raise UserError(f"--variants: '{entry}' should be a name, or name:key=value,key=value")
-    own = dict(part.strip().split("=", 1) for part in parts)
-    return name, own.pop("cfg", cfg), tuple(f"{key}={value}" for key, value in own.items())
 
 
 def parse_tests(entries: list[str]) -> dict[str, list[str]]:
@@ -179,17 +144,12 @@ class Commands:
     args: argparse.Namespace
     first: str
 
-    def _common(self, run: Run) -> list[str]:
-        out = self.args.out
-        roots = [f"data_root={self.args.data}", f"output_root={out / 'model'}", f"cache_root={out / 'cache'}"]
-        return ["--cfg", run.cfg, *roots, f"worker_num={self.args.workers}", *self.args.overrides, *run.changes]
-
     def training(self, run: Run) -> list[str]:
         steps = self.args.steps
         own = [f"name={run.name}", f"seed={run.seed}", f"precision={run.precision}", f"total_step={steps}"]
         logs = [f"train_log_step={max(1, min(20, steps // 50))}", f"save_interval={max(1, steps // 4)}"]
         rooms = [f"train_set_list={self.args.data / 'train.txt'}", "val_set_list=[]"]
-        return ["run_training.py", *self._common(run), *own, *logs, *rooms]
+        return ["run_training.py", *settings(self.args, run.cfg, run.changes), *own, *logs, *rooms]
 
     def test(self, run: Run) -> list[str]:
         renderer = "exact" if run.precision == "fp32" else "auto"
@@ -197,7 +157,7 @@ class Commands:
         own = [f"name=test_{run.name}", f"renderer={renderer}", f"val_set_list={json.dumps(rooms)}"]
         own += [f"baselines={str(run.name == self.first).lower()}"]
         model = self.args.out / "model" / run.name / "model.pth"
-        return ["run_evaluation.py", *self._common(run), *own, "--model-path", str(model)]
+        return ["run_evaluation.py", *settings(self.args, run.cfg, run.changes), *own, "--model-path", str(model)]
 
 
 def numbers_of(args, run: Run) -> dict[str, float | None]:
@@ -220,12 +180,6 @@ def by_kind(tests: dict[str, list[str]], scenes: dict[str, dict]) -> dict[str, d
         kind: {key: float(np.mean([row[key] for row in of_rooms if key in row])) for key in set().union(*of_rooms)}
         for kind, of_rooms in rows.items()
     }
-
-
-def flat(summary: dict) -> dict[str, float]:
-    """The numbers of a method, classes per image as published."""
-    numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
-    return numbers | summary.get("per_image", {})
 
 
 def read_results(args, run: Run) -> dict:
@@ -270,22 +224,13 @@ def table_of_kind(kind: str, runs: list[Run], results: Results) -> list[str]:
     for group in dict.fromkeys(run.group for run in runs):
         rows = [results.runs[run.name] for run in runs if run.group == group and run.name in results.runs]
         if rows:
-            cells = row_of([row["tests"][kind] for row in rows])
+            cells = row_of([row["tests"][kind] for row in rows], COLUMNS)
             steps = sorted(row["left_near"] or float("inf") for row in rows)
             left = ", ".join("never" if step == float("inf") else str(step) for step in steps)
             lines.append(f"| {group[0]} | {group[1]} | {len(rows)} | {cells} | {left} |")
     for name, row in results.baselines.get(kind, {}).items():
-        lines.append(f"| {name} | – | – | {row_of([row])} | – |")
+        lines.append(f"| {name} | – | – | {row_of([row], COLUMNS)} | – |")
     return lines
-
-
-def row_of(rows: list[dict[str, float]]) -> str:
-    return " | ".join(cell([row.get(name) for row in rows], places) for name, (_, places) in COLUMNS.items())
-
-
-def cell(values: list[float | None], places: int) -> str:
-    values = [value for value in values if value is not None]
-    return with_range(tuple(values), places) if values else "–"
 
 
 def summarise(args, runs: list[Run], results: Results) -> None:

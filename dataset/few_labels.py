@@ -50,7 +50,7 @@ class FewLabels:
 
     @classmethod
     def of(cls, scene: Scene, cfg) -> FewLabels | None:
-        """What the config's `few_labels` leaves of a scene's labels; None if it leaves all, or the scene has none.
+        """Return what the config's `few_labels` leaves of a scene's labels; None if it leaves all, or the scene has none.
 
         Raises UserError if the scene has not so many frames.
         """

@@ -161,9 +161,8 @@ def scannet_labels(table: Path) -> LabelSet:
     lookup = np.full(max(raw for raw, _ in rows) + 1, UNKNOWN, np.uint8)
     lookup[0] = len(SCANNET_CLASSES)  # unlabelled
     for raw, nyu40 in rows:
-        lookup[raw] = _CLASS_OF_NYU40.get(
-            nyu40, len(SCANNET_CLASSES)
-        )  # of two rows the last, as in ScanNet's own scripts
+        # of two rows of one id the last counts, as in ScanNet's own scripts
+        lookup[raw] = _CLASS_OF_NYU40.get(nyu40, len(SCANNET_CLASSES))
     return _scannet_classes(lookup, str(table))
 
 

@@ -11,10 +11,8 @@ OPENGL_TO_OPENCV = np.diag([1.0, -1, -1, 1])
 LOST_POSE = np.full((4, 4), np.nan)
 EXACT = 1e-3  # what rounding may do to a rotation
 SQUARE = 0.02  # cosine between two axes; more is no rotation, whatever its scale
-LEAP, FEWEST_FOR_LEAPS = (
-    8.0,
-    8,
-)  # times the usual step: how far off a pose that leaps is; of fewer poses nothing is said
+LEAP = 8.0  # times the usual step: how far off a pose that leaps is
+FEWEST_FOR_LEAPS = 8  # of fewer poses nothing is said
 FARTHEST_OFF = 30000.0  # metres from the origin: beyond that single precision does not tell millimetres apart
 RESET_JUMP = 4.0  # times the usual step: how far off a reset pose is from both of its neighbours
 
@@ -96,14 +94,14 @@ def leaps(poses: np.ndarray) -> np.ndarray:
     if len(poses) < FEWEST_FOR_LEAPS:
         return np.zeros(len(poses), bool)
     step = _steps(poses)
-    across = np.concatenate([_steps(poses[[i, i + 2]]) for i in range(len(poses) - 2)])
+    across = _steps(poses, 2)
     usual = np.maximum(np.median(step, 0), 1e-6)
     out = (np.minimum(step[:-1], step[1:]) > LEAP * usual) & (across < LEAP / 2 * usual)
     return np.r_[False, out.any(1), False]
 
 
-def _steps(poses: np.ndarray) -> np.ndarray:
-    """Metres and radians from each pose to the next, (N-1, 2)."""
-    moved = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
-    cosine = (np.einsum("nij,nij->n", poses[:-1, :3, :3], poses[1:, :3, :3]) - 1) / 2
+def _steps(poses: np.ndarray, apart: int = 1) -> np.ndarray:
+    """Return metres and radians from each pose to the one `apart` places on, (N - apart, 2)."""
+    moved = np.linalg.norm(poses[apart:, :3, 3] - poses[:-apart, :3, 3], axis=1)
+    cosine = (np.einsum("nij,nij->n", poses[:-apart, :3, :3], poses[apart:, :3, :3]) - 1) / 2
     return np.stack([moved, np.arccos(np.clip(cosine, -1, 1))], 1)

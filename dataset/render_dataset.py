@@ -279,9 +279,9 @@ class TestSet(Dataset):
         few: FewLabels | None = None,
         split: Split | None = None,
     ):
-        """split: None for the scene's own. references: so many, or all of a smaller pool. reference_labels, and depth beside: for baselines, whatever the
-        network needs. few: what is left of these labels; then as many of the nearest frames that have some come along too.
-        The query's own depth is there wherever the scene has it, to be compared with."""
+        """references: so many, or all of a smaller pool. reference_labels, and depth beside: for baselines, whatever the network
+        needs. few: what is left of these labels; then as many of the nearest frames that have some come along too. split: None
+        for the scene's own. The query's own depth is there wherever the scene has it, to be compared with."""
         self.scene, self.few = scene, few
         self.needs = replace(needs, depth=needs.reads_depth or reference_labels)
         self.split = split or scene.split()

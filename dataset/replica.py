@@ -95,9 +95,8 @@ def read_camera(path: Path | None, size: tuple[int, int], unit: DepthUnit | None
     keys = ("fx", "fy", "cx", "cy", "w", "h", "scale")
     if not isinstance(values, dict) or not all(key in values for key in keys):
         raise UserError(f"{path}: should hold {{'camera': {{{', '.join(keys)}}}}}")
-    other = next(
-        (key for key in {**content, **values} if key not in (*keys, "camera") and {**content, **values}[key]), None
-    )
+    given = {**content, **values}
+    other = next((key for key in given if key not in (*keys, "camera") and given[key]), None)
     if other:
         raise UserError(f"{path}: {other} is not read; images should be of a pinhole camera with {', '.join(keys)}")
     fx, fy, cx, cy, width, height, scale = (number(values[key], key, path) for key in keys)

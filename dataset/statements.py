@@ -106,10 +106,10 @@ def check_statement(key: str, value, path: Path) -> bool:
 
 def refuse_unread(key: str, known: Collection[str], path: Path) -> None:
     """Raise UserError for a key that is not read, if it looks like one of `known` or speaks of what those say."""
-    meant = {plain(name): name for name in known}
-    close = get_close_matches(plain(key), meant, 1, SIMILAR)
     if any(word in key.lower() for word in FURTHER):
         return
+    meant = {plain(name): name for name in known}
+    close = get_close_matches(plain(key), meant, 1, SIMILAR)
     if close:
         raise UserError(f"{path}: {key} is not read; should it be {meant[close[0]]}?")
     words = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", key).lower()))

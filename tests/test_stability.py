@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stability import Results, Run, parse_variant, step_of_leaving, table
+from benchmarks.runs import parse_variant
+from benchmarks.stability import Results, Run, step_of_leaving, table
 from utils.errors import UserError
 
 REPOSITORY = Path(__file__).parent.parent

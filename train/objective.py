@@ -96,25 +96,30 @@ def color_term(cfg) -> Term:
 
 
 def semantic_term(cfg) -> Term:
-    """Passes without classes have none of it."""
+    def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return semantic_loss(logits, target, cfg.num_classes, cfg.label_smoothing)
 
-    def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
-        if rendering.logits is None:
-            return rendering.depth.new_zeros(())
-        return semantic_loss(rendering.logits, target, cfg.num_classes, cfg.label_smoothing)
-
-    return Term("semantic", cfg.semantic_loss_scale, partial(true_classes, ignore=cfg.num_classes), loss)
+    return class_term("semantic", cfg.semantic_loss_scale, cfg.num_classes, loss)
 
 
 def entropy_term(cfg) -> Term:
-    """Return the term that makes classes sure where there is no label. Passes without classes have none of it."""
+    """Return the term that makes classes sure where there is no label."""
 
-    def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
-        if rendering.logits is None:
-            return rendering.depth.new_zeros(())
-        return entropy_loss(rendering.logits, target == cfg.num_classes)
+    def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return entropy_loss(logits, target == cfg.num_classes)
 
-    return Term("entropy", cfg.entropy_loss_scale, partial(true_classes, ignore=cfg.num_classes), loss)
+    return class_term("entropy", cfg.entropy_loss_scale, cfg.num_classes, loss)
+
+
+def class_term(
+    name: str, weight: float, ignore: int, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> Term:
+    """Return a term of class logits (R, K+1) and true classes (R,). Passes without classes have none of it."""
+
+    def of_rendering(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
+        return rendering.depth.new_zeros(()) if rendering.logits is None else loss(rendering.logits, target)
+
+    return Term(name, weight, partial(true_classes, ignore=ignore), of_rendering)
 
 
 def termination_term(cfg) -> Term:

@@ -9,8 +9,9 @@ import os
 import struct
 import tempfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 from utils.errors import UserError
 from utils.jpeg import find_damage
 
+Value = TypeVar("Value")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it cannot read is told by an error
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -125,20 +127,21 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def orientation(path: Path) -> int:
     """Return the orientation tag of an image, 1 (nothing is to be turned) if it has none or is none."""
-    try:
-        with Image.open(path) as image:
-            return image.getexif().get(ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
-        return 1  # reading it says what is wrong
+    return _of_header(path, lambda image: image.getexif().get(ORIENTATION, 1), 1)
 
 
 def read_palette(path: Path) -> bytes | None:
     """Return the colours of an image's palette; None if it has none."""
+    return _of_header(path, lambda image: bytes(image.getpalette() or ()) if image.mode == "P" else None, None)
+
+
+def _of_header(path: Path, told: Callable[[Image.Image], Value], otherwise: Value) -> Value:
+    """Return what the header of an image tells, `otherwise` where Pillow cannot read it: reading the image says what is wrong."""
     try:
         with Image.open(path) as image:
-            return bytes(image.getpalette() or ()) if image.mode == "P" else None
+            return told(image)
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
-        return None  # reading it says what is wrong
+        return otherwise
 
 
 def _starts_with(path: Path, start: bytes) -> bool:
