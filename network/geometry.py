@@ -141,19 +141,22 @@ def interval_halves(intervals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 @torch.no_grad()
 def fill_unknown(values: torch.Tensor, known: torch.Tensor, otherwise: float = 0.5) -> torch.Tensor:
-    """Return values (V, 1, h, w) with what is not `known` (bool, same shape) taken from the surroundings; `otherwise` if
-    nothing is known.
+    """Return values (V, C, h, w) with what is not `known` (V, 1, h, w) bool taken smoothly from the surroundings; `otherwise`
+    if nothing is known.
 
     Pull-push interpolation (Gortler et al., The Lumigraph, 1996): means over ever larger blocks of what is
-    known fill the holes, from coarse to fine.
+    known fill the holes, from coarse to fine. A block of which a quarter is known counts in full.
     """
-    total, weight = values * known, known.to(values.dtype)
-    levels = []
+    weight = known.to(values.dtype)
+    total, levels = values * weight, []
     while max(total.shape[-2:]) > 1:
         levels.append((total, weight))
         total, weight = (F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in (total, weight))
+        full = (4 * weight).clamp_max(1)
+        total, weight = total / weight.clamp_min(1e-12) * full, full
     filled = torch.where(weight > 0, total / weight.clamp_min(1e-12), otherwise)
     for total, weight in reversed(levels):
-        coarse = F.interpolate(filled, scale_factor=2, mode="nearest")[..., : total.shape[-2], : total.shape[-1]]
-        filled = torch.where(weight > 0, total / weight.clamp_min(1e-12), coarse)
-    return filled
+        height, width = total.shape[-2:]
+        coarse = F.interpolate(filled, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
+        filled = total + (1 - weight) * coarse
+    return torch.where(known, values, filled)

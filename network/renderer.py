@@ -17,10 +17,10 @@ from network.context_encoder import ContextEncoder
 from network.cranet import HeadFactory
 from network.dist_decoder import DistDecoder
 from network.front_ends import GeometryFeatures
+from network.geometry import fill_unknown
 from network.heads import ContextHead, KnownClassesHead
 from network.image_encoder import image_encoder
 from network.init_net import FRONT_ENDS
-from network.ops.splat import nearest_known
 from network.query_decoder import QueryDecoder
 from network.rendering import CLASSES, CONTEXT, KNOWN, Encoding, Prediction, Rays, RenderedView, Rendering
 from network.samplers import SPACINGS, CoarseToFine, OnSurfaces, Sampler
@@ -265,21 +265,23 @@ class Renderer(nn.Module):
         shape: (Q, h, w) of the pixels, row by row.
         """
         color, heads, context = rendering.color, dict(rendering.heads), rendering.heads[CONTEXT]
+        depth = rendering.depth
         logits = heads.get(CLASSES)
         if self.reference_classes_new is not None:
             known = heads[KNOWN][:, : logits.shape[1] - 1].sum(-1, keepdim=True) if self.reads_labels else 0
             logits = (1 - known) * logits + self.blended_reference_logits(heads)
         if self.query_decoder_new is not None:
-            color, context, logits = from_nearest_seen((color, context, logits), rendering.seen, shape)
-            depth = rendering.depth.clamp_min(1e-3)
-            geometry = torch.stack([depth.log(), rendering.deviation / depth, rendering.seen.float()], -1).detach()
+            values = color, context, logits, rendering.depth.clamp_min(1e-3).log()
+            color, context, logits, log_depth = from_around(values, rendering.seen, shape)
+            depth = log_depth.exp()
+            geometry = torch.stack([log_depth, rendering.deviation / depth, rendering.seen.float()], -1).detach()
             parts = [2 * color - 1, context, geometry] + ([] if logits is None else [logits])
             residual = self.query_decoder_new(torch.cat(parts, -1), shape).float()
             color = color + residual[:, :3]
             logits = None if logits is None else logits + residual[:, 3:]
         if logits is not None:
             heads[CLASSES] = logits
-        return replace(rendering, color=color, heads=heads)
+        return replace(rendering, color=color, heads=heads, depth=depth)
 
     def blended_reference_logits(self, heads: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the references' own class logits, blended on rays like their colours: (R, K+1). Where labels are known, those of
@@ -298,14 +300,20 @@ class Renderer(nn.Module):
         return self.reference_classes_new(encoding.features[..., : encoding.image_channels]).float()
 
 
-def from_nearest_seen(
+def from_around(
     values: Sequence[torch.Tensor | None], seen: torch.Tensor, shape: tuple[int, int, int]
 ) -> list[torch.Tensor | None]:
-    """Return `values` of rays, (R, …) each or None, where rays that no reference sees, by `seen` (R,) bool, have those of the
-    nearest ray that one sees. shape: (Q, h, w) of the rays."""
-    size = shape[1] * shape[2]
-    nearest = torch.cat([nearest_known(known) + q * size for q, known in enumerate(seen.view(shape))]).flatten()
-    return [None if x is None else x[nearest] for x in values]
+    """Return `values` of rays, (R, …) each or None, where rays that no reference sees, by `seen` (R,) bool, have what lies
+    around them, without a gradient. shape: (Q, h, w) of the rays."""
+    given = [x.view(len(seen), -1) for x in values if x is not None]
+    known = seen.view(shape)[:, None]
+    maps = torch.cat([x.detach().float() for x in given], 1).view(*shape, -1).permute(0, 3, 1, 2)
+    filled = fill_unknown(maps, known, 0.0).permute(0, 2, 3, 1).flatten(0, 2)
+    parts = iter(filled.split([x.shape[1] for x in given], 1))
+    return [
+        None if x is None else torch.where(seen[:, None], x.view(len(seen), -1), next(parts).to(x.dtype)).view(x.shape)
+        for x in values
+    ]
 
 
 def _encoder(cfg) -> nn.Module:

@@ -16,7 +16,7 @@ from network.front_ends.learned_depth import ConvexUpsampling
 from network.geometry import pixel_grid, project
 from network.ops.splat import see_surface
 from network.query_decoder import QueryDecoder
-from network.renderer import from_nearest_seen, reference_surfaces
+from network.renderer import from_around, reference_surfaces
 from network.rendering import camera_rays
 from network.samplers import OnSurfaces
 from network.sight import Evidence, Sight, look_at_surfaces
@@ -405,13 +405,17 @@ def test_convex_upsampling_keeps_planes_and_follows_its_features():
     torch.testing.assert_close(upsampling(maps, features), F.interpolate(maps, scale_factor=4, mode="nearest"))
 
 
-def test_rays_that_nobody_sees_show_what_the_nearest_seen_one_does():
-    seen = torch.zeros(2, 4, 5, dtype=torch.bool)
-    seen[0, 1, 1] = seen[1, :, 3] = True
-    values = torch.arange(40.0)[:, None]
-    filled, nothing = from_nearest_seen((values, None), seen.flatten(), (2, 4, 5))
-    assert nothing is None and (filled[:20] == 6).all()
-    assert (filled[20:].view(4, 5) == torch.arange(23.0, 40, 5)[:, None]).all()
+def test_rays_that_nobody_sees_show_what_is_around_them():
+    seen = torch.zeros(2, 8, 8, dtype=torch.bool)
+    seen[0, 1, 1] = seen[1, :, :2] = seen[1, :, 6:] = True
+    values = torch.arange(128.0)[:, None].requires_grad_()
+    filled, nothing = from_around((values, None), seen.flatten(), (2, 8, 8))
+    assert nothing is None and (filled[:64] == 9).all()
+    assert torch.equal(filled[64:].view(8, 8)[seen[1]], values[64:].view(8, 8)[seen[1]])
+    between = filled[64:].view(8, 8)[4, 2:6]
+    assert (between > 64).all() and (between.diff().abs() < 8).all()  # no step where nothing is known
+    filled.sum().backward()
+    assert torch.equal(values.grad[:, 0], seen.flatten().float())
 
 
 def test_rays_that_meet_one_surface_have_three_samples_and_lie_in_their_places(batch):
