@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from dataset.sensor import Sensor, drifting, sensed_color, sensed_depth
+from dataset.sensor import Sensor, drifting, sensed_color, sensed_depth, sensed_pose
 from dataset.views import Views
 from utils.config import Setting
 
@@ -97,7 +97,7 @@ def scaled(views: Views, factor: float) -> Views:
 
 
 def taken(views: Views, rng: np.random.Generator) -> Views:
-    """Return the views as one hand-held camera takes them: colour, and depth where they have it."""
+    """Return the views as one hand-held camera takes them: colour, depth where they have it, and poses as tracking finds them."""
     sensor = Sensor.drawn(rng)
     images, drift = _as_arrays(views.images), drifting(len(views), rng)
     depth = views.depth
@@ -107,7 +107,18 @@ def taken(views: Views, rng: np.random.Generator) -> Views:
         stored = (np.stack(measured) * 1000).round().clip(0, LARGEST)
         depth = torch.from_numpy(stored.astype(np.uint16))[:, None]
     images = [sensed_color(image, sensor, *of_frame, rng) for image, *of_frame in zip(images, drift, strict=True)]
-    return replace(views, images=_as_tensor(images), depth=depth)
+    cameras = replace(views.cameras, poses=_tracked(views.cameras.poses, sensor, rng))
+    return replace(views, cameras=cameras, images=_as_tensor(images), depth=depth)
+
+
+def _tracked(poses: torch.Tensor, sensor: Sensor, rng: np.random.Generator) -> torch.Tensor:
+    """Return world-to-camera poses (V, 3, 4) with the errors of tracking."""
+    last = np.array([0.0, 0, 0, 1])
+    found = [
+        np.linalg.inv(sensed_pose(np.linalg.inv(np.vstack([pose, last])), sensor, rng))
+        for pose in poses.double().numpy()
+    ]
+    return torch.from_numpy(np.stack(found)[:, :3]).to(poses)
 
 
 def _as_arrays(images: torch.Tensor) -> list[np.ndarray]:

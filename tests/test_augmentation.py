@@ -90,6 +90,10 @@ def test_a_sensor_takes_the_references_and_leaves_the_query(views):
     known = (sensed > 0) & (exact > 0)
     assert 0.001 < (sensed / exact - 1)[known].abs().mean() < 0.1 and (sensed == 0).any()
     assert references.images.dtype == torch.uint8 and references.depth.dtype == torch.uint16
+    moved = (references.cameras.centres() - views.cameras.centres()).norm(dim=-1)
+    assert torch.equal(query.cameras.poses, views.cameras.poses) and 1e-4 < moved.mean() < 0.02
+    rotations = references.cameras.poses[:, :, :3]
+    torch.testing.assert_close(rotations @ rotations.transpose(1, 2), torch.eye(3).expand(len(views), 3, 3))
     assert torch.equal(taken(views, np.random.default_rng(3)).images, taken(views, np.random.default_rng(3)).images)
 
 
