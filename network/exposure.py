@@ -45,9 +45,22 @@ def exposure_gains(encoding: Encoding, query: Cameras) -> torch.Tensor:
     weight = torch.where(shared > FEWEST_SHARED, shared, 0).fill_diagonal_(0)
     middle = differences.nanmedian(-1).values.nan_to_num()
     system = torch.diag(weight.sum(1) + HELD) - weight
-    gains = torch.linalg.solve_ex(system, (weight * middle).sum(1)).result  # which does not wait for the device
+    gains = solve_positive(system, (weight * middle).sum(1))
     share = weights.sum(1) / weights.sum().clamp_min(1e-8)
     return (gains - (share * gains).sum()).exp()
+
+
+def solve_positive(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+    """Return x of `matrix` x = `vector` for a small positive definite matrix (n, n), by Gauss-Jordan elimination in float64.
+
+    What torch.linalg has cannot be recorded on a GPU.
+    """
+    rows = torch.cat([matrix, vector[:, None]], 1).double()
+    for i in range(len(rows)):
+        row = rows[i] / rows[i, i]
+        rows = rows - rows[:, i, None] * row
+        rows[i] = row
+    return rows[:, -1].to(vector)
 
 
 def _coarser(camera: Cameras) -> Cameras:

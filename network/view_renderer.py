@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 
@@ -79,20 +80,32 @@ class ViewRenderer:
     @torch.no_grad()
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
         """The whole image of one camera. Raises UserError if the device's memory is too small for anything."""
+        if self._in_engine(encoding):
+            encoding = replace(encoding, features=encoding.features.to(self._product_type))
+            return self._render(encoding, camera, in_engine=True)
+        if math.prod(camera.size) > LARGE_VIEW:
+            return self._render(encoding, camera)
+        return self._render_by_modules(encoding, camera)
+
+    @functools.cached_property
+    def _render_by_modules(self) -> Callable[[Encoding, Cameras], RenderedView]:
+        """`_render` in the network's own modules, as a recording where there is one: their kernels are many and small."""
+        this = weakref.proxy(self)  # else the recordings would keep the renderer, and it them
+        return self.backend.recorded(lambda *inputs: this._render(*inputs), MOST_SHAPES, self.network)
+
+    def _render(self, encoding: Encoding, camera: Cameras, in_engine: bool = False) -> RenderedView:
         pixels = pixel_grid(*camera.size, device=encoding.images.device)[None]
         if self.network.balances_exposure:
             encoding = balanced(encoding, camera)
         rays = self.network.sampler.rays(encoding, camera, pixels)
-        in_engine = self._in_engine(encoding)
         work = len(rays) * self._samples() * len(encoding.cameras)
         if in_engine:
             render_batch = self._engine
-            encoding = replace(encoding, features=encoding.features.to(self._product_type))
         else:
             stages = self.backend.stages(self.network, work)
             render_batch = functools.partial(render_rays, self.network, self.backend, stages)
         # What is compiled or recorded is so for one number of rays and samples.
-        fixed = in_engine or self.backend.compiles(work)
+        fixed = in_engine or self.backend.record or self.backend.compiles(work)
         view = None
         for places, group in [(None, rays)] if fixed else self.network.sampler.groups(rays):
             for begin, part in self._batches(render_batch, encoding, group, in_engine):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dataset.render_dataset import Needs, TestSet, open_scene
-from network.exposure import balanced, exposure_gains
+from network.exposure import balanced, exposure_gains, solve_positive
 from network.rendering import Encoding
 from network.surfaces import with_neighbours
 
@@ -45,3 +45,10 @@ def test_what_shows_nothing_of_the_query_has_a_gain_that_changes_nothing_of_it(b
     assert gains.isfinite().all() and (three / three.mean() - 1).abs().max() < 0.05
     nothing = replace(given, surfaces=torch.zeros_like(given.surfaces))
     assert (exposure_gains(nothing, batch.query.cameras) == 1).all()
+
+
+def test_a_small_system_is_solved():
+    torch.manual_seed(0)
+    root = torch.randn(6, 6)
+    matrix, right = root @ root.T + 1e-3 * torch.eye(6), torch.randn(6)
+    torch.testing.assert_close(matrix @ solve_positive(matrix, right), right, rtol=1e-3, atol=1e-3)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from dataset.render_dataset import Needs, TestSet, open_scene, random_patches
 from dataset.view_selection import training_references
 from dataset.views import Cameras, Views
+from network.backend import Backend
 from network.compositing import end_at_last, modal_depth
 from network.front_ends.learned_depth import ConvexUpsampling
 from network.geometry import pixel_grid, project
@@ -433,3 +434,21 @@ def test_rays_that_meet_one_surface_have_three_samples_and_lie_in_their_places(b
     torch.testing.assert_close(view.depth[others], by_hand.depth, rtol=1e-4, atol=1e-4)
     by_hand = network.render_rays(encoding, single).final
     torch.testing.assert_close(view.depth[places], by_hand.depth, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["exact", "fast"])
+def test_a_gpus_recording_renders_what_the_modules_do(batch, name):
+    """Also for another camera and other references than those that were recorded."""
+    device = torch.device("cuda")
+    network = build(batch, **MERGED, balance_exposure=True).to(device)
+    torch.nn.init.normal_(network.query_decoder_new.out.weight, std=0.01)
+    plain, recorded = (ViewRenderer(network, Backend.for_rendering(kind, device)) for kind in ("plain", name))
+    references, camera = batch.references.to(device), batch.query.cameras.to(device)
+    for i in range(6):  # the first calls run kernel by kernel, then as recorded
+        camera = replace(camera, poses=camera.poses + 0.01 * i)
+        references = replace(references, images=references.images * 0.98)
+        expected, found = (renderer.render(renderer.encode(references), camera) for renderer in (plain, recorded))
+        error = (expected.color - found.color).square().mean()
+        assert -10 * torch.log10(error) > (80 if name == "exact" else 45)
+        assert ((expected.depth / found.depth - 1).abs() < 0.01).float().mean() > 0.99
