@@ -10,7 +10,7 @@ import torch
 from dataset.views import Cameras
 from network.geometry import from_inverse_depth, pixel_grid, to_inverse_depth
 from network.rendering import Encoding, Rays, Rendering, camera_rays
-from network.surfaces import find_layers
+from network.surfaces import LAYERS, find_layers
 
 UNKNOWN_REACH = 0.12  # relative, of samples around a depth that only neighbouring rays tell
 # What evenly spaced samples are even in. From 0.5 to 10 m, half of them are nearer than 0.95, 2.2 and 5.3 m.
@@ -43,10 +43,14 @@ class Sampler(ABC):
         """The rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N; with what `depths` wants to know."""
         return camera_rays(query, pixels)
 
-    def groups(self, rays: Rays) -> list[tuple[torch.Tensor | None, Rays]]:
+    def groups(self, rays: Rays, several: int | None = None) -> list[tuple[torch.Tensor | None, Rays]]:
         """Return parts of the rays that need different numbers of samples, each with the places of its rays; None: all of
-        them, in their order."""
+        them, in their order. several: rays of the first part, at least `several`; None: as many as need it."""
         return [(None, rays)]
+
+    def several(self, rays: Rays) -> torch.Tensor | None:
+        """Return how many rays need all samples, if the others need fewer: a tensor of one number, to be fetched at will."""
+        return None
 
     def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor | None:
         """Random numbers for all passes over so many rays (training); None if it needs none."""
@@ -90,7 +94,7 @@ class OnSurfaces(Sampler):
     the two others, or behind it where there are none.
 
     Where there is no surface the samples are spread around the depth of the neighbours. Rays whose layers hold but the first
-    one have the samples around it alone.
+    one have one sample on it.
     """
 
     names = ("surface",)
@@ -114,32 +118,43 @@ class OnSurfaces(Sampler):
     ) -> torch.Tensor:
         layers = rays.layers
         first = layers.depth[:, 0]
+        if layers.depth.shape[1] == 1:
+            return first[:, None]
         reach = (1.5 * layers.spread[:, 0] + 0.002).clamp(0.003, 0.04)  # relative, to either side of the first layer
         reach = torch.where(layers.found, reach, UNKNOWN_REACH)
         near = reach if draws is None else reach * (0.5 + draws[:, 0])
         around = [first * (1 - near), first, first * (1 + near)]
-        if layers.depth.shape[1] == 1:
-            return torch.stack(around, -1)
         second, third = layers.depth[:, 1:].unbind(-1)
         second = torch.where(second > 0, second, first * (1 + 4 * reach))
         beyond = torch.where(layers.found, 1.25 * torch.maximum(first, second), 0.7 * first)
         third = torch.where(third > 0, third, beyond)
         return torch.stack([*around, second, third], -1).sort(-1).values
 
-    def groups(self, rays: Rays) -> list[tuple[torch.Tensor | None, Rays]]:
-        """Return rays that meet one surface, as nineteen of twenty do, and the others."""
-        layers = rays.layers
-        single = layers.found & (layers.depth[:, 1:] == 0).all(-1)
+    def groups(self, rays: Rays, several: int | None = None) -> list[tuple[torch.Tensor | None, Rays]]:
+        """Return rays that meet several surfaces or none, and those that meet one, as nineteen of twenty do."""
+        single = _meet_one_surface(rays)
+        if several is None:
+            parts = (~single).nonzero()[:, 0], single.nonzero()[:, 0]
+        else:
+            order = single.int().argsort(stable=True)
+            parts = order[:several], order[several:]
         groups = []
-        for chosen, count in ((single, 1), (~single, layers.depth.shape[1])):
-            places = chosen.nonzero()[:, 0]
+        for places, count in zip(parts, (LAYERS, 1), strict=True):
             if len(places):
                 part = rays[places]
                 groups.append((places, replace(part, layers=part.layers.nearest(count))))
         return groups
 
+    def several(self, rays: Rays) -> torch.Tensor:
+        return (~_meet_one_surface(rays)).sum()
+
     def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor:
         return torch.rand(rays, 1, generator=generator, device=generator.device)
+
+
+def _meet_one_surface(rays: Rays) -> torch.Tensor:
+    """Return which rays meet one surface, (R,) bool."""
+    return rays.layers.found & (rays.layers.depth[:, 1:] == 0).all(-1)
 
 
 def uniform_depths(depth_range: torch.Tensor, count: int, spacing: str = "inverse") -> torch.Tensor:

@@ -40,6 +40,7 @@ MODULES_BATCH_BYTES = 2**32  # ... unless each of the modules' many small kernel
 MEMORY_SHARE = 0.5  # of what is free, if that is less
 LARGE_VIEW = 2**20  # pixels; results of larger views are gathered on the host
 MOST_IMAGES = 64  # whose features are kept
+SMALLEST_PART = 16  # of the rays: room for fewer is not worth a recording
 MOST_SHAPES = 8  # sizes of views and numbers of references for which a GPU's work is kept as a recording
 
 
@@ -82,32 +83,57 @@ class ViewRenderer:
         """The whole image of one camera. Raises UserError if the device's memory is too small for anything."""
         if self._in_engine(encoding):
             encoding = replace(encoding, features=encoding.features.to(self._product_type))
-            return self._render(encoding, camera, in_engine=True)
-        if math.prod(camera.size) > LARGE_VIEW:
-            return self._render(encoding, camera)
-        return self._render_by_modules(encoding, camera)
+            return self._render(encoding, self._rays(encoding, camera), camera.size, in_engine=True)
+        if self.network.balances_exposure:
+            encoding = self._balanced(encoding, camera)
+        if self.backend.record and math.prod(camera.size) <= LARGE_VIEW:
+            rays = self._recorded_rays(encoding, camera)
+            return self._recorded_render(encoding, rays, camera.size, self._several(rays))
+        return self._render(encoding, self._rays(encoding, camera), camera.size)
+
+    def _rays(self, encoding: Encoding, camera: Cameras) -> Rays:
+        pixels = pixel_grid(*camera.size, device=encoding.images.device)[None]
+        return self.network.sampler.rays(encoding, camera, pixels)
 
     @functools.cached_property
-    def _render_by_modules(self) -> Callable[[Encoding, Cameras], RenderedView]:
-        """`_render` in the network's own modules, as a recording where there is one: their kernels are many and small."""
+    def _balanced(self) -> Callable[[Encoding, Cameras], Encoding]:
+        return self.backend.recorded(balanced, MOST_SHAPES)
+
+    @functools.cached_property
+    def _recorded_rays(self) -> Callable[[Encoding, Cameras], Rays]:
         this = weakref.proxy(self)  # else the recordings would keep the renderer, and it them
+        return self.backend.recorded(lambda *inputs: this._rays(*inputs), MOST_SHAPES, self.network)
+
+    @functools.cached_property
+    def _recorded_render(self) -> Callable[..., RenderedView]:
+        """`_render` in the network's own modules, whose kernels are many and small."""
+        this = weakref.proxy(self)
         return self.backend.recorded(lambda *inputs: this._render(*inputs), MOST_SHAPES, self.network)
 
-    def _render(self, encoding: Encoding, camera: Cameras, in_engine: bool = False) -> RenderedView:
-        pixels = pixel_grid(*camera.size, device=encoding.images.device)[None]
-        if self.network.balances_exposure:
-            encoding = balanced(encoding, camera)
-        rays = self.network.sampler.rays(encoding, camera, pixels)
+    def _several(self, rays: Rays) -> int | None:
+        """Return for how many rays there is room among those that need all samples: one of a few numbers, since each takes a
+        recording of its own. None where all need the same."""
+        count = self.network.sampler.several(rays)
+        if count is None:
+            return None
+        needed, room = int(count), len(rays)
+        while room // 2 >= max(needed, len(rays) // SMALLEST_PART):
+            room //= 2
+        return room
+
+    def _render(
+        self, encoding: Encoding, rays: Rays, size: tuple[int, int], several: int | None = None, in_engine: bool = False
+    ) -> RenderedView:
         work = len(rays) * self._samples() * len(encoding.cameras)
         if in_engine:
             render_batch = self._engine
         else:
             stages = self.backend.stages(self.network, work)
             render_batch = functools.partial(render_rays, self.network, self.backend, stages)
-        # What is compiled or recorded is so for one number of rays and samples.
-        fixed = in_engine or self.backend.record or self.backend.compiles(work)
+        # What is compiled is so for one number of rays and samples.
+        fixed = in_engine or (several is None and self.backend.compiles(work))
         view = None
-        for places, group in [(None, rays)] if fixed else self.network.sampler.groups(rays):
+        for places, group in [(None, rays)] if fixed else self.network.sampler.groups(rays, several):
             for begin, part in self._batches(render_batch, encoding, group, in_engine):
                 if view is None:
                     # One place for all rays: a small result kept of each batch would, between the batches' large tensors,
@@ -115,7 +141,7 @@ class ViewRenderer:
                     view = part.blank(len(rays), "cpu" if len(rays) > LARGE_VIEW else self.device)
                 batch = slice(begin, begin + len(part.depth))
                 view.fill(batch if places is None else places[batch].to(view.depth.device), part)
-        return self._refine(view, camera.size) if self.network.refines else view
+        return self._refine(view, size) if self.network.refines else view
 
     def _batches(
         self, render_batch: Callable, encoding: Encoding, rays: Rays, in_engine: bool

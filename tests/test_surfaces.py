@@ -419,21 +419,32 @@ def test_rays_that_nobody_sees_show_what_is_around_them():
     assert torch.equal(values.grad[:, 0], seen.flatten().float())
 
 
-def test_rays_that_meet_one_surface_have_three_samples_and_lie_in_their_places(batch):
+def test_rays_that_meet_one_surface_have_one_sample_and_lie_in_their_places(batch):
     network, query = build(batch, **MERGED), batch.query.cameras
     encoding = network.encode(batch.references)
     rays = network.sampler.rays(encoding, query, pixel_grid(*query.size)[None])
     groups = network.sampler.groups(rays)
     assert sorted(torch.cat([places for places, _ in groups]).tolist()) == list(range(len(rays)))
-    (places, single), (others, several) = groups
+    (others, several), (places, single) = groups
+    assert len(others) == network.sampler.several(rays)
     assert (rays.layers.depth[places, 1:] == 0).all() and rays.layers.found[places].all()
-    assert network.sampler.depths(encoding, single, (), None).shape == (len(places), 3)
+    assert torch.equal(network.sampler.depths(encoding, single, (), None), rays.layers.depth[places, :1])
     assert network.sampler.depths(encoding, several, (), None).shape == (len(others), 5)
     view = ViewRenderer(network).render(encoding, query)
-    by_hand = network.render_rays(encoding, several).final
-    torch.testing.assert_close(view.depth[others], by_hand.depth, rtol=1e-4, atol=1e-4)
-    by_hand = network.render_rays(encoding, single).final
-    torch.testing.assert_close(view.depth[places], by_hand.depth, rtol=1e-4, atol=1e-4)
+    for of_group, part in groups:
+        by_hand = network.render_rays(encoding, part).final
+        shown = by_hand.seen
+        torch.testing.assert_close(view.depth[of_group][shown], by_hand.depth[shown], rtol=1e-4, atol=1e-4)
+
+
+def test_room_for_more_rays_than_need_it_leaves_none_out(batch):
+    network, query = build(batch, **MERGED), batch.query.cameras
+    rays = network.sampler.rays(network.encode(batch.references), query, pixel_grid(*query.size)[None])
+    (needed, _), _ = network.sampler.groups(rays)
+    (first, several), (rest, single) = network.sampler.groups(rays, len(needed) + 7)
+    assert len(first) == len(needed) + 7 and set(needed.tolist()) <= set(first.tolist())
+    assert sorted([*first.tolist(), *rest.tolist()]) == list(range(len(rays)))
+    assert several.layers.depth.shape[1] == 3 and single.layers.depth.shape[1] == 1
 
 
 @pytest.mark.gpu
