@@ -40,7 +40,7 @@ Array = np.ndarray | torch.Tensor
 
 @dataclass(frozen=True)
 class View:
-    """What a camera sees: arrays of h x w pixels.
+    """A rendered view: arrays of h x w pixels.
 
     color: (h, w, 3) uint8. depth: (h, w) float32, z-depth in metres. seen: (h, w) bool, false where no reference shows what
     is there, and the rest is a guess. classes: (h, w), indices into `class_names`. probabilities: (h, w, K+1) float32, of

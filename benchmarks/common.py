@@ -1,4 +1,4 @@
-"""What the benchmarks share: views of a generated room, and honest timing."""
+"""Views of a generated room and timing on the device, shared by the benchmarks."""
 
 from __future__ import annotations
 

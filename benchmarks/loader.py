@@ -1,4 +1,4 @@
-"""How long a training sample takes to load: python -m benchmarks.loader [--out data/bench_loader]
+"""Loading time of a training sample: python -m benchmarks.loader [--out data/bench_loader]
 
 A scene of 1,500 frames of 1296x968 colour and labels and 640x480 depth, in ScanNet's layout (a few ray-cast frames,
 linked under many names). A sample is 8 references and a query at 320x240. Cold: the files' pages were dropped from the

@@ -1,4 +1,4 @@
-"""How long a frame takes to render: python -m benchmarks.render [--cfg CFG] [--widths 320 640] [--model-path MODEL]
+"""Rendering time of a frame: python -m benchmarks.render [--cfg CFG] [--widths 320 640] [--model-path MODEL]
 
 A frame is everything from references on the device to colour, classes and depth of all pixels there: encoding the
 references, which change from frame to frame, and all passes. plain: the modules as they are; exact: the engine where it can,

@@ -1,4 +1,4 @@
-"""What benchmarks share that train and evaluate many variants at the same time and compare them in one table."""
+"""Options, parallel runs and tables shared by the benchmarks that train and evaluate several variants."""
 
 from __future__ import annotations
 

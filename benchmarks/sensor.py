@@ -1,4 +1,4 @@
-"""What the sensor does to exact pictures, beside a real Kinect's: `python -m benchmarks.sensor KITCHEN FURNITURE`.
+"""Statistics of simulated sensor images beside those of a real Kinect: `python -m benchmarks.sensor KITCHEN FURNITURE`.
 
 KITCHEN holds the 50 frames of the 7-Scenes kitchen (frame-*.color.jpg, .depth.png, .pose.txt), FURNITURE is a pack of
 models. Renders rooms at 640x480, exact and sensed, and writes benchmarks/results/sensor.md and sensor.jpg.

@@ -57,8 +57,8 @@ class Run:
 
 @dataclass
 class Results:
-    """What is known so far, kept in a file: name of a run -> its numbers, those of the test rooms by their kind under "tests";
-    and of what needs no network, kind by kind."""
+    """Results so far, kept in a file. runs: name of a run -> its numbers, those of the test rooms by kind under "tests".
+    baselines: the numbers of the methods without a network, by kind."""
 
     path: Path
     runs: dict[str, dict] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""How long a training step takes, plain and fast side by side:
+"""Duration of a training step, plain and fast side by side:
 
 python -m benchmarks.train_step [--rays 1024 4096] [--modes plain exact fast] [key=value …]
 

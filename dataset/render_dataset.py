@@ -67,9 +67,9 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Needs:
-    """What the references of a batch must have. depth_if_there: depth where the scene has it. sources: so many other views
-    each, to be matched with. supervision: depth in training alone, where the scene has it. labels: likewise, in training
-    alone. known_labels: labels wherever there are some, in tests too."""
+    """Fields that the references of a batch must have. depth_if_there: depth where the scene has it. sources: so many
+    other views each, to be matched with. supervision: depth in training alone, where the scene has it. labels:
+    likewise, in training alone. known_labels: labels wherever there are some, in tests too."""
 
     depth: bool = False
     depth_if_there: bool = False

@@ -1,4 +1,4 @@
-"""What every scene offers, whatever its files look like: frame ids, cameras, and one decode per frame."""
+"""The interface of a scene, common to all file layouts: frame ids, cameras, and one decode per frame."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class SceneName:
 
 @dataclass(frozen=True)
 class SceneFiles:
-    """What a kind of dataset knows of one of its scenes before any frame is read.
+    """Description of a scene, known before any frame is read.
 
     folder: where it lies. files: of each kind that the scene has (color, depth, labels, mask), frame number -> image file.
     others: further files that it depends on (poses, intrinsics, tables).

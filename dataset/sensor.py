@@ -1,5 +1,5 @@
-"""What a hand-held RGB-D camera makes of an exact picture: blur, noise and drifting exposure in colour; steps, noise
-and holes in depth; small errors of poses; ragged borders of labels.
+"""Simulation of a hand-held RGB-D camera: blur, noise and drifting exposure in colour; steps, noise and holes in depth;
+small pose errors; ragged borders of labels.
 
 Pure functions of NumPy arrays and a generator. Lengths in pixels are of an image REFERENCE_WIDTH wide and grow with
 the image. `Sensor.drawn` picks one device and room; its strengths are fitted to a Kinect's frames

@@ -1,4 +1,4 @@
-"""Which frames are for testing, which may be referred to, and which references a query gets."""
+"""Selection of test frames, of reference candidates, and of the references of a query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of posed images, as typed values that travel from the disk to the network.
+"""Posed images with their cameras, depth and labels, as typed values that travel from disk to network.
 
 Arrays leave the loader in the smallest type that holds them (uint8 colour, uint16 depth, uint8
 classes); `.to(device)` moves them and turns them into what the network computes with.

@@ -1,4 +1,4 @@
-"""How a network is computed. Here and nowhere else it is chosen: device, precision, compilation, recording, kernels.
+"""The choice of device, precision, compilation, recording and kernels, made here and nowhere else.
 
 A `Backend` is one frozen value, made from the config for training or for rendering, and handed down: it says how to run
 a network's passes (`stages`), what to record (`recorded`), and sets a network's modules while it is `at_work`.

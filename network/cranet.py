@@ -39,7 +39,7 @@ class RayValues(NamedTuple):
 
 
 class SampleFeatures(NamedTuple):
-    """What a head can use of R rays of S samples that V views see, N = R * S.
+    """Features of R rays of S samples seen by V views, as inputs of a head; N = R * S.
 
     hit_probability: (R, S). geometry: (R, S, G), after attention along the ray. hidden: (R, S, G), what density is made of.
     semantic: (V, N, L), each view's latent after Cross-Reprojection Attention. blending: (V, N, 1), weights of the views, as

@@ -1,4 +1,4 @@
-"""Where along a reference's ray the surface is: a mixture of two logistics in inverse depth (NeuRay, section 3.2)."""
+"""Distribution of the surface along a reference's ray: a mixture of two logistics in inverse depth (NeuRay, section 3.2)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ LAST_INTERVAL = 1e6  # the interval behind the last sample of a ray, in normalis
 
 
 class Projection(NamedTuple):
-    """Where N points fall in V views: pixels (V, N, 2), z-depth (V, N), valid (V, N) bool."""
+    """Projections of N points into V views: pixels (V, N, 2), z-depth (V, N), valid (V, N) bool."""
 
     pixels: torch.Tensor
     depth: torch.Tensor

@@ -1,4 +1,4 @@
-"""What goes into a pass over rays and what comes out of one."""
+"""Inputs and outputs of a pass over rays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KNOWN = "known"  # the head of networks that are given labels of the references
 
 @dataclass(frozen=True)
 class Encoding(Tensors):
-    """What is kept of V references.
+    """Encoded references, V of them.
 
     images: padded, (V, 3, h, w). features: (V, h/4, w/4, C), of which the first `image_channels` are image features, and the
     others ray features; they may have another size than h/4, w/4.
@@ -39,7 +39,7 @@ class Encoding(Tensors):
     labels: torch.Tensor | None = None
 
     def seen(self, projection: Projection) -> torch.Tensor:
-        """Which of N projections count, (V, N) bool: those inside the images, where no mask hides them."""
+        """Return which of N projections count, (V, N) bool: those inside the images that no mask hides."""
         if self.shown is not None:
             height, width = self.shown
             x, y = projection.pixels.unbind(-1)
@@ -160,7 +160,7 @@ class RenderedView(ByRay):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What each pass over the same rays saw, the last one best. reference_depth: metres (V, 1, h/4, w/4), if the front end
+    """Outputs of each pass over the same rays, the last one best. reference_depth: metres (V, 1, h/4, w/4), if the front end
     predicts it. reference_logits: (V, h/4, w/4, K+1), if the network has classes of the references too."""
 
     passes: tuple[Rendering, ...]

@@ -1,4 +1,4 @@
-"""Where along a ray to look: a sampler chooses the depths of each pass, knowing what the passes before it saw."""
+"""Samplers, which choose the depths along a ray for each pass from the outputs of the passes before it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _SAFE = [*_NUMPY_SCALARS, np.dtype, *_NUMPY_NUMBERS, _codecs.encode]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds. config and classes (their names) are None in published files, optimizer in safetensors.
+    """Content of a weights file. config and classes (their names) are None in published files, optimizer in safetensors.
 
     trained: the weights to go on training with, where those of `network` are averages of them; else None.
     """

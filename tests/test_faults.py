@@ -1,4 +1,4 @@
-"""What a training survives: kills at any moment, damaged checkpoints, unreadable images, dying workers."""
+"""Faults that training survives: kills at any moment, damaged checkpoints, unreadable images, dying workers."""
 
 import itertools
 import multiprocessing

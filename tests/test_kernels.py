@@ -1,4 +1,4 @@
-"""What of the kernels can be tested without a GPU, beside their results (test_ops.py, test_passes.py): that they compile for one."""
+"""Compilation of the kernels for a GPU, tested without one; their results are tested in test_ops.py and test_passes.py."""
 
 import os
 import subprocess

@@ -218,7 +218,7 @@ def test_the_page_in_a_browser(served):
             return tab
 
         def picture(tab):
-            """What the canvas shows, left of the controls."""
+            """Return the picture on the canvas, left of the controls."""
             return tab.screenshot(clip={"x": 10, "y": 100, "width": 300, "height": 300})
 
         def wait_until(condition, what):

@@ -230,7 +230,7 @@ def test_views_are_blended_by_probability_and_what_is_guessed_does_not_count():
 
 
 def truth(scene, frames) -> PosedPictures:
-    """What a perfect network would have rendered."""
+    """Return what a perfect network would have rendered."""
     views = scene.views(frames, depth=True, labels=True).to(CPU)
     classes = torch.nn.functional.one_hot(views.labels, 21)[..., :20].byte() * 255
     color = (views.images.permute(0, 2, 3, 1) * 255).byte()
@@ -411,7 +411,7 @@ def test_no_ffmpeg(command, monkeypatch):
 
 
 def as_the_room_is(session, camera, mix):
-    """What a perfect network renders of a frame of the capture."""
+    """Return what a perfect network renders of a frame of the capture."""
     scene = session.scene
     poses = scene.cameras(scene.frame_ids).poses
     frame = scene.frame_ids[int((poses - camera.poses).abs().amax((1, 2)).argmin())]

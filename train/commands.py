@@ -1,4 +1,4 @@
-"""What the commands do once they are called: parse, load the config, call."""
+"""Bodies of the commands for training and evaluation: parse, load the config, call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network is trained for: terms, each a loss between what a pass shows of pixels and what is there."""
+"""The training objective: terms, each a loss between a pass's output at some pixels and the truth there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command needs of a config: the device, the run's folder, the network, the test sets, the colours."""
+"""Objects that every command builds from a config: device, run folder, network, test sets, colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the commands end: quietly, or with one line that says what is wrong."""
+"""The end of a command: quiet, or with one line that says what is wrong."""
 
 from __future__ import annotations
 

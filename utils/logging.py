@@ -1,4 +1,4 @@
-"""What the commands say to a person: plain lines on the terminal, warnings once."""
+"""Messages of the commands: plain lines on the terminal, each warning once."""
 
 from __future__ import annotations
 

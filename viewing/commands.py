@@ -1,4 +1,4 @@
-"""What `run_rendering.py` does once it is called: parse, load, call."""
+"""Body of `run_rendering.py`: parse, load, call."""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ CAPTURE = "transforms.json"
 
 @dataclass(frozen=True)
 class Shots:
-    """What to render: cameras, from which references each, under which number, and as which frame of the scene; a path
-    shows no frame of it."""
+    """Views to render: cameras, the references of each, its number, and the frame of the scene that it shows; a path shows
+    no frame."""
 
     cameras: Cameras
     mixes: list[Mix]

@@ -123,7 +123,7 @@ def spiral(poses: np.ndarray, count: int) -> np.ndarray:
 
 
 def up_of(poses: np.ndarray) -> np.ndarray:
-    """Which way is up, (3,): the mean of the cameras' own."""
+    """Return the up direction, (3,): the mean of the cameras' own."""
     up = -poses[:, :3, 1].mean(0)
     return up / max(np.linalg.norm(up), 1e-9)
 

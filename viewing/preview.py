@@ -34,7 +34,7 @@ def preview(geometry: Geometry, classes: Classes | None, up: np.ndarray) -> np.n
 
 
 def _downward(up: np.ndarray) -> np.ndarray:
-    """Which way one looks: down at an angle."""
+    """Return the viewing direction: down at an angle."""
     flat = look(np.zeros(3), np.eye(3)[int(np.argmin(np.abs(up)))], up)[:3]
     ahead = flat[:, 2] - (flat[:, 2] @ up) * up
     side = np.cross(up, ahead)

@@ -1,4 +1,4 @@
-"""Which references show a camera best, and how the choice changes along a path without a jump."""
+"""Selection of the references that show a camera best, with a smooth change along a path."""
 
 from __future__ import annotations
 

@@ -127,7 +127,8 @@ class Viewer:
             self._wake.set()
 
     def _next_level(self, guest: Guest) -> int | None:
-        """Which of COARSENESS to render now: what is quick enough at first, then, once it is still, the next finer."""
+        """Return the entry of COARSENESS to render now: one that is quick enough at first; once the camera is still,
+        the next finer."""
         if guest.level >= len(COARSENESS) or not guest.controls:
             return None
         if guest.level == 0:

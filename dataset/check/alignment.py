@@ -21,8 +21,8 @@ SMALLEST = 0.012  # of the width: how far corners have to be off
 
 
 class Misalignment(NamedTuple):
-    """How depth lies on colour: a pixel p of depth, counted from the middle of the image, is at scale p + shift of colour; shift in
-    widths of the image, (x, y)."""
+    """Misalignment of depth and colour: a depth pixel p, counted from the middle of the image, lies at scale p + shift
+    in the colour image; shift is (x, y) in image widths."""
 
     scale: float
     shift: tuple[float, float]

@@ -1,4 +1,4 @@
-"""What the files of a scene hold: sizes, holes, classes, what is missing or cannot be read."""
+"""Inventory of a scene's files: sizes, holes, classes, and the files that are missing or cannot be read."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ h2 { margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem } small {
 
 @dataclass(frozen=True)
 class SceneReport:
-    """What was found out about a scene; `error` if it could not even be opened. hints: what else speaks against it."""
+    """Findings about a scene. error: the message if it could not be opened. hints: further signs of a wrong capture."""
 
     name: str
     error: str | None = None

@@ -1,4 +1,4 @@
-"""What a piece of furniture is, from its name in a catalogue: its kind, which says where it goes, and its class."""
+"""Classification of furniture by its catalogue name: its kind, which decides where it is placed, and its class."""
 
 from __future__ import annotations
 

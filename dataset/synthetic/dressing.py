@@ -62,7 +62,7 @@ RECOLORED = 0.3  # of the flat materials that could be wood or cloth become it
 
 
 class Stock:
-    """What a room can be furnished with: models of a pack, each dressed the same way throughout the room."""
+    """Furniture available to a room: models of a pack, each dressed the same way throughout the room."""
 
     def __init__(self, models: Furniture, rng: np.random.Generator):
         self._models, self._rng = models, rng

@@ -1,4 +1,4 @@
-"""What a room itself has: walls, floor, ceiling, skirting, doors, windows and curtains, pictures, mirrors, rugs.
+"""Fixtures of a room: walls, floor, ceiling, skirting, doors, windows and curtains, pictures, mirrors, rugs.
 
 A maker returns meshes in the frame of the furniture makers: the wall is at y = 0, the room at y > 0.
 """

@@ -34,7 +34,7 @@ TO_ROOM = np.array([[-1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
 
 @dataclass(frozen=True)
 class Skin:
-    """What the triangles of one OBJ material look like: its name, an sRGB colour (3,) in [0, 1], and its texture
+    """Appearance of one OBJ material: its name, an sRGB colour (3,) in [0, 1], and its texture
     (h, w, 3 or 4) uint8 if there is one, row 0 at v = 0, the fourth channel what is opaque."""
 
     name: str

@@ -89,7 +89,7 @@ def add_pack(paths: list[Path], folder: Path) -> Path:
 
 
 def attribution(chosen: list[Library], entries: list[dict]) -> str:
-    """Who made the models, under which licence, and what was done to them."""
+    """Return the text that names the models' authors, their licence, and the changes made to them."""
     lines = [
         "# Furniture models in these rooms",
         "",

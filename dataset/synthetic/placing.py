@@ -1,4 +1,4 @@
-"""Where things go: along the walls of a room, beside what stands there already, and a camera that keeps clear of it."""
+"""Placement of furniture along the walls, clear of what stands there already, and of a camera clear of both."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ POINTS_AT_ONCE = 2**20
 
 @dataclass(frozen=True)
 class Light:
-    """How fine the baked light is: texel size in metres, rays per texel for ambient and for each lamp."""
+    """Resolution of the baked light: texel size in metres, rays per texel for ambient light and for each lamp."""
 
     texel: float = 0.13
     ambient_rays: int = 24

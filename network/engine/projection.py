@@ -1,4 +1,4 @@
-"""Where samples fall in the views, and the colour there: once for each sample and view, before the networks.
+"""Projection of samples into the views and the colour there, once for each sample and view, before the networks.
 
 Twin: `network.sight.look`, without the feature maps, which the next kernel reads. Apart from it, since there
 several threads share a row, and each would find all of this again.
@@ -127,7 +127,7 @@ def _sight_kernel(
 
 @dataclass(frozen=True)
 class Sights:
-    """What V views see of N samples.
+    """Projections of N samples into V views.
 
     places (4, V, N), float32: x and y in the feature maps, x -1 where the view does not see the sample, and the sample's
     near and far end as the view's normalised inverse depths. sights (V, N, 8), in the maps' type: direction difference 4,

@@ -1,4 +1,4 @@
-"""What a ray makes of its samples: attention along it, density, where it ends, and what it sees there.
+"""Per-ray kernel: attention along the ray, density, hit probabilities, and the rendered outputs.
 
 Twin: `network.cranet.CRANet`, from the attention in `_ray_geometry` to the sums over the samples.
 """

@@ -1,4 +1,4 @@
-"""What V views make of each sample, in one kernel: read the maps, all networks of a view, statistics, blending.
+"""Per-view kernel: reading the maps, all networks of a view, statistics over the views, and blending.
 
 Twin: `network.stage.Stage.shade` up to `CRANet._blending_weights`. A program takes M samples with all their views as
 M * VIEWS rows (VIEWS is V rounded up to a power of 2); only what attention needs leaves it. Sums over the views of a

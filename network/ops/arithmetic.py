@@ -1,4 +1,4 @@
-"""What the kernels compute with: exponentials in few instructions, and products on tensor cores to two precisions.
+"""Arithmetic of the kernels: exponentials in few instructions, and products on tensor cores at two precisions.
 
 A tile of activations has one of two types, and every function here follows it. float16: products are of float16 with
 sums in float32, and what lies between two of them is computed two numbers at a time. float32: a product is made of three

@@ -1,4 +1,4 @@
-"""What the depth of references says of another view: their pixels splatted into it, and their colours blended there.
+"""Splatting of the references' pixels into another view by their depth, and blending of their colours there.
 
 Nothing is learned here. A depth map is z-depth in metres, 0 where unknown.
 """
@@ -85,8 +85,8 @@ def nearest_known(known: torch.Tensor) -> torch.Tensor:
 
 
 class Sighting(NamedTuple):
-    """Where V references see the surface of a query view: pixels (V, N, 2) and weights (V, N), which add up to 1 over the
-    references, or to 0 where none sees it; N = h * w."""
+    """Projections of a query view's surface into V references: pixels (V, N, 2) and weights (V, N), which add up to 1
+    over the references, or to 0 where none sees it; N = h * w."""
 
     pixels: torch.Tensor
     weights: torch.Tensor

@@ -1,4 +1,4 @@
-"""How well a view's features agree with its neighbours' on each of many planes.
+"""Plane sweep: agreement of a view's features with its neighbours' on each of many planes.
 
 In the kernels what is read of the neighbours, all channels for each voxel and neighbour, is never written to memory. A
 tile is some pixels of a view times their channels.
