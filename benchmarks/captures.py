@@ -121,7 +121,7 @@ def write_small(scene: Scene, target: Path, overlays: bool) -> None:
 
 
 def overlay(color: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The classes (h, w) half over a picture, twice as large; what is ignored stays as it is."""
+    """Return the classes (h, w) half over a picture, twice as large; what is ignored stays as it is."""
     mixed = np.where((classes < len(SCANNET_CLASSES))[..., None], color * 0.35 + SCANNET_COLORS[classes] * 0.65, color)
     return cv2.resize(mixed.astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
 

@@ -167,13 +167,13 @@ def scores_of(args, name: str, seed: int) -> list[float]:
 
 
 def with_range(values: tuple[float, ...], places: int) -> str:
-    """The mean, and the lowest and highest of several."""
+    """Return the mean, and the lowest and highest of several."""
     mean = f"{statistics.mean(values):.{places}f}"
     return mean if len(values) == 1 else f"{mean} ({min(values):.{places}f} to {max(values):.{places}f})"
 
 
 def time_frames(cfg, model: Path) -> float:
-    """Median milliseconds of encoding the references and rendering one frame."""
+    """Return the median milliseconds of encoding the references and rendering one frame."""
     device = choose_device(cfg)
     network, _ = load_trained(cfg, device, str(model))
     renderer = ViewRenderer(network, Backend.for_rendering(cfg.renderer, device))

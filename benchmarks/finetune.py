@@ -193,7 +193,7 @@ def rows_of(variant: str, found: list[dict]) -> list[str]:
 
 
 def draw(runs: list[Run], results: dict[str, dict], picture: Path) -> None:
-    """PSNR and mIoU by seconds of training, a curve for each run."""
+    """Plot PSNR and mIoU by seconds of training, a curve for each run."""
     plt = pyplot()
     if plt is None or not results:
         return

@@ -66,17 +66,17 @@ def main() -> None:
 
 
 def fixed(references: References, cameras: Cameras) -> list[Mix]:
-    """Those of the camera in the middle of the path, for all."""
+    """Give every camera the mix of the camera in the middle of the path."""
     return [[(1.0, references.choose(one(cameras, len(cameras) // 2)))]] * len(cameras)
 
 
 def abrupt(references: References, cameras: Cameras) -> list[Mix]:
-    """The heavier part of each mix of the film's."""
+    """Return the heavier part of each mix of the film's."""
     return [[(1.0, max(mix)[1])] for mix in mixes(references, cameras)]
 
 
 def anew(references: References, cameras: Cameras) -> list[Mix]:
-    """The best ones for each camera."""
+    """Choose the best references for each camera anew."""
     return [[(1.0, references.choose(one(cameras, i)))] for i in range(len(cameras))]
 
 

@@ -46,7 +46,7 @@ class Model(NamedTuple):
 
     @property
     def arguments(self) -> list[str]:
-        """For `run_rendering.py`."""
+        """Return the arguments for `run_rendering.py`."""
         return [*(["--cfg", self.cfg] if self.cfg else []), "--model-path", self.path, *self.overrides]
 
 
@@ -131,7 +131,7 @@ def compare(args, models: list[Model]) -> None:
 
 
 def row_of(title: str, comparison: Comparison, classes: int) -> list[str]:
-    """A frame's numbers in words. classes: how many there are, the invalid one not counted."""
+    """Return a frame's numbers in words. classes: how many there are, the invalid one not counted."""
     ours, truth = comparison.prediction, comparison.truth
     miou = error = "–"
     if ours.classes is not None and truth.classes is not None:
@@ -143,7 +143,7 @@ def row_of(title: str, comparison: Comparison, classes: int) -> list[str]:
 
 
 def picture(shown: dict[str, list[Comparison]], colors: np.ndarray | None) -> np.ndarray:
-    """The truth above what each network made of the same frames: colours, and below them classes."""
+    """Return the truth above what each network made of the same frames: colours, and below them classes."""
     some = next(iter(shown.values()))
     rows = [[(f"truth, frame {frame.batch.frame}", frame.truth.color) for frame in some]]
     for title, frames in shown.items():
@@ -161,7 +161,7 @@ def marked(comparison: Comparison, colors: np.ndarray | None = None) -> np.ndarr
 
 
 def photograph(address: str, picture: Path, settle: float) -> None:
-    """The page with classes laid over colour, after it had time to render."""
+    """Save a screenshot of the page with classes laid over colour, after it had time to render."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("google-chrome")

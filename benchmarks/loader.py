@@ -90,7 +90,7 @@ def milliseconds_a_sample(dataset: TrainingSet, start: int) -> float:
 
 
 def worker_memory(dataset: TrainingSet) -> tuple[float, float]:
-    """Peak resident and private (anonymous) MiB of a worker process after 60 samples."""
+    """Return peak resident and private (anonymous) MiB of a worker process after 60 samples."""
     batches = load(dataset, range(60), 1, "cpu")
     peak = private = 0.0
     for _ in batches:

@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def read_scalars(logs: Path) -> dict[str, list[tuple[int, float, float]]]:
-    """Name -> rows of step, value and wall time in seconds."""
+    """Return name -> rows of step, value and wall time in seconds."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(logs), size_guidance={"scalars": 0})
@@ -43,7 +43,7 @@ def read_scalars(logs: Path) -> dict[str, list[tuple[int, float, float]]]:
 
 
 def pyplot():
-    """matplotlib's, for files; without it None, and a line says so."""
+    """Return matplotlib's pyplot with a file backend; without matplotlib None, and a line says so."""
     try:
         import matplotlib
     except ImportError:
@@ -56,7 +56,7 @@ def pyplot():
 
 
 def draw(runs: dict[str, Path], picture: Path) -> None:
-    """One picture of several runs (title -> folder of logs): what they have in common, by step, and the loss by time.
+    """Plot several runs in one picture (title -> folder of logs): what they have in common, by step, and the loss by time.
 
     Without matplotlib there is no picture, and a line says so.
     """

@@ -112,7 +112,7 @@ def _named(text: str) -> tuple[str, Path]:
 
 
 def score_capture(name: str, cfg, renderer: ViewRenderer, place: str, frames: int | None, pictures: Pictures) -> dict:
-    """Numbers of a network on a capture with and without its depth, as far as it can, and of the baselines."""
+    """Return numbers of a network on a capture with and without its depth, as far as it can, and of the baselines."""
     needed = needs(cfg)
     rows = {}
     if needed.reads_depth:
@@ -125,8 +125,8 @@ def score_capture(name: str, cfg, renderer: ViewRenderer, place: str, frames: in
 def score(
     title: str, cfg, renderer: ViewRenderer, scenes: list[str], frames: int | None, depth: bool, pictures: Pictures
 ) -> dict[str, dict]:
-    """Numbers of a network, under `title`, and of the baselines on test frames of `scenes`. depth: whether the network is shown that
-    of the references. `pictures` is given what it made of each frame."""
+    """Return numbers of a network, under `title`, and of the baselines on test frames of `scenes`. depth: whether the
+    network is shown that of the references. `pictures` is given what it made of each frame."""
     needed, count = needs(cfg), cfg.train_dataset_cfg.min_wn
     sets = [TestSet(configured_scene(scene, cfg, depth), count, needed, reference_labels=True) for scene in scenes]
     for test in sets:
@@ -156,7 +156,7 @@ def numbers(scores: dict[str, Score]) -> dict[str, float]:
 
 
 def in_nine(matrix: np.ndarray) -> np.ndarray:
-    """A confusion matrix of ScanNet's 20 classes, (20, 21), as one of `NINE`, (9, 10): all others are "other"."""
+    """Merge a confusion matrix of ScanNet's 20 classes, (20, 21), into one of `NINE`, (9, 10): all others are "other"."""
     place = np.array([NINE.index(name if name in NINE else "other") for name in SCANNET_CLASSES])
     grouped = np.zeros((len(NINE), len(NINE) + 1), matrix.dtype)
     np.add.at(grouped, (place[:, None], np.append(place, len(NINE))[None]), matrix)

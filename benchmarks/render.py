@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def draw(times: dict[tuple[int, str, int, int], float], picture: Path) -> None:
-    """Milliseconds by the number of reference views, a curve for each number of samples."""
+    """Plot milliseconds by the number of reference views, a curve for each number of samples."""
     plt = pyplot()
     if plt is None:
         return
@@ -104,7 +104,7 @@ def measure(args, device: torch.device, width: int, mode: str, views: int, sampl
 
 
 def make_batches(data: Path, width: int, views: int) -> list[Batch]:
-    """Four frames of a room, each with its nearest other frames."""
+    """Return four frames of a room, each with its nearest other frames."""
     scene = open_scene(f"scannet/train_000/black_{width}", data)
     batches = []
     for frame in scene.frame_ids[1::10][:4]:

@@ -55,7 +55,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def parse_variant(entry: str, cfg: str) -> tuple[str, str, tuple[str, ...]]:
-    """`name:key=value,key=value` as a name, its config, and what it changes there."""
+    """Parse `name:key=value,key=value` into a name, its config, and its changes to that config."""
     name, _, changes = entry.partition(":")
     parts = re.split(r",(?=\s*[A-Za-z_][\w.]*=)", changes) if changes else []  # not the commas inside a list
     if not re.fullmatch(r"[\w.-]+", name) or not all("=" in part for part in parts):
@@ -72,7 +72,7 @@ def settings(args: argparse.Namespace, cfg: str, changes: Sequence[str]) -> list
 
 
 def flat(summary: dict) -> dict[str, float]:
-    """The numbers of a method, classes per image as published."""
+    """Return the numbers of a method, classes per image as published."""
     numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
     return numbers | summary.get("per_image", {})
 
@@ -144,7 +144,7 @@ class Launcher:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """Training saves when it is told to stop."""
+    """Terminate the runs; training saves when it is told to stop."""
     process.terminate()
     try:
         process.wait(LAST_SECONDS)

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def measure(args, count: int) -> float:
-    """Steps per second of `count` processes."""
+    """Return the steps per second of `count` processes."""
     name = f"scaling_{count}"
     command = [
         *[sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)],

@@ -66,7 +66,7 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """Those of an earlier, stopped call."""
+        """Return the results of an earlier, stopped call."""
         content = json.loads(path.read_text()) if path.is_file() else {}
         return cls(path, content.get("runs", {}), content.get("baselines", {}))
 
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def parse_tests(entries: list[str]) -> dict[str, list[str]]:
-    """`kind=list` entries as names of rooms by their kind."""
+    """Parse `kind=list` entries into names of rooms by kind."""
     if not all("=" in entry for entry in entries):
         raise UserError("--tests: should be KIND=LIST, for example models=data/models/test.txt")
     return {kind: list_scenes(path, "--tests") for kind, path in (entry.split("=", 1) for entry in entries)}
@@ -174,7 +174,7 @@ def numbers_of(args, run: Run) -> dict[str, float | None]:
 
 
 def by_kind(tests: dict[str, list[str]], scenes: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """The numbers of a method for each kind of rooms, each the mean over its rooms; scenes: room -> summary."""
+    """Return the numbers of a method for each kind of rooms, each the mean over its rooms; scenes: room -> summary."""
     rows = {kind: [flat(scenes[name]) for name in names if name in scenes] for kind, names in tests.items()}
     return {
         kind: {key: float(np.mean([row[key] for row in of_rooms if key in row])) for key in set().union(*of_rooms)}
@@ -187,7 +187,7 @@ def read_results(args, run: Run) -> dict:
 
 
 def baselines_of(args, run: Run) -> dict[str, dict[str, dict]]:
-    """Kind of rooms -> baseline -> its numbers."""
+    """Return kind of rooms -> baseline -> its numbers."""
     results = read_results(args, run)
     methods = results["scenes_of_methods"].items()
     rows = {name: by_kind(args.tests, scenes) for name, scenes in methods if name != results["network"]}
@@ -252,7 +252,7 @@ def psnr_of(args, results: Results, run: Run) -> float:
 
 
 def same_frame(args, runs: list[Run], results: Results) -> np.ndarray:
-    """The panel of the frame in the middle of the test frames, as each run rendered it, one above the other."""
+    """Return the panel of the frame in the middle of the test frames, as each run rendered it, one above the other."""
     folders = [args.out / "model" / f"test_{run.name}" / "panels" for run in runs]
     frames = sorted(path.relative_to(folders[0]) for path in folders[0].rglob("*.jpg"))
     panels = [read_color(folder / frames[len(frames) // 2]) for folder in folders]

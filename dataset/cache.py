@@ -54,11 +54,12 @@ class Cache:
 
     @classmethod
     def of(cls, cfg) -> Cache | None:
-        """As the config's `cache`, `cache_root` and `cache_max_gb` say."""
+        """Create the cache that the config's `cache`, `cache_root` and `cache_max_gb` describe."""
         return cls(Path(cfg.cache_root), cfg.cache_max_gb * 1e9) if cfg.cache else None
 
     def open(self, scene: str, size: tuple[int, int], kinds: list[str], sources: list[Path], meaning=None) -> Entry:
-        """The entry of a scene at a size; it may not exist yet. meaning: how its files are read, beside what is in them."""
+        """Return the entry of a scene at a size; it may not exist yet. meaning: how its files are read, beside what is
+        in them."""
         place = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in sources])
         slug = f"{scene.replace('/', '_')}-{_digest(place)}"
         return Entry(self, self.root / f"{slug}-{_key(size, kinds, sources, meaning)}", size, tuple(kinds))
@@ -136,7 +137,7 @@ class Entry:
         return self
 
     def read(self, kind: str, row: int) -> np.ndarray | None:
-        """A copy of a frame's image, or None if it is not there."""
+        """Return a copy of a frame's image, or None if it is not there."""
         return np.array(self._map(kind)[row]) if self._map(f"{kind}.there")[row] else None
 
     def write(self, kind: str, row: int, values: np.ndarray) -> None:
@@ -186,7 +187,7 @@ class Entry:
 
 
 def _hold(path: Path) -> BinaryIO | None:
-    """An open file that keeps an entry from being removed as long as it is referred to; None if there is no entry."""
+    """Return an open file that keeps an entry from being removed as long as it is referred to; None if there is no entry."""
     try:
         lock = open(path / LOCK_FILE, "rb")  # noqa: SIM115 (closed when nobody refers to it)
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -205,7 +206,7 @@ class Listed:
 
 
 def list_entries(root: Path) -> list[Listed]:
-    """The entries below a cache folder; those that vanish meanwhile are left out."""
+    """Return the entries below a cache folder; those that vanish meanwhile are left out."""
     entries = []
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         try:

@@ -66,7 +66,7 @@ class Cameras(Rows):
         return self.poses.shape[0]
 
     def centres(self) -> torch.Tensor:
-        """Camera centres in the world, (V, 3)."""
+        """Return camera centres in the world, (V, 3)."""
         return -(self.poses[:, :, :3] * self.poses[:, :, 3:]).sum(1)
 
 

@@ -55,12 +55,12 @@ class ByRay(Rows):
 
     @classmethod
     def join(cls, parts: list):
-        """The rays of all parts, one after the other."""
+        """Join the rays of all parts, one after the other."""
         return _joined(parts)
 
 
 def _joined(parts: list):
-    """Tensors, dictionaries or dataclasses of them, one after the other; None where they are None."""
+    """Concatenate tensors, dictionaries or dataclasses of them; None where they are None."""
     first = parts[0]
     if first is None:
         return None
@@ -85,12 +85,12 @@ class Rays(ByRay):
         return len(self.directions)
 
     def points(self, depths: torch.Tensor) -> torch.Tensor:
-        """The points at depths (R, S): (R * S, 3)."""
+        """Return the points at depths (R, S): (R * S, 3)."""
         return (self.centres[:, None] + depths[..., None] * self.directions[:, None]).reshape(-1, 3)
 
 
 def camera_rays(cameras: Cameras, pixels: torch.Tensor) -> Rays:
-    """The rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N."""
+    """Return the rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N."""
     centres, directions = pixel_rays(pixels, cameras.poses, cameras.Ks)
     count = pixels.shape[1]
     return Rays(
@@ -145,7 +145,7 @@ class RenderedView(ByRay):
         return self.heads.get(CLASSES)
 
     def blank(self, rays: int, device) -> RenderedView:
-        """Room for so many rays of what this one shows of its own, on `device`."""
+        """Allocate room for so many rays of what this one shows of its own, on `device`."""
         return self._map(lambda x: torch.empty(rays, *x.shape[1:], dtype=x.dtype, device=device))
 
     def fill(self, places: slice | torch.Tensor, part: RenderedView) -> None:

@@ -37,10 +37,12 @@ class Sampler(ABC):
     def depths(
         self, encoding: Encoding, rays: Rays, passes: tuple[Rendering, ...], draws: torch.Tensor | None
     ) -> torch.Tensor:
-        """Depths (R, S) in metres, sorted, of the pass that follows `passes`. draws: of `draw`; None without chance."""
+        """Return depths (R, S) in metres, sorted, of the pass that follows `passes`. draws: of `draw`; None without
+        chance."""
 
     def rays(self, encoding: Encoding, query: Cameras, pixels: torch.Tensor) -> Rays:
-        """The rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N; with what `depths` wants to know."""
+        """Return the rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N; with what `depths` wants
+        to know."""
         return camera_rays(query, pixels)
 
     def groups(self, rays: Rays) -> list[tuple[torch.Tensor | None, Rays]]:
@@ -49,7 +51,7 @@ class Sampler(ABC):
         return [(None, rays)]
 
     def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor | None:
-        """Random numbers for all passes over so many rays (training); None if it needs none."""
+        """Return random numbers for all passes over so many rays (training); None if it needs none."""
         return None
 
 

@@ -67,12 +67,12 @@ class Sight(NamedTuple):
 
     @property
     def mask(self) -> torch.Tensor:
-        """`valid` as 0 and 1, (V, N, 1)."""
+        """Return `valid` as 0 and 1, (V, N, 1)."""
         return self.valid[..., None].to(self.color.dtype)
 
     @property
     def uniform(self) -> torch.Tensor:
-        """The same weight for all views that see a sample, (V, N, 1)."""
+        """Return the same weight for all views that see a sample, (V, N, 1)."""
         mask = self.mask
         return mask / (mask.sum(0) + 1e-8)
 

@@ -41,7 +41,7 @@ class Processes:
         return self.size > 1
 
     def device(self, device: torch.device) -> torch.device:
-        """This process's own one, where a config asks for `device`."""
+        """Return this process's own device, where a config asks for `device`."""
         if device.type == "cuda" and self.several:
             if self.local_rank >= torch.cuda.device_count():
                 raise UserError(
@@ -54,7 +54,7 @@ class Processes:
 
     @contextmanager
     def together(self, device: torch.device) -> Iterator[None]:
-        """Connects the processes. Where one of them fails in here, whatever by, all the others end within seconds; the one
+        """Connect the processes. Where one of them fails in here, whatever by, all the others end within seconds; the one
         that failed says why."""
         if not self.several:
             yield
@@ -97,7 +97,7 @@ class Processes:
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
-        """Around what all processes do together. Raises SystemExit where another one failed, which says why itself, and
+        """Guard what all processes do together. Raises SystemExit where another one failed, which says why itself, and
         UserError where it was ended from outside."""
         try:
             yield
@@ -122,7 +122,7 @@ class Processes:
         tensor.div_(self.size)
 
     def gather(self, value) -> list | None:
-        """The value of every process, in their order, for the one that leads; None for the others."""
+        """Return the value of every process, in their order, for the one that leads; None for the others."""
         if not self.several:
             return [value]
         values = [None] * self.size if self.leads else None

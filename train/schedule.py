@@ -29,7 +29,8 @@ DEFAULTS = {
 
 
 def build_optimizer(network: nn.Module, cfg) -> torch.optim.Optimizer:
-    """Two groups in the published order: the parameters NeuRay has too, and the new ones. One kernel updates all."""
+    """Build an optimiser of two groups in the published order: the parameters NeuRay has too, and the new ones. One
+    kernel updates all."""
     named = list(network.named_parameters())
     groups = [[parameter for name, parameter in named if (NEW_LAYERS in name) == new] for new in (False, True)]
     kind, options = OPTIMIZERS[cfg.optimizer_type], {"fused": True}
@@ -61,7 +62,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
-    """Its state dict, with learning rates as numbers."""
+    """Return its state dict, with learning rates as numbers."""
     state = optimizer.state_dict()
     return {**state, "param_groups": [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]}
 

@@ -131,7 +131,7 @@ def to_markdown() -> str:
 
 
 def _idle(section: dict) -> list[str]:
-    """The keys that have no effect, in order, each once."""
+    """Return the keys that have no effect, in order, each once."""
     found: dict[str, None] = {}
     for key, default in section.items():
         if isinstance(default, dict):

@@ -89,7 +89,8 @@ def rendering() -> None:
 
 
 def _open(args) -> tuple[Session, EasyDict]:
-    """The scene with a network in front, and its config: of both, what is not named is what comes with the repository."""
+    """Open the scene with a network in front, and its config: of both, what is not named is what comes with the
+    repository."""
     if args.cfg is None:
         cfg = complete_config({}, SCHEMA, args.overrides, "the command line")
     else:
@@ -108,7 +109,7 @@ def _video(args, session: Session, folder: Path) -> None:
 
 
 def _along(kind: str, args, session: Session) -> tuple[Cameras, References]:
-    """The cameras of a path, and what to render them from."""
+    """Return the cameras of a path, and what to render them from."""
     count = max(1, round(args.seconds * args.fps))
     if count > MOST_FRAMES:
         raise UserError(

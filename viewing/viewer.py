@@ -157,7 +157,7 @@ class Viewer:
         return paint(guest.picture, controls["mode"].value, classes, opacity, hidden)
 
     def _draw_cameras(self) -> None:
-        """The references as frusta with thumbnails; a click goes there."""
+        """Draw the references as frusta with thumbnails; a click goes there."""
         scene = self.session.scene
         self.server.scene.set_up_direction(tuple(up_of(scene.camera_to_world)))
         for frame in spread_evenly(self.references.pool, MOST_FRUSTA):

@@ -56,8 +56,8 @@ def main() -> None:
 
 
 def find_scenes(text: str, data_root: Path) -> list[tuple[str, Path]]:
-    """(database name, data root) of a name, of a capture's folder, or of all scenes in a folder data/<type> or of one scene
-    in it."""
+    """Return (database name, data root) of a name, of a capture's folder, or of all scenes in a folder data/<type> or
+    of one scene in it."""
     folder = Path(text)
     if not folder.is_dir():
         return [(text, data_root)]
@@ -77,7 +77,7 @@ def find_scenes(text: str, data_root: Path) -> list[tuple[str, Path]]:
 
 
 def check_scene(name: str, data_root: Path, sample: int, label_ids: str = "auto") -> SceneReport:
-    """Everything about one scene. What cannot be opened is said in its report."""
+    """Check one scene. A scene that cannot be opened has the error in its report."""
     try:
         parsed = scene_name(name)
         place = str(parsed.folder(data_root)) if Path(parsed.path).is_absolute() else name.rpartition("/")[0]

@@ -65,7 +65,7 @@ def find_misalignment(colors: list[np.ndarray], depths: list[np.ndarray]) -> Mis
 
 
 def _edges(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Points (N, 2) of x, y between pixels of which one is much farther than the other; at most EDGES of them."""
+    """Return points (N, 2) of x, y between pixels of which one is much farther than the other; at most EDGES of them."""
     found = []
     for down, right in ((0, 1), (1, 0)):
         first, second = depth[: depth.shape[0] - down, : depth.shape[1] - right], depth[down:, right:]

@@ -49,7 +49,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _listed(text: str | None) -> list[str] | None:
-    """Scan names; database names such as scannet/scene0000_00/black_320 will do."""
+    """Parse scan names; database names such as scannet/scene0000_00/black_320 will do."""
     if text is None:
         return None
     lines = read_text(Path(text)).splitlines() if Path(text).is_file() else text.split(",")

@@ -77,7 +77,7 @@ def pack(paths: list[Path], out: Path) -> None:
 
 
 def add_pack(paths: list[Path], folder: Path) -> Path:
-    """The pack to furnish the rooms of a folder from: the one at `paths`, or one made there of libraries. The
+    """Return the pack to furnish the rooms of a folder from: the one at `paths`, or one made there of libraries. The
     attribution of its models is written into the folder."""
     if len(paths) == 1 and paths[0].suffix == ".npz":
         write_text(folder / ATTRIBUTION, Furniture(paths[0]).attribution)

@@ -46,7 +46,7 @@ class FrontEnd(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def of(cls, cfg, image_channels: int) -> FrontEnd:
-        """The front end of a config. image_channels: of the image features it may read."""
+        """Build the front end of a config. image_channels: of the image features it may read."""
 
     @staticmethod
     @abstractmethod

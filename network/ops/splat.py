@@ -47,7 +47,8 @@ def splat_depth(depth: torch.Tensor, cameras: Cameras, query: Cameras) -> torch.
 
 
 def _pixel_to_pixel(cameras: Cameras, query: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matrices (V, 3, 3) and offsets (V, 3) by which pixel p of a camera at depth z lands at z (M p) + o in the query."""
+    """Return matrices (V, 3, 3) and offsets (V, 3) by which pixel p of a camera at depth z lands at z (M p) + o in the
+    query."""
     Ks, poses, query_K, query_pose = (x.double() for x in (cameras.Ks, cameras.poses, query.Ks[0], query.poses[0]))
     turn = query_pose[:, :3] @ poses[:, :, :3].transpose(1, 2)
     offsets = query_pose[:, 3:] - turn @ poses[:, :, 3:]
@@ -93,7 +94,7 @@ class Sighting(NamedTuple):
 
     @property
     def seen(self) -> torch.Tensor:
-        """(N,) bool."""
+        """Return which pixels a reference sees, (N,) bool."""
         return self.weights.sum(0) > 0
 
 
