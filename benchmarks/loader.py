@@ -110,8 +110,10 @@ def seconds_to_open(root: Path, cache: Cache | None) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("data/bench_loader"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/bench_loader"), help="folder of the scene (default: %(default)s)"
+    )
     parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     root = args.out

@@ -23,9 +23,9 @@ SMOOTHED = 0.05  # of a curve's points are averaged to draw one
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("picture", type=Path)
-    parser.add_argument("logs", type=Path, nargs="+")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", type=Path, help="file to write: .png, .svg or .pdf")
+    parser.add_argument("logs", type=Path, nargs="+", help="folders of logs: data/model/<name>/logs")
     args = parser.parse_args()
     draw({log.parent.name: log for log in args.logs}, args.picture)
 

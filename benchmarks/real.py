@@ -86,14 +86,20 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", required=True, type=_named, metavar="NAME=CHECKPOINT")
-    parser.add_argument("--captures", nargs="*", default=[], type=Path)
-    parser.add_argument("--rooms", nargs="*", default=[], type=_named, metavar="KIND=LIST")
-    parser.add_argument("--width", type=int, default=320, help="of captures (default: %(default)s)")
-    parser.add_argument("--frames", type=int, help="of each scene at most (default: all test frames)")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--debug", action="store_true")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument(
+        "--models", nargs="+", required=True, type=_named, metavar="NAME=CHECKPOINT", help="networks to score"
+    )
+    parser.add_argument("--captures", nargs="*", default=[], type=Path, help="folders of captures (default: none)")
+    parser.add_argument(
+        "--rooms", nargs="*", default=[], type=_named, metavar="KIND=LIST", help="lists of test rooms (default: none)"
+    )
+    parser.add_argument("--width", type=int, default=320, help="width of the captures in pixels (default: %(default)s)")
+    parser.add_argument("--frames", type=int, help="most test frames of each scene (default: all)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
+    )
     args = parser.parse_intermixed_args()
     for list_name in ("models", "rooms"):  # what follows them is taken for one, but only they name a file that is there
         given = getattr(args, list_name)

@@ -36,17 +36,25 @@ VIEWS, SAMPLES = (2, 4, 8, 16), (32, 64)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", default="configs/base.yaml")
-    parser.add_argument("--modes", nargs="+", default=["plain", "exact", "fast"])
-    parser.add_argument("--widths", type=int, nargs="+", default=[320, 640])
-    parser.add_argument("--frames", type=int, default=FRAMES)
-    parser.add_argument("--views", type=int, default=8)
-    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--cfg", default="configs/base.yaml", help="YAML file of the config (default: %(default)s)")
+    parser.add_argument(
+        "--modes", nargs="+", default=["plain", "exact", "fast"], help="backends to time (default: all)"
+    )
+    parser.add_argument(
+        "--widths", type=int, nargs="+", default=[320, 640], help="widths of the picture in pixels (default: 320 640)"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=FRAMES, help="frames whose median is taken (default: %(default)s)"
+    )
+    parser.add_argument("--views", type=int, default=8, help="reference views (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=64, help="samples of a ray in each pass (default: %(default)s)")
     parser.add_argument("--curves", action="store_true", help="time per reference view and per sample too")
-    parser.add_argument("--model-path")
-    parser.add_argument("--data", type=Path, default=Path("data/bench"))
-    parser.add_argument("--profile", type=Path)
-    parser.add_argument("--out", type=Path, help="file for the tables")
+    parser.add_argument("--model-path", help="weights (default: random ones)")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/bench"), help="folder of the room (default: %(default)s)"
+    )
+    parser.add_argument("--profile", type=Path, help="file for the times of the kernels (default: none)")
+    parser.add_argument("--out", type=Path, help="file for the tables (default: only printed)")
     args = parser.parse_args()
     make_room(args.data)
     device = choose_device(check_config({}, SCHEMA))

@@ -139,10 +139,12 @@ def _panel(versions) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sensor", description=__doc__)
-    parser.add_argument("kitchen", type=Path)
-    parser.add_argument("furniture", type=Path)
-    parser.add_argument("--debug", action="store_true")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sensor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kitchen", type=Path, help="folder of the recording")
+    parser.add_argument("furniture", type=Path, help="pack of dataset.synthetic.pack")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     real = statistics(*kitchen(args.kitchen))
     exact, sensed, panels = rendered(args.furniture)

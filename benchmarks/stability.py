@@ -77,8 +77,19 @@ class Results:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tests", nargs="+", metavar="KIND=LIST", help="(default: test=ROOMS/test.txt)")
-    parser.add_argument("--precisions", nargs="+", choices=("auto", "bf16", "fp32"), default=["auto"])
+    parser.add_argument(
+        "--tests",
+        nargs="+",
+        metavar="KIND=LIST",
+        help="lists of test rooms, a table each (default: test=ROOMS/test.txt)",
+    )
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=("auto", "bf16", "fp32"),
+        default=["auto"],
+        help="of training, a run each (default: auto)",
+    )
     parser.set_defaults(cfg="configs/plus/base.yaml", variants=["config"], seeds=[0, 1, 2, 3, 4], steps=2300)
     args = parse(parser)
     for name in ("train.txt", "test.txt"):

@@ -11,7 +11,6 @@ holds a lock on it (a shared flock, which ends with the process), and what is lo
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import fcntl
@@ -28,7 +27,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dataset.frames import Frames
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.files import write_text
 from utils.logging import say, warn
 
@@ -256,16 +255,21 @@ def _sparse_file(path: Path, size: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m dataset.cache", description="List or clear the cache of frames.")
+    parser = command_parser(
+        "python -m dataset.cache",
+        "List the cache of decoded frames scene by scene, or clear it.",
+        "python -m dataset.cache clear",
+    )
     parser.add_argument(
         "action",
         nargs="?",
         choices=("list", "clear"),
         default="list",
-        help="list what is there (the default), or empty it",
+        help="list the scenes in the cache (default), or remove them",
     )
-    parser.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT), help="its folder (default: %(default)s)")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument(
+        "--root", type=Path, default=Path(DEFAULT_ROOT), help="folder of the cache (default: %(default)s)"
+    )
     args = parser.parse_args()
     entries = list_entries(args.root)
     for entry in entries:

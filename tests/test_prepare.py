@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from programs import run_program
 
 from dataset.camera import Lens, undistort
 from dataset.capture import read_pose
@@ -446,17 +447,8 @@ def test_a_broken_transforms_json(capture, tmp_path):
 
 
 def test_replica_is_verified_in_both_spellings(replica_rooms, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "dataset.prepare",
-        "replica",
-        "--source",
-        replica_rooms,
-        "--out",
-        tmp_path / "data" / "Replica",
-    ]
-    done = subprocess.run(list(map(str, command)), cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    out = tmp_path / "data" / "Replica"
+    done = run_program("-m", "dataset.prepare", "replica", "--source", replica_rooms, "--out", out)
     assert done.returncode == 0 and done.stdout.count("48 frames") == 4, done.stdout + done.stderr
     assert len(open_scene("replica/train_000/Sequence_1/black_64", tmp_path / "data")) == 48
     assert SIZES["tiny"].frames == 48
