@@ -66,6 +66,7 @@ def _train_and_be_killed(cfg):
             os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_every_decisive_moment_ends_like_one_that_is_not(config):
     changes = {"total_step": 12, "save_interval": 2, "val_interval": 5, "keep_checkpoints": 2}
     killed = config(name="killed", **changes)

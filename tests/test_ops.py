@@ -57,6 +57,14 @@ def test_convolutions_of_volumes(c_in, c_out, dilation, size):
     )
 
 
+def test_the_gradient_of_weights_over_parts_of_several_tiles(monkeypatch):
+    """As in volumes of more than ten thousand voxels."""
+    monkeypatch.setattr(volumes, "PARTS", 4)
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 2, 2, 7, 11), torch.randn(3, 2, 3, 3, 3), torch.randn(3)
+    compare(lambda *x: volumes.convolve_kernel(*x, 1), lambda *x: volumes.convolve(*x, 1), inputs)
+
+
 def test_a_gradient_whose_layout_is_another():
     """The gradient of a sum is one number that is repeated."""
     x, layer = torch.randn(2, 4, 3, 4, 5, requires_grad=True), Conv3d(4, 16)
