@@ -1,5 +1,6 @@
 """Faults that training survives: kills at any moment, damaged checkpoints, unreadable images, dying workers."""
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -101,6 +102,39 @@ def test_a_damaged_latest_checkpoint_falls_back_to_the_one_before(config, capsys
         path.write_bytes(b"PK nothing")
     with pytest.raises(UserError, match="no earlier one can be read either"):
         Trainer(config(total_step=6)).run()
+
+
+def test_where_files_have_no_second_names_earlier_checkpoints_are_copies(config, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    trainer = Trainer(config(total_step=3, save_interval=1, keep_checkpoints=1))
+    trainer.run()
+    (earlier,) = trainer.checkpoints.earlier()
+    assert (load_checkpoint(earlier).step, load_checkpoint(trainer.checkpoints.latest).step) == (2, 3)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_second_signal_ends_at_once_unless_torchrun_passes_it_on(config, monkeypatch, several):
+    if several:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    trainer = Trainer(config(total_step=4, save_interval=100, val_set_list=[]))
+    step = trainer.train_step
+
+    def interrupted(batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(batch)
+
+    trainer.train_step = interrupted
+    if several:
+        trainer.run()
+        assert load_checkpoint(trainer.checkpoints.latest).step == 1
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+        assert not trainer.checkpoints.latest.exists()
 
 
 def test_bytes_that_flip_in_a_checkpoint_are_noticed(config):

@@ -116,6 +116,12 @@ def test_all_processes_stop_when_one_fails(config, tmp_path):
     assert "the loss is" in result.stderr
 
 
+def test_nothing_watches_for_failures_any_more_once_the_processes_have_ended():
+    """A thread within torch aborts its process when Python ends, and torchrun then ends the others."""
+    result = torchrun(SCRIPTS / "ends.py", timeout=60)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
 @pytest.mark.parametrize("processes, rank, kind", [(2, 0, "UserError"), (2, 1, "UserError"), (3, 2, "RuntimeError")])
 def test_a_process_that_fails_between_exchanges_ends_the_others(tmp_path, processes, rank, kind):
     """It says why; the others, which wait for it, say nothing."""
