@@ -20,6 +20,8 @@ import mmap
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -238,7 +240,7 @@ def _load_frames(path: Path) -> Frames | None:
             return Frames(
                 arrays["numbers"].tolist(), arrays["camera_to_world"], arrays["Ks"], json.loads(str(arrays["skipped"]))
             )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # a damaged file is none
         return None
 
 

@@ -380,3 +380,33 @@ def test_several_query_views_share_their_references(config):
 def test_precision_that_the_device_lacks_is_refused(config):
     with pytest.raises(UserError, match="bf16 needs a GPU"):
         Trainer(config(precision="bf16"))._start_or_resume()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../elsewhere", "/tmp/run"])
+def test_a_run_writes_nowhere_but_below_its_output_root(config, name):
+    with pytest.raises(UserError, match="`name` should be a folder name"):
+        Trainer(config(name=name))
+
+
+def test_colours_of_classes_from_the_config_are_a_colour_each_of_a_byte_a_channel(config):
+    colors = [[number, 255 - number, 7] for number in range(21)]
+    assert Trainer(config(semantic_color_map=colors)).colors.tolist() == colors
+    for wrong in (colors[:20], [[300, 0, 0]] * 21, [[-1, 0, 0]] * 21, [["red"]] * 21, [[1, 2], [3]]):
+        with pytest.raises(UserError, match="`semantic_color_map` should be 21 colours of 3 numbers from 0 to 255"):
+            Trainer(config(semantic_color_map=wrong))
+
+
+def test_a_run_does_not_go_on_with_another_optimiser(config):
+    Trainer(config(total_step=1, val_set_list=[])).run()
+    with pytest.raises(UserError, match=r"model.pth: its optimiser's state does not fit this config"):
+        Trainer(config(total_step=2, val_set_list=[], num_classes=20, optimizer_type="sgd")).run()
+
+
+def test_losses_of_the_first_pass_alone_leave_the_fine_networks_as_they_were(config):
+    """Weight decay alone would ruin them."""
+    trainer = Trainer(config(total_step=1, val_set_list=[], loss=["render"], use_nr_fine_loss=False))
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    trainer.run()
+    after = trainer.network.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("fine_"))
+    assert not torch.equal(after["agg_net.agg_impl.rgb_fc.0.weight"], before["agg_net.agg_impl.rgb_fc.0.weight"])

@@ -53,6 +53,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Loads what an optimiser has learned; how it computes stays as it is. Raises UserError if it is of another."""
     try:
         own = [{key: group[key] for key in COMPUTED if key in group} for group in optimizer.param_groups]
+        if any(("betas" in group) != ("betas" in optimizer.defaults) for group in state["param_groups"]):
+            raise ValueError("Adam's and SGD's states have other entries")
         groups = [{**theirs, **ours} for theirs, ours in zip(state["param_groups"], own, strict=True)]
         optimizer.load_state_dict({**state, "param_groups": groups})
         for group, ours in zip(optimizer.param_groups, own, strict=True):
