@@ -40,7 +40,7 @@ Array = np.ndarray | torch.Tensor
 
 @dataclass(frozen=True)
 class View:
-    """What a camera sees: arrays of h x w pixels.
+    """A rendered view: arrays of h x w pixels.
 
     color: (h, w, 3) uint8. depth: (h, w) float32, z-depth in metres. seen: (h, w) bool, false where no reference shows what
     is there, and the rest is a guess. classes: (h, w), indices into `class_names`. probabilities: (h, w, K+1) float32, of
@@ -157,7 +157,7 @@ def load(path: str | Path | None = None, device: str = "auto") -> Field:
 
 
 def _with_width(source: str, width: int) -> str:
-    """The name of a scene with the width of its images."""
+    """Return the name of a scene with the width of its images."""
     named = f"{source.rstrip('/')}/black_{width}"
     if SceneName.of_folder(named) is None and re.search(r"/black_\d+/?$", source):
         return source
@@ -165,7 +165,7 @@ def _with_width(source: str, width: int) -> str:
 
 
 def _numpy(values: Array | Sequence[Array]) -> np.ndarray | list[np.ndarray]:
-    """Arrays or tensors, or sequences of them, as arrays."""
+    """Return arrays or tensors, or sequences of them, as arrays."""
     if isinstance(values, torch.Tensor):
         return values.detach().cpu().numpy()
     if isinstance(values, list | tuple) and any(isinstance(value, torch.Tensor) for value in values):

@@ -43,11 +43,11 @@ Recording = tuple[dict, dict[str, np.ndarray]]  # keys that hold for all frames,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=RECORDINGS)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("data/real"))
-    parser.add_argument("--width", type=int, default=320)
-    parser.add_argument("--overlays", action="store_true")
+    parser.add_argument("name", choices=RECORDINGS, help="which recording it is")
+    parser.add_argument("folder", type=Path, help="folder of the recording")
+    parser.add_argument("--out", type=Path, default=Path("data/real"), help="folder to write to (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=320, help="width of the images in pixels (default: %(default)s)")
+    parser.add_argument("--overlays", action="store_true", help="paint the classes over the test frames")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         describe(args.name, args.folder, Path(place))
@@ -121,7 +121,7 @@ def write_small(scene: Scene, target: Path, overlays: bool) -> None:
 
 
 def overlay(color: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The classes (h, w) half over a picture, twice as large; what is ignored stays as it is."""
+    """Return the classes (h, w) half over a picture, twice as large; what is ignored stays as it is."""
     mixed = np.where((classes < len(SCANNET_CLASSES))[..., None], color * 0.35 + SCANNET_COLORS[classes] * 0.65, color)
     return cv2.resize(mixed.astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
 

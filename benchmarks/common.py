@@ -1,4 +1,4 @@
-"""What the benchmarks share: views of a generated room, and honest timing."""
+"""Views of a generated room and timing on the device, shared by the benchmarks."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ NAME = "scannet/train_000/black_320"
 
 
 def make_room(root: Path) -> None:
-    """One room of 40 frames at 640x480, `NAME`, in ScanNet's layout."""
+    """Generate one room of 40 frames at 640x480, `NAME`, in ScanNet's layout."""
     generate(root, "scannet", ROOM, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def session_of(model: str, cfg: str | None, scene: str, overrides: list[str]) -> Session:
-    """A scene with the network of a file of weights in front; cfg: None for the one inside the file."""
+    """Return a scene with the network of a file of weights in front; cfg: None for the one inside the file."""
     config = load_config(cfg, SCHEMA, overrides) if cfg else model_config(model, overrides)
     return open_session(config, model, scene)
 
@@ -39,7 +39,8 @@ def synchronize(device: torch.device) -> None:
 
 
 def median_milliseconds(run, count: int, device: torch.device, warm_up: int = 3) -> float:
-    """Median time of `run(i)` over `count` calls after `warm_up` of them, each until the device is done."""
+    """Return the median time in milliseconds of `run(i)` over `count` calls after `warm_up` of them, each until the
+    device is done."""
     times = []
     for i in range(warm_up + count):
         synchronize(device)
@@ -51,7 +52,7 @@ def median_milliseconds(run, count: int, device: torch.device, warm_up: int = 3)
 
 
 def peak_gib(device: torch.device) -> float:
-    """Most memory that tensors took since the last call."""
+    """Return the most memory that tensors took since the last call, in GiB."""
     if device.type != "cuda":
         return float("nan")
     peak = torch.cuda.max_memory_allocated(device) / 2**30
@@ -75,7 +76,7 @@ def profile(run, count: int, path: Path, title: str, device: torch.device) -> No
 
 
 def provenance(device: torch.device) -> str:
-    """Device, commit, versions and date, as one line."""
+    """Return device, commit, versions and date, as one line."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     return (

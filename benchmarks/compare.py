@@ -53,17 +53,41 @@ TRAIN, TEST = "configs/cra/train_cra_synthetic.yaml", "configs/cra/test_cra_synt
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mvsnet", help=f"weights for {NEEDS_MVSNET}")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rooms", type=int, nargs=3, default=(20, 0, 5))
-    parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--image", type=int, nargs=2, default=(480, 640))
-    parser.add_argument("--data", type=Path, default=Path("data/compare"))
-    parser.add_argument("--workers", type=int, default=14, help="processes that make rooms")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[v for v in VARIANTS if v != NEEDS_MVSNET])
-    parser.add_argument("--out", type=Path, help="folder for the table and the curves; else beside the data")
-    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--mvsnet", help=f"weights for {NEEDS_MVSNET}, as published (default: none)")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of each run (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run each (default: 0)")
+    parser.add_argument(
+        "--rooms",
+        type=int,
+        nargs=3,
+        default=(20, 0, 5),
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="number of rooms (default: 20 0 5)",
+    )
+    parser.add_argument("--frames", type=int, default=60, help="frames of each room (default: %(default)s)")
+    parser.add_argument(
+        "--image",
+        type=int,
+        nargs=2,
+        default=(480, 640),
+        metavar=("HEIGHT", "WIDTH"),
+        help="size in pixels (default: 480 640)",
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/compare"), help="folder of the rooms (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=14, help="processes that make rooms (default: %(default)s)")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=[v for v in VARIANTS if v != NEEDS_MVSNET],
+        help=f"networks to compare (default: all but {NEEDS_MVSNET})",
+    )
+    parser.add_argument("--out", type=Path, help="folder for the table and the curves (default: beside the rooms)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
+    )
     args = parser.parse_intermixed_args()
     if NEEDS_MVSNET in args.variants and not args.mvsnet:
         raise UserError(f"{NEEDS_MVSNET} needs --mvsnet")
@@ -167,13 +191,13 @@ def scores_of(args, name: str, seed: int) -> list[float]:
 
 
 def with_range(values: tuple[float, ...], places: int) -> str:
-    """The mean, and the lowest and highest of several."""
+    """Return the mean, and the lowest and highest of several."""
     mean = f"{statistics.mean(values):.{places}f}"
     return mean if len(values) == 1 else f"{mean} ({min(values):.{places}f} to {max(values):.{places}f})"
 
 
 def time_frames(cfg, model: Path) -> float:
-    """Median milliseconds of encoding the references and rendering one frame."""
+    """Return the median milliseconds of encoding the references and rendering one frame."""
     device = choose_device(cfg)
     network, _ = load_trained(cfg, device, str(model))
     renderer = ViewRenderer(network, Backend.for_rendering(cfg.renderer, device))

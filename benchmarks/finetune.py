@@ -54,9 +54,11 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", nargs="+", required=True)
-    parser.add_argument("--elsewhere", nargs="+", default=[])
-    parser.add_argument("--every", type=int, default=250)
+    parser.add_argument("--scenes", nargs="+", required=True, help="database names of the scenes to fine-tune on")
+    parser.add_argument(
+        "--elsewhere", nargs="+", default=[], help="scenes to score the last step on as well (default: none)"
+    )
+    parser.add_argument("--every", type=int, default=250, help="steps between two evaluations (default: %(default)s)")
     parser.set_defaults(
         cfg="configs/plus/ft_plus_synthetic_test_000.yaml", variants=["all_labels"], seeds=[0], steps=1000
     )
@@ -193,7 +195,7 @@ def rows_of(variant: str, found: list[dict]) -> list[str]:
 
 
 def draw(runs: list[Run], results: dict[str, dict], picture: Path) -> None:
-    """PSNR and mIoU by seconds of training, a curve for each run."""
+    """Plot PSNR and mIoU by seconds of training, a curve for each run."""
     plt = pyplot()
     if plt is None or not results:
         return

@@ -1,9 +1,9 @@
-"""Measures how much a film flickers where its references change: python -m benchmarks.flicker --scene NAME --out FOLDER
+"""Measures how much a film flickers where its references change.
 
-[--cfg CFG] --model-path MODEL [--frames 33] [--stretch 0.1 0.5] [--width 96] [key=value …]
+python -m benchmarks.flicker --scene NAME --model-path MODEL --out FOLDER --width 96
 
-Renders the same path, along a stretch of the capture (from and to, as parts of it), with references as films choose them,
-with one fixed set of them, and with choices that change at once; and writes flicker.md.
+Renders the same path, along a part of the capture, with references as films choose them, with one fixed set of them, and
+with choices that change at once; and writes flicker.md.
 """
 
 from __future__ import annotations
@@ -30,14 +30,23 @@ KNOT = 4  # frames of the capture from one point of the path to the next
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", help="(default: inside the model)")
-    parser.add_argument("--model-path", required=True)
-    parser.add_argument("--scene", required=True)
-    parser.add_argument("--frames", type=int, default=33)
-    parser.add_argument("--stretch", type=float, nargs=2, default=(0.1, 0.5))
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--cfg", help="YAML file of the config (default: the config inside the model's file)")
+    parser.add_argument("--model-path", required=True, help="weights")
+    parser.add_argument("--scene", required=True, help="database name, or a folder with a transforms.json")
+    parser.add_argument("--frames", type=int, default=33, help="frames of the film (default: %(default)s)")
+    parser.add_argument(
+        "--stretch",
+        type=float,
+        nargs=2,
+        default=(0.1, 0.5),
+        metavar=("FROM", "TO"),
+        help="part of the capture, 0 to 1 (default: 0.1 0.5)",
+    )
+    parser.add_argument("--width", type=int, help="width of a picture in pixels (default: the scene's)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
+    )
     args = parser.parse_intermixed_args()
     session = session_of(args.model_path, args.cfg, args.scene, args.overrides)
     references = References(session.scene, session.references)
@@ -66,17 +75,17 @@ def main() -> None:
 
 
 def fixed(references: References, cameras: Cameras) -> list[Mix]:
-    """Those of the camera in the middle of the path, for all."""
+    """Give every camera the mix of the camera in the middle of the path."""
     return [[(1.0, references.choose(one(cameras, len(cameras) // 2)))]] * len(cameras)
 
 
 def abrupt(references: References, cameras: Cameras) -> list[Mix]:
-    """The heavier part of each mix of the film's."""
+    """Return the heavier part of each mix of the film's."""
     return [[(1.0, max(mix)[1])] for mix in mixes(references, cameras)]
 
 
 def anew(references: References, cameras: Cameras) -> list[Mix]:
-    """The best ones for each camera."""
+    """Choose the best references for each camera anew."""
     return [[(1.0, references.choose(one(cameras, i)))] for i in range(len(cameras))]
 
 

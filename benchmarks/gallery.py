@@ -1,7 +1,6 @@
-"""Makes the README's pictures: python -m benchmarks.gallery --model-path MODEL --scene SCENE
+"""Makes the README's pictures.
 
-[--without-depth [MODEL]] [--faithful MODEL] [--cfg CFG] [--faithful-cfg CFG] [--only flight mesh viewer comparison]
-[--out imgs] [key=value …]
+python -m benchmarks.gallery --model-path MODEL --scene SCENE --without-depth --faithful MODEL --only flight mesh
 
 A flight, a labelled mesh, and the page in the browser (needs playwright and Chromium); with --without-depth the same where
 the references' depth is not read, by the same model or one of its own; and the scene's test frames by all of them, and by the
@@ -46,30 +45,41 @@ class Model(NamedTuple):
 
     @property
     def arguments(self) -> list[str]:
-        """For `run_rendering.py`."""
+        """Return the arguments for `run_rendering.py`."""
         return [*(["--cfg", self.cfg] if self.cfg else []), "--model-path", self.path, *self.overrides]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg")
-    parser.add_argument("--model-path", required=True)
+    parser.add_argument("--cfg", help="YAML file of the config (default: the config inside the model's file)")
+    parser.add_argument("--model-path", required=True, help="weights")
     parser.add_argument(
         "--without-depth",
         metavar="MODEL",
         nargs="?",
         const="",
-        help="also where depth is found, by --model-path or this one",
+        help="also render without the references' depth, by --model-path or by this model",
     )
-    parser.add_argument("--faithful", metavar="MODEL", help="the published network's, to compare with")
-    parser.add_argument("--faithful-cfg", metavar="CFG", help="of --faithful")
-    parser.add_argument("--scene", required=True)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--out", type=Path, default=Path("imgs"))
-    parser.add_argument("--seconds", default="6", help="of the flight")
-    parser.add_argument("--views", default="60", help="of the mesh")
-    parser.add_argument("--settle", type=float, default=20, help="seconds until the page's picture is at its finest")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument(
+        "--faithful", metavar="MODEL", help="weights of the published network, to compare with (default: none)"
+    )
+    parser.add_argument(
+        "--faithful-cfg", metavar="CFG", help="config of --faithful (default: the config inside its file)"
+    )
+    parser.add_argument("--scene", required=True, help="database name, or a folder with a transforms.json")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="pictures to make (default: all)")
+    parser.add_argument("--out", type=Path, default=Path("imgs"), help="folder to write to (default: %(default)s)")
+    parser.add_argument("--seconds", default="6", help="length of the flight (default: %(default)s)")
+    parser.add_argument("--views", default="60", help="frames that the mesh is fused of (default: %(default)s)")
+    parser.add_argument(
+        "--settle",
+        type=float,
+        default=20,
+        help="seconds until the page's picture is at its finest (default: %(default)g)",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
+    )
     args = parser.parse_intermixed_args()
     args.out.mkdir(parents=True, exist_ok=True)
     models = [Model(args.model_path, args.cfg, args.overrides)]
@@ -131,7 +141,7 @@ def compare(args, models: list[Model]) -> None:
 
 
 def row_of(title: str, comparison: Comparison, classes: int) -> list[str]:
-    """A frame's numbers in words. classes: how many there are, the invalid one not counted."""
+    """Return a frame's numbers in words. classes: how many there are, the invalid one not counted."""
     ours, truth = comparison.prediction, comparison.truth
     miou = error = "–"
     if ours.classes is not None and truth.classes is not None:
@@ -143,7 +153,7 @@ def row_of(title: str, comparison: Comparison, classes: int) -> list[str]:
 
 
 def picture(shown: dict[str, list[Comparison]], colors: np.ndarray | None) -> np.ndarray:
-    """The truth above what each network made of the same frames: colours, and below them classes."""
+    """Return the truth above what each network made of the same frames: colours, and below them classes."""
     some = next(iter(shown.values()))
     rows = [[(f"truth, frame {frame.batch.frame}", frame.truth.color) for frame in some]]
     for title, frames in shown.items():
@@ -161,7 +171,7 @@ def marked(comparison: Comparison, colors: np.ndarray | None = None) -> np.ndarr
 
 
 def photograph(address: str, picture: Path, settle: float) -> None:
-    """The page with classes laid over colour, after it had time to render."""
+    """Save a screenshot of the page with classes laid over colour, after it had time to render."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("google-chrome")

@@ -1,6 +1,6 @@
-"""Compares meshes from the frames' depth and from rendered depth: python -m benchmarks.geometry --scenes NAME … --out FOLDER
+"""Compares meshes from the frames' depth and from rendered depth.
 
-[--cfg CFG] [--model-path MODEL] [--truth DATA_ROOT] [--views 60] [--voxel 0.02] [key=value …]
+python -m benchmarks.geometry --scenes NAME … --model-path MODEL --out FOLDER --truth DATA_ROOT
 
 --truth: folder with the same scenes as they are, where those that are rendered were seen by a noisy sensor; `python -m
 dataset.synthetic` makes the same rooms with and without --sensor. FOLDER gets geometry.md and a picture of each mesh.
@@ -26,14 +26,18 @@ COLUMNS = {"accuracy_cm": ".1f", "completeness_cm": ".1f", "f_score": ".3f", "mi
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", help="(default: inside the model)")
-    parser.add_argument("--model-path", required=True)
-    parser.add_argument("--scenes", nargs="+", required=True)
-    parser.add_argument("--truth", type=Path)
-    parser.add_argument("--views", type=int, default=60)
-    parser.add_argument("--voxel", type=float, default=0.02)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--cfg", help="YAML file of the config (default: the config inside the model's file)")
+    parser.add_argument("--model-path", required=True, help="weights")
+    parser.add_argument("--scenes", nargs="+", required=True, help="database names")
+    parser.add_argument(
+        "--truth", type=Path, help="data root of the exact rooms to compare with (default: the scenes themselves)"
+    )
+    parser.add_argument("--views", type=int, default=60, help="frames to fuse (default: %(default)s)")
+    parser.add_argument("--voxel", type=float, default=0.02, help="edge of a voxel in metres (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
+    )
     args = parser.parse_intermixed_args()
     args.overrides += [name for name in args.scenes if "=" in name]  # what follows --scenes is taken for one
     args.scenes = [name for name in args.scenes if "=" not in name]

@@ -1,4 +1,4 @@
-"""How long a training sample takes to load: python -m benchmarks.loader [--out data/bench_loader]
+"""Loading time of a training sample: python -m benchmarks.loader [--out data/bench_loader]
 
 A scene of 1,500 frames of 1296x968 colour and labels and 640x480 depth, in ScanNet's layout (a few ray-cast frames,
 linked under many names). A sample is 8 references and a query at 320x240. Cold: the files' pages were dropped from the
@@ -90,7 +90,7 @@ def milliseconds_a_sample(dataset: TrainingSet, start: int) -> float:
 
 
 def worker_memory(dataset: TrainingSet) -> tuple[float, float]:
-    """Peak resident and private (anonymous) MiB of a worker process after 60 samples."""
+    """Return peak resident and private (anonymous) MiB of a worker process after 60 samples."""
     batches = load(dataset, range(60), 1, "cpu")
     peak = private = 0.0
     for _ in batches:
@@ -110,8 +110,10 @@ def seconds_to_open(root: Path, cache: Cache | None) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("data/bench_loader"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/bench_loader"), help="folder of the scene (default: %(default)s)"
+    )
     parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     root = args.out

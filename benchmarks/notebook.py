@@ -45,9 +45,9 @@ def run_notebook(content: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run the code of a notebook and keep the pictures in it.")
-    parser.add_argument("notebook", type=Path)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("notebook", type=Path, help="file to run, and to write the pictures into")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     content = read_json(args.notebook, "there is no such notebook")
     run_notebook(content)

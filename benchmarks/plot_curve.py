@@ -23,15 +23,15 @@ SMOOTHED = 0.05  # of a curve's points are averaged to draw one
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("picture", type=Path)
-    parser.add_argument("logs", type=Path, nargs="+")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", type=Path, help="file to write: .png, .svg or .pdf")
+    parser.add_argument("logs", type=Path, nargs="+", help="folders of logs: data/model/<name>/logs")
     args = parser.parse_args()
     draw({log.parent.name: log for log in args.logs}, args.picture)
 
 
 def read_scalars(logs: Path) -> dict[str, list[tuple[int, float, float]]]:
-    """Name -> rows of step, value and wall time in seconds."""
+    """Return name -> rows of step, value and wall time in seconds."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(logs), size_guidance={"scalars": 0})
@@ -43,7 +43,7 @@ def read_scalars(logs: Path) -> dict[str, list[tuple[int, float, float]]]:
 
 
 def pyplot():
-    """matplotlib's, for files; without it None, and a line says so."""
+    """Return matplotlib's pyplot with a file backend; without matplotlib None, and a line says so."""
     try:
         import matplotlib
     except ImportError:
@@ -56,7 +56,7 @@ def pyplot():
 
 
 def draw(runs: dict[str, Path], picture: Path) -> None:
-    """One picture of several runs (title -> folder of logs): what they have in common, by step, and the loss by time.
+    """Plot several runs in one picture (title -> folder of logs): what they have in common, by step, and the loss by time.
 
     Without matplotlib there is no picture, and a line says so.
     """

@@ -86,14 +86,20 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", required=True, type=_named, metavar="NAME=CHECKPOINT")
-    parser.add_argument("--captures", nargs="*", default=[], type=Path)
-    parser.add_argument("--rooms", nargs="*", default=[], type=_named, metavar="KIND=LIST")
-    parser.add_argument("--width", type=int, default=320, help="of captures (default: %(default)s)")
-    parser.add_argument("--frames", type=int, help="of each scene at most (default: all test frames)")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--debug", action="store_true")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument(
+        "--models", nargs="+", required=True, type=_named, metavar="NAME=CHECKPOINT", help="networks to score"
+    )
+    parser.add_argument("--captures", nargs="*", default=[], type=Path, help="folders of captures (default: none)")
+    parser.add_argument(
+        "--rooms", nargs="*", default=[], type=_named, metavar="KIND=LIST", help="lists of test rooms (default: none)"
+    )
+    parser.add_argument("--width", type=int, default=320, help="width of the captures in pixels (default: %(default)s)")
+    parser.add_argument("--frames", type=int, help="most test frames of each scene (default: all)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
+    )
     args = parser.parse_intermixed_args()
     for list_name in ("models", "rooms"):  # what follows them is taken for one, but only they name a file that is there
         given = getattr(args, list_name)
@@ -112,7 +118,7 @@ def _named(text: str) -> tuple[str, Path]:
 
 
 def score_capture(name: str, cfg, renderer: ViewRenderer, place: str, frames: int | None, pictures: Pictures) -> dict:
-    """Numbers of a network on a capture with and without its depth, as far as it can, and of the baselines."""
+    """Return numbers of a network on a capture with and without its depth, as far as it can, and of the baselines."""
     needed = needs(cfg)
     rows = {}
     if needed.reads_depth:
@@ -125,8 +131,8 @@ def score_capture(name: str, cfg, renderer: ViewRenderer, place: str, frames: in
 def score(
     title: str, cfg, renderer: ViewRenderer, scenes: list[str], frames: int | None, depth: bool, pictures: Pictures
 ) -> dict[str, dict]:
-    """Numbers of a network, under `title`, and of the baselines on test frames of `scenes`. depth: whether the network is shown that
-    of the references. `pictures` is given what it made of each frame."""
+    """Return numbers of a network, under `title`, and of the baselines on test frames of `scenes`. depth: whether the
+    network is shown that of the references. `pictures` is given what it made of each frame."""
     needed, count = needs(cfg), cfg.train_dataset_cfg.min_wn
     sets = [TestSet(configured_scene(scene, cfg, depth), count, needed, reference_labels=True) for scene in scenes]
     for test in sets:
@@ -156,7 +162,7 @@ def numbers(scores: dict[str, Score]) -> dict[str, float]:
 
 
 def in_nine(matrix: np.ndarray) -> np.ndarray:
-    """A confusion matrix of ScanNet's 20 classes, (20, 21), as one of `NINE`, (9, 10): all others are "other"."""
+    """Merge a confusion matrix of ScanNet's 20 classes, (20, 21), into one of `NINE`, (9, 10): all others are "other"."""
     place = np.array([NINE.index(name if name in NINE else "other") for name in SCANNET_CLASSES])
     grouped = np.zeros((len(NINE), len(NINE) + 1), matrix.dtype)
     np.add.at(grouped, (place[:, None], np.append(place, len(NINE))[None]), matrix)

@@ -1,4 +1,4 @@
-"""How long a frame takes to render: python -m benchmarks.render [--cfg CFG] [--widths 320 640] [--model-path MODEL]
+"""Rendering time of a frame: python -m benchmarks.render [--cfg CFG] [--widths 320 640] [--model-path MODEL]
 
 A frame is everything from references on the device to colour, classes and depth of all pixels there: encoding the
 references, which change from frame to frame, and all passes. plain: the modules as they are; exact: the engine where it can,
@@ -36,17 +36,25 @@ VIEWS, SAMPLES = (2, 4, 8, 16), (32, 64)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", default="configs/base.yaml")
-    parser.add_argument("--modes", nargs="+", default=["plain", "exact", "fast"])
-    parser.add_argument("--widths", type=int, nargs="+", default=[320, 640])
-    parser.add_argument("--frames", type=int, default=FRAMES)
-    parser.add_argument("--views", type=int, default=8)
-    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--cfg", default="configs/base.yaml", help="YAML file of the config (default: %(default)s)")
+    parser.add_argument(
+        "--modes", nargs="+", default=["plain", "exact", "fast"], help="backends to time (default: all)"
+    )
+    parser.add_argument(
+        "--widths", type=int, nargs="+", default=[320, 640], help="widths of the picture in pixels (default: 320 640)"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=FRAMES, help="frames whose median is taken (default: %(default)s)"
+    )
+    parser.add_argument("--views", type=int, default=8, help="reference views (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=64, help="samples of a ray in each pass (default: %(default)s)")
     parser.add_argument("--curves", action="store_true", help="time per reference view and per sample too")
-    parser.add_argument("--model-path")
-    parser.add_argument("--data", type=Path, default=Path("data/bench"))
-    parser.add_argument("--profile", type=Path)
-    parser.add_argument("--out", type=Path, help="file for the tables")
+    parser.add_argument("--model-path", help="weights (default: random ones)")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/bench"), help="folder of the room (default: %(default)s)"
+    )
+    parser.add_argument("--profile", type=Path, help="file for the times of the kernels (default: none)")
+    parser.add_argument("--out", type=Path, help="file for the tables (default: only printed)")
     args = parser.parse_args()
     make_room(args.data)
     device = choose_device(check_config({}, SCHEMA))
@@ -65,7 +73,7 @@ def main() -> None:
 
 
 def draw(times: dict[tuple[int, str, int, int], float], picture: Path) -> None:
-    """Milliseconds by the number of reference views, a curve for each number of samples."""
+    """Plot milliseconds by the number of reference views, a curve for each number of samples."""
     plt = pyplot()
     if plt is None:
         return
@@ -104,7 +112,7 @@ def measure(args, device: torch.device, width: int, mode: str, views: int, sampl
 
 
 def make_batches(data: Path, width: int, views: int) -> list[Batch]:
-    """Four frames of a room, each with its nearest other frames."""
+    """Return four frames of a room, each with its nearest other frames."""
     scene = open_scene(f"scannet/train_000/black_{width}", data)
     batches = []
     for frame in scene.frame_ids[1::10][:4]:

@@ -1,4 +1,4 @@
-"""What benchmarks share that train and evaluate many variants at the same time and compare them in one table."""
+"""Options, parallel runs and tables shared by the benchmarks that train and evaluate several variants."""
 
 from __future__ import annotations
 
@@ -36,17 +36,24 @@ COLUMNS = {
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Add what all comparisons are told, and parse it. Its defaults are those set on the parser."""
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cfg")
-    parser.add_argument("--variants", nargs="+")
-    parser.add_argument("--seeds", type=int, nargs="+")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--workers", type=int, default=2, help="loader processes of each run")
-    parser.add_argument("--at-once", type=int, help="runs at the same time (default: all on a GPU, one without)")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which all is stopped and saved")
-    parser.add_argument("--debug", action="store_true")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the rooms")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--cfg", help="YAML file of the config (default: %(default)s)")
+    parser.add_argument("--variants", nargs="+", help="NAME, or NAME:key=value,key=value (default: the config itself)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="a run each (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="training steps of each run (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="loader processes of each run (default: %(default)s)")
+    parser.add_argument("--at-once", type=int, help="runs at the same time (default: all on a GPU, one on a CPU)")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        help="minutes after which all runs are stopped and saved (default: no limit)",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
+    )
     args = parser.parse_intermixed_args()
     # what follows --variants is taken for one, but a variant has its colon before any equals sign
     args.overrides += [entry for entry in args.variants if re.match(r"[\w.]+=", entry)]
@@ -55,7 +62,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def parse_variant(entry: str, cfg: str) -> tuple[str, str, tuple[str, ...]]:
-    """`name:key=value,key=value` as a name, its config, and what it changes there."""
+    """Parse `name:key=value,key=value` into a name, its config, and its changes to that config."""
     name, _, changes = entry.partition(":")
     parts = re.split(r",(?=\s*[A-Za-z_][\w.]*=)", changes) if changes else []  # not the commas inside a list
     if not re.fullmatch(r"[\w.-]+", name) or not all("=" in part for part in parts):
@@ -72,7 +79,7 @@ def settings(args: argparse.Namespace, cfg: str, changes: Sequence[str]) -> list
 
 
 def flat(summary: dict) -> dict[str, float]:
-    """The numbers of a method, classes per image as published."""
+    """Return the numbers of a method, classes per image as published."""
     numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
     return numbers | summary.get("per_image", {})
 
@@ -144,7 +151,7 @@ class Launcher:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """Training saves when it is told to stop."""
+    """Terminate the runs; training saves when it is told to stop."""
     process.terminate()
     try:
         process.wait(LAST_SECONDS)

@@ -26,11 +26,17 @@ SKIPPED = 0.4  # of the steps: compilation, first reads
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--data", type=Path, default=Path("data/bench"))
-    parser.add_argument("--out", type=Path, help="file for the table")
-    parser.add_argument("overrides", nargs="*")
+    parser.add_argument(
+        "--processes", type=int, nargs="+", default=[1, 2], help="numbers of processes to time (default: 1 2)"
+    )
+    parser.add_argument("--steps", type=int, default=150, help="training steps of each run (default: %(default)s)")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/bench"), help="folder of the rooms (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, help="file for the table (default: only printed)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
+    )
     args = parser.parse_intermixed_args()
     make_room(args.data)
     lines = ["| processes | steps/s | samples/s | times one |", "|---|---|---|---|"]
@@ -45,7 +51,7 @@ def main() -> None:
 
 
 def measure(args, count: int) -> float:
-    """Steps per second of `count` processes."""
+    """Return the steps per second of `count` processes."""
     name = f"scaling_{count}"
     command = [
         *[sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)],

@@ -1,4 +1,4 @@
-"""What the sensor does to exact pictures, beside a real Kinect's: `python -m benchmarks.sensor KITCHEN FURNITURE`.
+"""Statistics of simulated sensor images beside those of a real Kinect: `python -m benchmarks.sensor KITCHEN FURNITURE`.
 
 KITCHEN holds the 50 frames of the 7-Scenes kitchen (frame-*.color.jpg, .depth.png, .pose.txt), FURNITURE is a pack of
 models. Renders rooms at 640x480, exact and sensed, and writes benchmarks/results/sensor.md and sensor.jpg.
@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def kitchen(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Colour (h, w, 3) uint8 and depth (h, w) metres of every frame."""
+    """Return colour (h, w, 3) uint8 and depth (h, w) metres of every frame."""
     paths = sorted(folder.glob("frame-*.color.jpg"))
     if not paths:
         raise UserError(f"{folder}: holds no frame-*.color.jpg")
@@ -39,7 +39,7 @@ def kitchen(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def statistics(colors: list[np.ndarray], depths: list[np.ndarray]) -> dict[str, str]:
-    """Rows of the table: what can be measured without a second picture of the same thing."""
+    """Return the rows of the table: statistics that need no second picture of the same thing."""
     greys = [cv2.cvtColor(color, cv2.COLOR_RGB2GRAY).astype(np.float32) for color in colors]
     means = np.array([color.reshape(-1, 3).mean(0) for color in colors])
     levels = np.percentile(np.concatenate([grey.ravel()[::17] for grey in greys]), [5, 25, 50, 75, 95])
@@ -67,7 +67,7 @@ def _spread(values: list[float], whole: bool = False) -> str:
 
 
 def _color_noise(grey: np.ndarray) -> float:
-    """Deviation of the noise: of what is left where planes of brightness are taken out (Immerkær 1996)."""
+    """Return the standard deviation of the noise, the rest after planes of brightness are removed (Immerkær 1996)."""
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     return float(np.median(np.abs(cv2.filter2D(grey, -1, mask))) / 0.6745 / 6)
 
@@ -80,7 +80,7 @@ def _sharpness(grey: np.ndarray) -> float:
 
 
 def _lost_at_silhouettes(depth: np.ndarray) -> float:
-    """The share of what is unknown that lies within 12 pixels of a step in depth of more than 8%."""
+    """Return the share of what is unknown that lies within 12 pixels of a step in depth of more than 8%."""
     filled = np.where(depth > 0, depth, np.nan).astype(np.float32)
     reach = np.ones((25, 25), np.uint8)
     far = cv2.dilate(np.nan_to_num(filled), reach)
@@ -90,8 +90,8 @@ def _lost_at_silhouettes(depth: np.ndarray) -> float:
 
 
 def _depth_noise(depths: list[np.ndarray], low: float, high: float) -> str:
-    """Deviation of depth from its neighbours' line on smooth surfaces between two depths, and the share of pixels that
-    have exactly the depth of theirs."""
+    """Return the deviation of depth from its neighbours' line on smooth surfaces between two depths, and the share of
+    pixels that have exactly the depth of theirs."""
     left = []
     for depth in depths:
         middle = depth[:, 2:-2]
@@ -105,7 +105,7 @@ def _depth_noise(depths: list[np.ndarray], low: float, high: float) -> str:
 
 
 def rendered(furniture: Path):
-    """Colour and depth of rooms of models, exact and sensed, and pictures (h, w, 3) of one frame of each."""
+    """Return colour and depth of rooms of models, exact and sensed, and pictures (h, w, 3) of one frame of each."""
     models = Furniture(furniture)
     exact, sensed, panels = ([], []), ([], []), []
     for seed in range(ROOMS):
@@ -129,7 +129,7 @@ def rendered(furniture: Path):
 
 
 def _panel(versions) -> np.ndarray:
-    """Colour, depth and classes of two versions of a frame side by side, at half size."""
+    """Return colour, depth and classes of two versions of a frame side by side, at half size."""
     tiles = []
     for color, depth, classes in versions:
         shades = cv2.applyColorMap((depth.clip(0, 5) * 51).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
@@ -139,10 +139,12 @@ def _panel(versions) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sensor", description=__doc__)
-    parser.add_argument("kitchen", type=Path)
-    parser.add_argument("furniture", type=Path)
-    parser.add_argument("--debug", action="store_true")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sensor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kitchen", type=Path, help="folder of the recording")
+    parser.add_argument("furniture", type=Path, help="pack of dataset.synthetic.pack")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     real = statistics(*kitchen(args.kitchen))
     exact, sensed, panels = rendered(args.furniture)

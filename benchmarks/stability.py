@@ -57,8 +57,8 @@ class Run:
 
 @dataclass
 class Results:
-    """What is known so far, kept in a file: name of a run -> its numbers, those of the test rooms by their kind under "tests";
-    and of what needs no network, kind by kind."""
+    """Results so far, kept in a file. runs: name of a run -> its numbers, those of the test rooms by kind under "tests".
+    baselines: the numbers of the methods without a network, by kind."""
 
     path: Path
     runs: dict[str, dict] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """Those of an earlier, stopped call."""
+        """Return the results of an earlier, stopped call."""
         content = json.loads(path.read_text()) if path.is_file() else {}
         return cls(path, content.get("runs", {}), content.get("baselines", {}))
 
@@ -77,8 +77,19 @@ class Results:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tests", nargs="+", metavar="KIND=LIST", help="(default: test=ROOMS/test.txt)")
-    parser.add_argument("--precisions", nargs="+", choices=("auto", "bf16", "fp32"), default=["auto"])
+    parser.add_argument(
+        "--tests",
+        nargs="+",
+        metavar="KIND=LIST",
+        help="lists of test rooms, a table each (default: test=ROOMS/test.txt)",
+    )
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=("auto", "bf16", "fp32"),
+        default=["auto"],
+        help="of training, a run each (default: auto)",
+    )
     parser.set_defaults(cfg="configs/plus/base.yaml", variants=["config"], seeds=[0, 1, 2, 3, 4], steps=2300)
     args = parse(parser)
     for name in ("train.txt", "test.txt"):
@@ -104,7 +115,7 @@ def main() -> None:
 
 
 def parse_tests(entries: list[str]) -> dict[str, list[str]]:
-    """`kind=list` entries as names of rooms by their kind."""
+    """Parse `kind=list` entries into names of rooms by kind."""
     if not all("=" in entry for entry in entries):
         raise UserError("--tests: should be KIND=LIST, for example models=data/models/test.txt")
     return {kind: list_scenes(path, "--tests") for kind, path in (entry.split("=", 1) for entry in entries)}
@@ -174,7 +185,7 @@ def numbers_of(args, run: Run) -> dict[str, float | None]:
 
 
 def by_kind(tests: dict[str, list[str]], scenes: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """The numbers of a method for each kind of rooms, each the mean over its rooms; scenes: room -> summary."""
+    """Return the numbers of a method for each kind of rooms, each the mean over its rooms; scenes: room -> summary."""
     rows = {kind: [flat(scenes[name]) for name in names if name in scenes] for kind, names in tests.items()}
     return {
         kind: {key: float(np.mean([row[key] for row in of_rooms if key in row])) for key in set().union(*of_rooms)}
@@ -187,7 +198,7 @@ def read_results(args, run: Run) -> dict:
 
 
 def baselines_of(args, run: Run) -> dict[str, dict[str, dict]]:
-    """Kind of rooms -> baseline -> its numbers."""
+    """Return kind of rooms -> baseline -> its numbers."""
     results = read_results(args, run)
     methods = results["scenes_of_methods"].items()
     rows = {name: by_kind(args.tests, scenes) for name, scenes in methods if name != results["network"]}
@@ -252,7 +263,7 @@ def psnr_of(args, results: Results, run: Run) -> float:
 
 
 def same_frame(args, runs: list[Run], results: Results) -> np.ndarray:
-    """The panel of the frame in the middle of the test frames, as each run rendered it, one above the other."""
+    """Return the panel of the frame in the middle of the test frames, as each run rendered it, one above the other."""
     folders = [args.out / "model" / f"test_{run.name}" / "panels" for run in runs]
     frames = sorted(path.relative_to(folders[0]) for path in folders[0].rglob("*.jpg"))
     panels = [read_color(folder / frames[len(frames) // 2]) for folder in folders]

@@ -1,4 +1,4 @@
-"""How long a training step takes, plain and fast side by side:
+"""Duration of a training step, plain and fast side by side:
 
 python -m benchmarks.train_step [--rays 1024 4096] [--modes plain exact fast] [key=value …]
 
@@ -36,13 +36,23 @@ BATCHES = 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rays", type=int, nargs="+", default=[1024, 4096])
-    parser.add_argument("--modes", nargs="+", choices=("plain", "exact", "fast"), default=["plain", "exact", "fast"])
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--data", type=Path, default=Path("data/bench"))
-    parser.add_argument("--profile", type=Path, help="file for the kernels' times")
-    parser.add_argument("--out", type=Path, help="file for the table")
-    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--rays", type=int, nargs="+", default=[1024, 4096], help="rays of a step (default: 1024 4096)")
+    parser.add_argument(
+        "--modes",
+        nargs="+",
+        choices=("plain", "exact", "fast"),
+        default=["plain", "exact", "fast"],
+        help="backends to time (default: all)",
+    )
+    parser.add_argument("--steps", type=int, default=20, help="steps whose median is taken (default: %(default)s)")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/bench"), help="folder of the room (default: %(default)s)"
+    )
+    parser.add_argument("--profile", type=Path, help="file for the times of the kernels (default: none)")
+    parser.add_argument("--out", type=Path, help="file for the table (default: only printed)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
+    )
     args = parser.parse_intermixed_args()
     make_room(args.data)
     device = choose_device(check_config({}, SCHEMA))

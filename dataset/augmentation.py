@@ -79,7 +79,7 @@ def mirrored(views: Views) -> Views:
 
 
 def _flipped(maps: torch.Tensor) -> torch.Tensor:
-    """Left and right swapped; by NumPy, since torch does not flip unsigned depth."""
+    """Swap left and right; by NumPy, since torch does not flip unsigned depth."""
     return torch.from_numpy(np.flip(maps.numpy(), -1).copy())
 
 
@@ -122,7 +122,7 @@ def _tracked(poses: torch.Tensor, sensor: Sensor, rng: np.random.Generator) -> t
 
 
 def _as_arrays(images: torch.Tensor) -> list[np.ndarray]:
-    """(V, 3, h, w) -> V of (h, w, 3)."""
+    """Split (V, 3, h, w) into V arrays of (h, w, 3)."""
     return list(np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()))
 
 

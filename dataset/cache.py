@@ -11,7 +11,6 @@ holds a lock on it (a shared flock, which ends with the process), and what is lo
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import fcntl
@@ -21,6 +20,8 @@ import mmap
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -28,7 +29,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dataset.frames import Frames
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.files import write_text
 from utils.logging import say, warn
 
@@ -54,11 +55,12 @@ class Cache:
 
     @classmethod
     def of(cls, cfg) -> Cache | None:
-        """As the config's `cache`, `cache_root` and `cache_max_gb` say."""
+        """Create the cache that the config's `cache`, `cache_root` and `cache_max_gb` describe."""
         return cls(Path(cfg.cache_root), cfg.cache_max_gb * 1e9) if cfg.cache else None
 
     def open(self, scene: str, size: tuple[int, int], kinds: list[str], sources: list[Path], meaning=None) -> Entry:
-        """The entry of a scene at a size; it may not exist yet. meaning: how its files are read, beside what is in them."""
+        """Return the entry of a scene at a size; it may not exist yet. meaning: how its files are read, beside what is
+        in them."""
         place = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in sources])
         slug = f"{scene.replace('/', '_')}-{_digest(place)}"
         return Entry(self, self.root / f"{slug}-{_key(size, kinds, sources, meaning)}", size, tuple(kinds))
@@ -136,7 +138,7 @@ class Entry:
         return self
 
     def read(self, kind: str, row: int) -> np.ndarray | None:
-        """A copy of a frame's image, or None if it is not there."""
+        """Return a copy of a frame's image, or None if it is not there."""
         return np.array(self._map(kind)[row]) if self._map(f"{kind}.there")[row] else None
 
     def write(self, kind: str, row: int, values: np.ndarray) -> None:
@@ -186,7 +188,7 @@ class Entry:
 
 
 def _hold(path: Path) -> BinaryIO | None:
-    """An open file that keeps an entry from being removed as long as it is referred to; None if there is no entry."""
+    """Return an open file that keeps an entry from being removed as long as it is referred to; None if there is no entry."""
     try:
         lock = open(path / LOCK_FILE, "rb")  # noqa: SIM115 (closed when nobody refers to it)
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -205,7 +207,7 @@ class Listed:
 
 
 def list_entries(root: Path) -> list[Listed]:
-    """The entries below a cache folder; those that vanish meanwhile are left out."""
+    """Return the entries below a cache folder; those that vanish meanwhile are left out."""
     entries = []
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         try:
@@ -238,7 +240,7 @@ def _load_frames(path: Path) -> Frames | None:
             return Frames(
                 arrays["numbers"].tolist(), arrays["camera_to_world"], arrays["Ks"], json.loads(str(arrays["skipped"]))
             )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # a damaged file is none
         return None
 
 
@@ -255,16 +257,21 @@ def _sparse_file(path: Path, size: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m dataset.cache", description="List or clear the cache of frames.")
+    parser = command_parser(
+        "python -m dataset.cache",
+        "List the cache of decoded frames scene by scene, or clear it.",
+        "python -m dataset.cache clear",
+    )
     parser.add_argument(
         "action",
         nargs="?",
         choices=("list", "clear"),
         default="list",
-        help="list what is there (the default), or empty it",
+        help="list the scenes in the cache (default), or remove them",
     )
-    parser.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT), help="its folder (default: %(default)s)")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument(
+        "--root", type=Path, default=Path(DEFAULT_ROOT), help="folder of the cache (default: %(default)s)"
+    )
     args = parser.parse_args()
     entries = list_entries(args.root)
     for entry in entries:

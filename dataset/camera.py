@@ -136,7 +136,7 @@ def require_same_size(K: np.ndarray, size: tuple[int, int], origin: str) -> None
 
 
 def _model(values: Mapping, origin: str) -> str | None:
-    """The model that a frame's or a capture's own keys name; None if none does."""
+    """Return the model that a frame's or a capture's own keys name; None if none does."""
     named = {key: values[key] for key in MODEL_KEYS if values.get(key) not in (None, "")}
     named |= {key: values[key] for key in LOOSE_KEYS if _plain(values.get(key)) in (*TERMS, *OTHER_NAMES, *UNSUPPORTED)}
     named |= {key: name for key, name in FLAGS.items() if values.get(key)}
@@ -175,8 +175,8 @@ def undistort(image: np.ndarray, K: np.ndarray, lens: Lens, nearest: bool, size:
 
 
 def scale_intrinsics(Ks, raw_size: tuple[int, int], size: tuple[int, int]):
-    """Intrinsics (..., 3, 3), arrays or tensors, of images resized from `raw_size` to `size` (h, w): each axis by its
-    own ratio, with pixel centres at integers, c' = s (c + 0.5) - 0.5."""
+    """Return the intrinsics (..., 3, 3), arrays or tensors, of images resized from `raw_size` to `size` (h, w): each
+    axis by its own ratio, with pixel centres at integers, c' = s (c + 0.5) - 0.5."""
     scaled = Ks.copy() if isinstance(Ks, np.ndarray) else Ks.clone()
     for row, axis in ((0, 1), (1, 0)):
         ratio = size[axis] / raw_size[axis]

@@ -73,7 +73,7 @@ class Capture:
         return {number: frame.files[kind] for number, frame in enumerate(self.frames) if kind in frame.files}
 
     def pose(self, number: int) -> np.ndarray | None:
-        """Camera-to-world (4, 4), OpenCV axes, metres; not finite where it was lost, None where there is none."""
+        """Return camera-to-world (4, 4), OpenCV axes, metres; not finite where it was lost, None where there is none."""
         frame = self.frames[number]
         values = frame.entry.get("transform_matrix")
         return None if values is None else read_pose(values, self.scale, self.path, frame.name)
@@ -143,7 +143,7 @@ def read_capture(path: Path) -> Capture:
 
 
 def _read_content(path: Path) -> dict[str, Any]:
-    """The file's content; Blender's files become one, with lists of file names."""
+    """Return the file's content; Blender's files become one, with lists of file names."""
     content = _read_parts(path)
     return content | split_of_frames(content, path)
 
@@ -206,7 +206,8 @@ def _classes(content: dict, frames: list[CaptureFrame], path: Path) -> tuple[str
 
 
 def _class_ids(content: dict, classes: tuple[str, ...], path: Path) -> tuple[int, ...] | None:
-    """The ids of the classes in label maps, and last the ignored one's. Raises UserError unless they are K+1 different ones."""
+    """Return the ids of the classes in label maps, and last the ignored one's. Raises UserError unless they are K+1
+    different ones."""
     ids = content.get("semantic_ids")
     if not classes or ids is None:
         return None
@@ -224,7 +225,7 @@ def _is_marked(entry: dict) -> bool:
 
 
 def _listed_again(frames: list[CaptureFrame], path: Path) -> dict[int, str]:
-    """Frames whose image is an earlier one's. Raises UserError where their poses differ."""
+    """Return the frames whose image is an earlier one's. Raises UserError where their poses differ."""
     seen: dict[str, CaptureFrame] = {}
     again = {}
     for number, frame in enumerate(frames):

@@ -55,7 +55,7 @@ def _find(path: Path, name: str) -> Path:
 
 
 def _below(path: Path, name: str) -> Path | None:
-    """A file that an absolute path of another machine names, by its last parts, two at least."""
+    """Return a file that an absolute path of another machine names, by its last parts, two at least."""
     parts = PurePosixPath(name).parts
     if not (name.startswith(("/", "file:")) or name[1:3] == ":/"):
         return None
@@ -70,7 +70,8 @@ def _below(path: Path, name: str) -> Path | None:
 
 
 def _similar(folder: Path, name: str) -> Path | None:
-    """The one file whose path is the same in other capitals, with %20 for a space, or with letters composed otherwise."""
+    """Return the one file whose path is the same in other capitals, with %20 for a space, or with letters composed
+    otherwise."""
     at = folder
     for part in PurePosixPath(name).parts:
         if part in ("..", "/"):

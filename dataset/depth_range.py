@@ -76,7 +76,7 @@ def matching_pairs(camera_to_world: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _features(detector: cv2.SIFT, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints (n, 2) in pixels and their descriptors (n, 128)."""
+    """Return keypoints (n, 2) in pixels and their descriptors (n, 128)."""
     keypoints, descriptors = detector.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
     return np.array([point.pt for point in keypoints]).reshape(-1, 2), descriptors
 

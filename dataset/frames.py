@@ -108,7 +108,7 @@ def _say_of_poses(scene: str, numbers: list[int], poses: np.ndarray) -> None:
 
 
 def _copies(poses: dict[int, np.ndarray], images: dict[int, Path]) -> list[int]:
-    """The frames that have the pose, and byte for byte the image, of an earlier one."""
+    """Return the frames that have the pose, and byte for byte the image, of an earlier one."""
     same_pose: dict[bytes, list[int]] = {}
     for number, pose in poses.items():
         same_pose.setdefault((pose.round(6) + 0.0).tobytes(), []).append(number)
@@ -123,7 +123,7 @@ def _copies(poses: dict[int, np.ndarray], images: dict[int, Path]) -> list[int]:
 
 
 def of_another_size(images: dict[int, Path], size: tuple[int, int]) -> dict[int, str]:
-    """The frames whose image is not of `size` (h, w), for `left_out`."""
+    """Return the frames whose image is not of `size` (h, w), for `left_out`."""
     found = {}
     for number, path in images.items():
         with contextlib.suppress(UserError):  # one that cannot be read is said when it is

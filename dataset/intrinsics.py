@@ -26,8 +26,8 @@ DEPTH_CAMERA_KEYS = (TO_COLOR, *(DEPTH + key for key in (*SIZE_KEYS, *LENGTHS)))
 
 
 def read_intrinsics(content: dict, entry: dict, size: tuple[int, int], origin: str) -> np.ndarray:
-    """(3, 3) at the stored image's `size` (h, w), pixel centres at integers. What a file says of images of another size is
-    scaled if the shape is the same. Raises UserError if it is not, or if something is missing."""
+    """Return the intrinsics (3, 3) at the stored image's `size` (h, w), pixel centres at integers. What a file says of
+    images of another size is scaled if the shape is the same. Raises UserError if it is not, or if something is missing."""
     declared = _declared_size(content, entry, origin, size)
     if declared is not None and not same_shape(declared, size):
         raise UserError(
@@ -71,7 +71,7 @@ def read_depth_camera(content: dict, entry: dict, file: Path | None, scale: floa
 def _declared_size(
     content: dict, entry: dict, origin: str, size: tuple[int, int] | None = None
 ) -> tuple[int, int] | None:
-    """The (h, w) that a file says. size: of the image itself, whose shape it has where only one side is said."""
+    """Return the (h, w) that a file says. size: of the image itself, whose shape it has where only one side is said."""
     sides = {}
     for side, names in {"w": ("w", "width"), "h": ("h", "height")}.items():
         given = [number(v[key], key, origin) for v in (entry, content) for key in names if v.get(key) is not None]
@@ -90,7 +90,8 @@ def _declared_size(
 
 
 def _lengths(content: dict, entry: dict, size: tuple[int, int], origin: str) -> dict[str, float]:
-    """fl_x, fl_y, cx, cy: of a frame before those of its capture; the focal length may be given as a field of view."""
+    """Return fl_x, fl_y, cx, cy: of a frame before those of its capture; the focal length may be given as a field of
+    view."""
     given = {key: content.get(key) if entry.get(key) is None else entry[key] for key in LENGTHS}
     height, width = size
     angles = {}

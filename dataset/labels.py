@@ -142,7 +142,8 @@ class LabelSet:
 
 @lru_cache(maxsize=8)
 def scannet_labels(table: Path) -> LabelSet:
-    """ScanNet's 20 classes by way of NYU40, from the dataset's tab-separated table. Read once in a process."""
+    """Map raw ids to ScanNet's 20 classes by way of NYU40, from the dataset's tab-separated table. Read once in a
+    process."""
     text = read_text(table, "the label table is missing; it is part of the ScanNet release")
     rows = []
     try:
@@ -167,7 +168,7 @@ def scannet_labels(table: Path) -> LabelSet:
 
 
 def nyu40_labels() -> LabelSet:
-    """ScanNet's 20 classes of labels that are NYU40 ids already."""
+    """Map labels that are NYU40 ids already to ScanNet's 20 classes."""
     lookup = [_CLASS_OF_NYU40.get(nyu40, len(SCANNET_CLASSES)) for nyu40 in range(NYU40_LAST_ID + 1)]
     return _scannet_classes(np.array(lookup, np.uint8), f"NYU40's ids 0 to {NYU40_LAST_ID}")
 
@@ -186,8 +187,8 @@ def look_like_nyu40(pixels: dict[int, int]) -> bool:
 
 
 def capture_labels(names: tuple[str, ...], source: str, ids: tuple[int, ...] | None = None) -> LabelSet:
-    """Classes of a capture of one's own. ids: of each class in its label maps, and last the one to be ignored; None: class
-    numbers, and 255."""
+    """Return the classes of a capture of one's own. ids: of each class in its label maps, and last the one to be
+    ignored; None: class numbers, and 255."""
     if len(names) >= UNKNOWN:
         raise UserError(f"{source}: {len(names)} classes are too many (at most {UNKNOWN - 1})")
     ids = (*range(len(names)), 255) if ids is None else ids
@@ -200,7 +201,7 @@ def capture_labels(names: tuple[str, ...], source: str, ids: tuple[int, ...] | N
 
 @lru_cache(maxsize=64)
 def replica_labels(info: Path | None) -> LabelSet:
-    """Replica's 51 classes of the Semantic-NeRF renderings; `info` is an `info_semantic.json` with their names."""
+    """Return Replica's 51 classes of the Semantic-NeRF renderings; `info` is an `info_semantic.json` with their names."""
     titles: dict[int, str] = {}
     if info is not None:
         try:

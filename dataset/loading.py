@@ -32,7 +32,7 @@ class _Guarded(Dataset):
 
 
 def load(dataset: Dataset, indices: Sequence[int], workers: int | None, device) -> Iterator[Batch]:
-    """Batches of `dataset` at `indices`, in that order, on `device`.
+    """Yield batches of `dataset` at `indices`, in that order, on `device`.
 
     workers: processes; 0 decodes in this one, None chooses by the number of cores. Where one of them dies, others
     take over. Raises the UserError that a batch ran into, or if workers keep dying.
@@ -85,7 +85,7 @@ def _batches(dataset: Dataset, indices: Sequence[int], workers: int, pinned: boo
 
 @contextlib.contextmanager
 def _no_surprise() -> Iterator[None]:
-    """torch would raise a worker's death wherever this process happens to be; so it is found out when a batch is due."""
+    """Keep torch from raising a worker's death wherever this process happens to be; it is noticed when a batch is due."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD)
     yield

@@ -67,12 +67,12 @@ class MemoryScene(Scene):
         return Frames(list(range(len(matrices))), matrices, Ks, {})
 
     def stored(self, frame: str, kind: str) -> np.ndarray:
-        """A frame's image as it was given."""
+        """Return a frame's image as it was given."""
         return self._arrays[kind][int(frame)]
 
 
 def _colors(images) -> np.ndarray:
-    """(N, h, w, 3) uint8. Raises UserError for what is no images."""
+    """Return images as (N, h, w, 3) uint8. Raises UserError for arrays that are no images."""
     try:
         values = np.asarray(images)
     except ValueError:
@@ -89,7 +89,7 @@ def _colors(images) -> np.ndarray:
 
 
 def _intrinsics(K, count: int) -> np.ndarray:
-    """(N, 3, 3). Raises UserError for another shape."""
+    """Return intrinsics as (N, 3, 3). Raises UserError for another shape."""
     K = np.asarray(K, float)
     if K.shape not in ((3, 3), (count, 3, 3)):
         raise UserError(f"{NAME}: K should be (3, 3) or ({count}, 3, 3), but is {K.shape}")

@@ -16,12 +16,12 @@ TEST_STEP = 8  # without lists of file names, every eighth frame is for testing
 
 
 def normal(name: str) -> str:
-    """A path as it is compared: with slashes, without ./ and .. where that can be."""
+    """Return a path as it is compared: with slashes, without ./ and .. where that can be."""
     return posixpath.normpath(name.strip().replace("\\", "/"))
 
 
 def natural(text: str) -> list:
-    """Sorts frame_9 before frame_10."""
+    """Return a sort key that puts frame_9 before frame_10."""
     pieces, digits = [], ""
     for character in text + "\0":
         if character.isdigit():
@@ -71,7 +71,7 @@ def listed_split(content: Mapping, names: list[str], left_out: Mapping[int, str]
 
 
 def _numbers(content: Mapping, key: str, names: list[str], path: Path) -> list[int]:
-    """The frames that a list of file names stands for. Raises UserError for an entry that is none of them."""
+    """Return the frames that a list of file names stands for. Raises UserError for an entry that is none of them."""
     entries = content.get(key) or []
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise UserError(f"{path}: {key} should be a list of file names")
@@ -86,7 +86,7 @@ def _numbers(content: Mapping, key: str, names: list[str], path: Path) -> list[i
 
 
 def _similar(entry: str, number_of: dict[str, int], origin: str) -> int:
-    """The one frame whose path ends like `entry`, or the other way round; without extension if need be."""
+    """Return the one frame whose path ends like `entry`, or the other way round; without extension if need be."""
 
     def same(a: str, b: str) -> bool:
         return a == b or a.endswith(f"/{b}") or b.endswith(f"/{a}")

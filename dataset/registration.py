@@ -70,19 +70,19 @@ class DepthCamera:
         return self if self.shift(K, size) >= least else None
 
     def _move(self, points: np.ndarray) -> np.ndarray:
-        """Points (N, 3) in millimetres, in the colour camera's coordinates."""
+        """Return points (N, 3) in millimetres, in the colour camera's coordinates."""
         return points @ self.to_color[:3, :3].T + 1000 * self.to_color[:3, 3]
 
 
 def _map_size(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """The shape of the colour image, at a width that neither loses nor invents depth."""
+    """Return the shape of the colour image, at a width that neither loses nor invents depth."""
     width = min(shape[1], size[1])
     return round(size[0] * width / size[1]), width
 
 
 def _refine(depth: np.ndarray, finer: int) -> np.ndarray:
-    """`finer` samples of a map along each side of a pixel, (finer h, finer w) float32: bilinear in inverse depth, which is exact
-    on planes, where all around is one surface, else the pixel's own."""
+    """Return `finer` samples of a map along each side of a pixel, (finer h, finer w) float32: bilinear in inverse
+    depth, which is exact on planes, where all around is one surface, else the pixel's own."""
     values = depth.astype(np.float32)
     inverses = 1 / np.maximum(values, 1)
     known = cv2.erode((values > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
@@ -97,7 +97,7 @@ def _refine(depth: np.ndarray, finer: int) -> np.ndarray:
 
 
 def _project(points: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 2) and depth (N,) of points (N, 3); what is behind the camera lands nowhere (-1)."""
+    """Return pixels (N, 2) and depth (N,) of points (N, 3); what is behind the camera lands nowhere (-1)."""
     z = points[:, 2]
     ahead = z > 1
     pixels = (points @ K.T)[:, :2] / np.where(ahead, z, 1)[:, None]
@@ -105,8 +105,8 @@ def _project(points: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _nearest_of(pixels: np.ndarray, z: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The nearest surface of the points that land on each pixel of a map of `size`, uint16; 0 where none does. Its depth is the
-    mean of those points that are on it, as they lie all around the pixel's centre."""
+    """Return the nearest surface of the points that land on each pixel of a map of `size`, uint16; 0 where none does.
+    Its depth is the mean of those points that are on it, as they lie all around the pixel's centre."""
     height, width = size
     x, y = pixels.round().astype(np.int64).T
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (z < FARTHEST)

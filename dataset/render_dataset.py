@@ -67,9 +67,9 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Needs:
-    """What the references of a batch must have. depth_if_there: depth where the scene has it. sources: so many other views
-    each, to be matched with. supervision: depth in training alone, where the scene has it. labels: likewise, in training
-    alone. known_labels: labels wherever there are some, in tests too."""
+    """Fields that the references of a batch must have. depth_if_there: depth where the scene has it. sources: so many
+    other views each, to be matched with. supervision: depth in training alone, where the scene has it. labels:
+    likewise, in training alone. known_labels: labels wherever there are some, in tests too."""
 
     depth: bool = False
     depth_if_there: bool = False
@@ -113,12 +113,12 @@ def _find_files(name: str, data_root: str | Path, label_ids: str = "auto") -> Sc
 
 
 def scene_name(text: str) -> SceneName:
-    """The name of a capture's folder, or a database name. Raises UserError if it is neither."""
+    """Return the name of a capture's folder, or a database name. Raises UserError if it is neither."""
     return SceneName.of_folder(text) or SceneName.parse(text)
 
 
 def configured_scene(name: str, cfg, use_depth: bool) -> Scene:
-    """A scene as the config's `data_root`, `depth_range`, `label_ids` and cache keys say.
+    """Open a scene as the config's `data_root`, `depth_range`, `label_ids` and cache keys say.
 
     use_depth: the network is given depth maps, so that the scene's may tell its depth range too.
     """
@@ -148,7 +148,7 @@ def _near_and_far(value: list | str | None) -> tuple[float, float] | None:
 
 
 def list_scenes(value: list | str, key: str) -> list[str]:
-    """Database names from a config value: a list of names or of published entries, or a file with a name a line."""
+    """Return the database names in a config value: a list of names or of published entries, or a file with a name a line."""
     if isinstance(value, str):
         path = find_file(value, SPLITS)
         names = [line.split("#")[0].strip() for line in read_text(path).splitlines()]
@@ -168,7 +168,7 @@ def _listed_name(entry, key: str) -> str:
 
 
 def training_names(cfg) -> list[str]:
-    """The training scenes of a config, from its own list or by its database types."""
+    """Return the training scenes of a config, from its own list or by its database types."""
     if cfg.train_set_list is not None:
         return list_scenes(cfg.train_set_list, "train_set_list")
     names = []
@@ -253,13 +253,13 @@ class TrainingSet(Dataset):
         )
 
     def _pixels(self, views: Views, rng: np.random.Generator) -> torch.Tensor:
-        """The pixels to render of each view, (V, N, 2)."""
+        """Return the pixels to render of each view, (V, N, 2)."""
         if self.cfg.patch is None:
             return random_pixels(views, self.cfg.train_ray_num, rng)
         return random_patches(views, tuple(self.cfg.patch), rng)
 
     def _depth_range_stretch(self, rng: np.random.Generator) -> torch.Tensor:
-        """Factors of near and far: 1 but in a few samples."""
+        """Draw the factors of near and far: 1 but in a few samples."""
         widen = rng.random() < self.cfg.aug_depth_range_prob
         factors = (rng.uniform(self.cfg.aug_depth_range_min, 1), rng.uniform(1, self.cfg.aug_depth_range_max))
         return torch.tensor(factors if widen else (1.0, 1.0), dtype=torch.float32)
@@ -304,7 +304,7 @@ class TestSet(Dataset):
         return Batch(references, query, None, self.scene.name, frame, labelled=self._labelled(frame))
 
     def _labelled(self, frame: str) -> Views | None:
-        """The frames nearest to `frame` that have labels, where few are left and labels are asked for."""
+        """Return the frames nearest to `frame` that have labels, where few are left and labels are asked for."""
         if self.few is None or not self.reference_labels:
             return None
         frames, scene = self.few.frames, self.scene
@@ -316,7 +316,7 @@ class TestSet(Dataset):
 def read_references(
     scene: Scene, chosen: list[str], pool: list[str], needs: Needs, labels: bool = False, few: FewLabels | None = None
 ) -> Views:
-    """The references `chosen` with what is needed of them; their sources are the nearest other frames of `pool`.
+    """Read the references `chosen` with what is needed of them; their sources are the nearest other frames of `pool`.
 
     few: what is left of their labels; None for all of them.
     """
@@ -336,7 +336,7 @@ def read_references(
 
 
 def with_few_labels(views: Views, frames: list[str], few: FewLabels | None) -> Views:
-    """Views of these frames with the labels that are left of theirs, all of them for None."""
+    """Return the views of these frames with the labels that are left of theirs, all of them for None."""
     return views if few is None else few.of_views(views, frames)
 
 

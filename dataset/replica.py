@@ -74,14 +74,14 @@ def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
 
 
 def find_sequences(scene: Path) -> list[Path]:
-    """The sequences of a scene's folder, in any of the layouts."""
+    """Return the sequences of a scene's folder, in any of the layouts."""
     found = sorted([*scene.glob("Sequence_*"), *scene.glob("imap/*")])
     found = [path for path in found if path.is_dir()]
     return found or ([scene] if (scene / "results").is_dir() else [])
 
 
 def _above(folder: Path, name: str) -> Path | None:
-    """A file of a sequence, or of the folders above it."""
+    """Return a file of a sequence, or of the folders above it."""
     return next((path for path in (parent / name for parent in (folder, *folder.parents[:3])) if path.is_file()), None)
 
 
@@ -108,7 +108,7 @@ def read_camera(path: Path | None, size: tuple[int, int], unit: DepthUnit | None
 
 
 def intrinsics(size: tuple[int, int]) -> np.ndarray:
-    """(3, 3) of a rendering of `size` (h, w): square pixels, the principal point in the middle."""
+    """Return the intrinsics (3, 3) of a rendering of `size` (h, w): square pixels, the principal point in the middle."""
     height, width = size
     focal = width / 2 / np.tan(FIELD_OF_VIEW / 2)
     return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])

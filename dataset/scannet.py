@@ -92,7 +92,8 @@ def warn_of_nyu40(scene: str, labels: LabelSet, maps: dict[int, Path]) -> None:
 
 
 def count_ids(maps: dict[int, Path]) -> Counter:
-    """Pixels of each raw id in a few label maps; those that cannot be read say so when they are."""
+    """Count the pixels of each raw id in a few label maps; unreadable ones are skipped here and reported when a sample
+    needs them."""
     counts: Counter = Counter()
     numbers = sorted(maps)
     for place in np.unique(np.linspace(0, len(numbers) - 1, SAMPLE).round().astype(int)):

@@ -1,4 +1,4 @@
-"""What every scene offers, whatever its files look like: frame ids, cameras, and one decode per frame."""
+"""The interface of a scene, common to all file layouts: frame ids, cameras, and one decode per frame."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SceneName:
 
     @classmethod
     def of_folder(cls, text: str) -> SceneName | None:
-        """The name of the capture in a folder, given as `FOLDER` or `FOLDER/black_WIDTH`; None if there is none. Its
+        """Return the name of the capture in a folder, given as `FOLDER` or `FOLDER/black_WIDTH`; None if there is none. Its
         `path` is the whole one, and a part of its hash tells folders of one name apart in results."""
         head, _, tail = text.strip().rstrip("/").rpartition("/")
         background, _, width = tail.rpartition("_")
@@ -78,7 +78,7 @@ class SceneName:
 
 @dataclass(frozen=True)
 class SceneFiles:
-    """What a kind of dataset knows of one of its scenes before any frame is read.
+    """Description of a scene, known before any frame is read.
 
     folder: where it lies. files: of each kind that the scene has (color, depth, labels, mask), frame number -> image file.
     others: further files that it depends on (poses, intrinsics, tables).
@@ -128,18 +128,19 @@ class Scene:
         self.own_split = source.split and Split(*[[f for f in part if f in self._rows] for part in source.split])
 
     def split(self) -> Split:
-        """Its reference pool and test frames."""
+        """Return its reference pool and test frames."""
         return self.own_split or split_frames(self.frame_ids)
 
     def validation_split(self, count: int) -> Split:
-        """Its reference pool and `count` frames to validate on: training frames, not of that pool as long as others suffice."""
+        """Return its reference pool and `count` frames to validate on: training frames, not of that pool as long as
+        others suffice."""
         pool, frames = self.split().references, self.training_frames(hold_out_tests=True)
         others = [frame for frame in frames if frame not in set(pool)]
         chosen = evenly(others if len(others) >= count else frames, count)
         return Split([frame for frame in pool if frame not in chosen], chosen)
 
     def training_frames(self, hold_out_tests: bool) -> list[str]:
-        """Frames to train on: those that a capture lists for it, or all; without the test frames if asked to."""
+        """Return the frames to train on: those that a capture lists for it, or all; without the test frames if asked to."""
         frames = self.frame_ids if self.own_split is None else self.own_split.references
         left_out = set(self.split().tests) if hold_out_tests else set()
         return [frame for frame in frames if frame not in left_out]
@@ -173,7 +174,7 @@ class Scene:
         return range_of_matches(images, self.camera_to_world[rows], Ks, pairs)
 
     def _readable(self, kind: str, frames: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """The images that can be read; whoever needs one of the others will say why it cannot."""
+        """Return the images that can be read; whoever needs one of the others will say why it cannot."""
         for frame in frames:
             with contextlib.suppress(UserError):
                 yield frame, self._read(kind, frame)
@@ -191,25 +192,25 @@ class Scene:
         return "depth" in self._files
 
     def numbers_on_disk(self) -> np.ndarray:
-        """The sorted numbers of all colour files, usable or not."""
+        """Return the sorted numbers of all colour files, usable or not."""
         return np.array(sorted(self._files["color"]))
 
     def path(self, frame: str, kind: str = "color") -> Path | None:
-        """The image file of a frame: color, depth, labels or mask; None for a frame without a mask."""
+        """Return the image file of a frame: color, depth, labels or mask; None for a frame without a mask."""
         return self._files[kind].get(int(frame))
 
     def centres(self, frames: Sequence[str]) -> np.ndarray:
-        """Camera centres (N, 3) in metres."""
+        """Return the camera centres (N, 3) in metres."""
         return self.camera_to_world[[self._rows[frame] for frame in frames], :3, 3]
 
     def cameras(self, frames: Sequence[str]) -> Cameras:
-        """The cameras of frames at this scene's image size."""
+        """Return the cameras of frames at this scene's image size."""
         rows = [self._rows[frame] for frame in frames]
         Ks = scale_intrinsics(self.Ks[rows], self.raw_size, self.size)
         return to_cameras(self.camera_to_world[rows], Ks, self.depth_range, self.size)
 
     def views(self, frames: Sequence[str], depth: bool = False, labels: bool = False) -> Views:
-        """Frames as `Views` of this scene's size, in storage types; depth and labels where asked for and there."""
+        """Read frames as `Views` of this scene's size, in storage types; depth and labels where asked for and there."""
         wanted = {"color": True, "depth": depth, "labels": labels, "mask": True}
         arrays = {
             kind: torch.from_numpy(np.stack([self._read(kind, frame) for frame in frames]))
@@ -231,7 +232,7 @@ class Scene:
         return self._readable("labels", frames)
 
     def _read(self, kind: str, frame: str) -> np.ndarray:
-        """An image at this scene's size, from the cache if it has it."""
+        """Read an image at this scene's size, from the cache if it has it."""
         if self._store is None:
             return self._decode(kind, frame)
         row = self._rows[frame]
@@ -252,7 +253,7 @@ class Scene:
         return cv2.resize(values, self.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
     def stored(self, frame: str, kind: str) -> np.ndarray:
-        """A frame's image at the size of its file: RGB uint8, depth in millimetres uint16, raw class ids, mask 0 or 1.
+        """Read a frame's image at the size of its file: RGB uint8, depth in millimetres uint16, raw class ids, mask 0 or 1.
         Raises UserError for one that cannot be read, or cannot be of this scene."""
         path = self.path(frame, kind)
         if kind == "depth":
@@ -263,13 +264,13 @@ class Scene:
         return values
 
     def _registered(self, depth: np.ndarray, path: Path, frame: str) -> np.ndarray:
-        """A depth map as the frame's colour camera sees it."""
+        """Return a depth map as the frame's colour camera sees it."""
         camera = self._depth_cameras.get(int(frame))
         return depth if camera is None else camera.register(depth, self.Ks[self._rows[frame]], self.raw_size, path)
 
 
 def view_size(width: int, raw_size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of views `width` pixels wide of images of `raw_size`: the height that keeps the shape,
+    """Return (height, width) of views `width` pixels wide of images of `raw_size`: the height that keeps the shape,
     to the nearest multiple of 4 (so that 1296x968 and 640x480 both become 320x240)."""
     return max(4, round(width * raw_size[0] / raw_size[1] / 4) * 4), width
 
@@ -277,7 +278,7 @@ def view_size(width: int, raw_size: tuple[int, int]) -> tuple[int, int]:
 def to_cameras(
     camera_to_world: np.ndarray, Ks: np.ndarray, depth_range: tuple[float, float], size: tuple[int, int]
 ) -> Cameras:
-    """`Cameras` of poses (N, 4, 4) and intrinsics (N, 3, 3) of images of `size` (h, w)."""
+    """Return `Cameras` of poses (N, 4, 4) and intrinsics (N, 3, 3) of images of `size` (h, w)."""
     rotations = camera_to_world[:, :3, :3].transpose(0, 2, 1)
     poses = np.concatenate([rotations, -rotations @ camera_to_world[:, :3, 3:]], -1)
     ranges = torch.tensor(depth_range, dtype=torch.float32).repeat(len(poses), 1)

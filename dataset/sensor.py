@@ -1,5 +1,5 @@
-"""What a hand-held RGB-D camera makes of an exact picture: blur, noise and drifting exposure in colour; steps, noise
-and holes in depth; small errors of poses; ragged borders of labels.
+"""Simulation of a hand-held RGB-D camera: blur, noise and drifting exposure in colour; steps, noise and holes in depth;
+small pose errors; ragged borders of labels.
 
 Pure functions of NumPy arrays and a generator. Lengths in pixels are of an image REFERENCE_WIDTH wide and grow with
 the image. `Sensor.drawn` picks one device and room; its strengths are fitted to a Kinect's frames
@@ -47,7 +47,7 @@ class Sensor:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Sensor:
-        """A sensor somewhere between a good and a poor one."""
+        """Draw a sensor somewhere between a good and a poor one."""
         return cls(
             blur=rng.uniform(0.1, 0.6),
             shot=rng.uniform(0.003, 0.02),
@@ -69,7 +69,7 @@ class Sensor:
 
 
 def sensed_color(color: np.ndarray, sensor: Sensor, drift: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A picture (h, w, 3) uint8 as the camera takes it. drift (4,): of exposure, and of the balance of red, green and
+    """Return a picture (h, w, 3) uint8 as the camera takes it. drift (4,): of exposure, and of the balance of red, green and
     blue, each of deviation 1 over many frames (see `drifting`)."""
     height, width = color.shape[:2]
     scale = width / REFERENCE_WIDTH
@@ -89,7 +89,7 @@ def sensed_color(color: np.ndarray, sensor: Sensor, drift: np.ndarray, rng: np.r
 
 
 def drifting(frames: int, rng: np.random.Generator, steps: float = 25.0) -> np.ndarray:
-    """Smooth random walks (frames, 4) of mean 0 and deviation 1 that forget themselves within `steps` frames."""
+    """Return smooth random walks (frames, 4) of mean 0 and deviation 1 that forget themselves within `steps` frames."""
     keep = np.exp(-1 / steps)
     values = rng.standard_normal((frames, 4))
     for i in range(1, frames):
@@ -100,7 +100,7 @@ def drifting(frames: int, rng: np.random.Generator, steps: float = 25.0) -> np.n
 def sensed_depth(
     depth: np.ndarray, sensor: Sensor, rng: np.random.Generator, color: np.ndarray | None = None
 ) -> np.ndarray:
-    """Depth (h, w) in metres, 0 or infinite where unknown, as a stereo sensor measures it: float32, 0 where it does
+    """Return depth (h, w) in metres, 0 or infinite where unknown, as a stereo sensor measures it: float32, 0 where it does
     not. With the colour (h, w, 3) uint8, what is very dark or blinding is lost as well."""
     height, width = depth.shape
     scale = width / REFERENCE_WIDTH
@@ -118,7 +118,7 @@ def sensed_depth(
 
 
 def _wandered(image: np.ndarray, edge: float, shift, scale: float, rng) -> np.ndarray:
-    """Each pixel takes the value of one nearby, so that edges fray; all are shifted."""
+    """Give each pixel the value of one nearby, so that edges fray; all are shifted."""
     height, width = image.shape
     cell = max(3 * scale, 1.5)
     grid = rng.standard_normal((2, int(height / cell) + 2, int(width / cell) + 2), np.float32) * np.float32(edge)
@@ -146,7 +146,7 @@ def _loss(depth: np.ndarray, sensor: Sensor, scale: float, color: np.ndarray | N
 
 
 def _patches(height: int, width: int, scale: float, rng) -> np.ndarray:
-    """Thresholds in [0, 1] that hang together in patches of several sizes, so that losses do."""
+    """Return thresholds in [0, 1] that are correlated in patches of several sizes, so that losses do."""
     total = np.zeros((height, width), np.float32)
     for size, weight in ((24, 0.45), (8, 0.35), (3, 0.2)):
         cell = max(size * scale, 1)
@@ -156,7 +156,7 @@ def _patches(height: int, width: int, scale: float, rng) -> np.ndarray:
 
 
 def sensed_pose(pose: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> np.ndarray:
-    """A camera-to-world matrix (4, 4) as tracking finds it: turned and moved a little."""
+    """Return a camera-to-world matrix (4, 4) as tracking finds it: turned and moved a little."""
     turn, _ = cv2.Rodrigues(np.radians(rng.normal(0, sensor.turn / np.sqrt(3), 3)))
     error = np.eye(4)
     error[:3, :3], error[:3, 3] = turn, rng.normal(0, sensor.slide / np.sqrt(3), 3)
@@ -164,7 +164,7 @@ def sensed_pose(pose: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> n
 
 
 def sensed_labels(labels: np.ndarray, sensor: Sensor, rng: np.random.Generator, ignored: int) -> np.ndarray:
-    """Labels (h, w) as rendered from a coarsely labelled mesh: borders wander, some of what lies on them is
+    """Return labels (h, w) as rendered from a coarsely labelled mesh: borders wander, some of what lies on them is
     `ignored`."""
     height, width = labels.shape
     scale = width / REFERENCE_WIDTH
@@ -184,7 +184,7 @@ def _linear(color: np.ndarray) -> np.ndarray:
 
 
 def _motion_kernel(length: float, angle: float) -> np.ndarray:
-    """A line of `length` pixels, of sum 1."""
+    """Return a line of `length` pixels, of sum 1."""
     half = int(np.ceil(length / 2))
     kernel = np.zeros((2 * half + 1,) * 2, np.float32)
     along = np.linspace(-length / 2, length / 2, 4 * half + 1)

@@ -1,4 +1,4 @@
-"""What a capture's keys say of themselves that could be otherwise, and what keys that are not read speak of.
+"""Checks of the conventions that a capture states (units, axes, …), and of keys that are not read.
 
 A statement (units, axes, the direction of poses, the kind of depth, …) says what holds here, or is refused. A key that is not read is
 refused as well if its name speaks of what pixels, cameras, depths or labels mean, or looks like a misspelt one; any other is for the

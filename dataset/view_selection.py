@@ -1,4 +1,4 @@
-"""Which frames are for testing, which may be referred to, and which references a query gets."""
+"""Selection of test frames, of reference candidates, and of the references of a query."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ class Split(NamedTuple):
 
 
 def split_frames(frames: list[str]) -> Split:
-    """The published split of a scene's usable frames in order: pool [:700:5], the first 10 of [2:700:20] for tests."""
+    """Return the published split of a scene's usable frames in order: pool [:700:5], the first 10 of [2:700:20] for
+    tests."""
     return Split(frames[:LAST_FRAME:POOL_STEP], frames[TEST_START:LAST_FRAME:TEST_STEP][:MOST_TESTS])
 
 
 def nearest(centres: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Indices of camera centres (N, 3) by their distance to `query` (3,), nearest first."""
+    """Return the indices of camera centres (N, 3) by their distance to `query` (3,), nearest first."""
     return np.argsort(np.linalg.norm(centres - query, axis=1), kind="stable")
 
 
 def test_references(centres: np.ndarray, query: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the `count` nearest of the pool's centres (N, 3)."""
+    """Return the indices of the `count` nearest of the pool's centres (N, 3)."""
     return nearest(centres, query)[:count]
 
 
@@ -58,8 +59,8 @@ def training_references(
 def further_queries(
     centres: np.ndarray, query: int, references: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Indices of `count` more frames for the references of `query` to show: drawn from the twice as many nearest ones
-    that are not references themselves."""
+    """Return the indices of `count` more frames for the references of `query` to show: drawn from the twice as many
+    nearest ones that are not references themselves."""
     order = nearest(centres, centres[query])
     free = order[~np.isin(order, [query, *references])]
     return rng.permutation(free[: 2 * count])[:count]

@@ -1,4 +1,4 @@
-"""What is known of posed images, as typed values that travel from the disk to the network.
+"""Posed images with their cameras, depth and labels, as typed values that travel from disk to network.
 
 Arrays leave the loader in the smallest type that holds them (uint8 colour, uint16 depth, uint8
 classes); `.to(device)` moves them and turns them into what the network computes with.
@@ -66,7 +66,7 @@ class Cameras(Rows):
         return self.poses.shape[0]
 
     def centres(self) -> torch.Tensor:
-        """Camera centres in the world, (V, 3)."""
+        """Return camera centres in the world, (V, 3)."""
         return -(self.poses[:, :, :3] * self.poses[:, :, 3:]).sum(1)
 
 

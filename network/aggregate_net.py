@@ -22,7 +22,8 @@ class AggregateNet(nn.Module):
     def forward(
         self, sight: Sight, hit: torch.Tensor, visibility: torch.Tensor, density_only: bool = False
     ) -> RayValues:
-        """hit, visibility: (V, N), the probabilities that a view's ray ends in a sample, and that it gets so far."""
+        """Aggregate the views. hit, visibility: (V, N), the probabilities that a view's ray ends in a sample, and that
+        it gets so far."""
         mask, features = sight.mask[..., 0], sight.ray_features
         probabilities = torch.stack([2 * (hit * mask - 0.5), 2 * (visibility * mask - 0.5)], -1)
         embedding = self.prob_embed(features, probabilities.to(features.dtype))

@@ -12,7 +12,7 @@ from network.ops.attention import attention, attention_kernel, kernel_takes
 
 
 def sine_encoding(length: int, width: int, device: torch.device | None = None) -> torch.Tensor:
-    """Position encoding (length, width) of "Attention is all you need", section 3.5, positions from 0."""
+    """Return the position encoding (length, width) of "Attention is all you need", section 3.5, positions from 0."""
     position = torch.arange(length, dtype=torch.float64, device=device)[:, None]
     column = torch.arange(width, device=device)
     angle = position / 10000 ** (2 * (column // 2) / width)
@@ -75,7 +75,8 @@ class SelfAttention(nn.Module):
         return self.layer_norm(self.fc(attended) + x).to(x.dtype)  # under autocast it would be float32
 
     def _project(self, x: torch.Tensor, channels_first: bool) -> torch.Tensor:
-        """Queries, keys and values side by side, (A, B, 3 inner): by one product, unless somebody changed their layers."""
+        """Return queries, keys and values side by side, (A, B, 3 inner): by one product, unless somebody changed their
+        layers."""
         layers = self.w_qs, self.w_ks, self.w_vs
         if all(type(layer) is Projection for layer in layers) and is_untouched(*layers):
             return project(x, torch.cat([layer.weight for layer in layers]), channels_first)

@@ -1,4 +1,4 @@
-"""How a network is computed. Here and nowhere else it is chosen: device, precision, compilation, recording, kernels.
+"""The choice of device, precision, compilation, recording and kernels, made here and nowhere else.
 
 A `Backend` is one frozen value, made from the config for training or for rendering, and handed down: it says how to run
 a network's passes (`stages`), what to record (`recorded`), and sets a network's modules while it is `at_work`.
@@ -53,7 +53,8 @@ class Backend:
 
     @classmethod
     def for_training(cls, cfg, device: torch.device) -> Backend:
-        """As `precision` and `compile` say. Raises UserError for bf16 where the device has none."""
+        """Choose the backend that `precision` and `compile` describe. Raises UserError for bf16 where the device has
+        none."""
         if cfg.precision == "bf16" and not has_bf16(device):
             raise UserError(
                 "`precision`: bf16 needs a GPU that computes with it (NVIDIA's from 2020 on); fp32 always works"
@@ -79,7 +80,7 @@ class Backend:
 
     @classmethod
     def for_rendering(cls, renderer: str, device: torch.device) -> Backend:
-        """As the config's `renderer` says.
+        """Choose the backend that the config's `renderer` describes.
 
         Convolutions never round to ten bits, as cuDNN's do by default: features would be off by a percent, which costs
         a rendering more than all products of float16.
@@ -101,12 +102,12 @@ class Backend:
         )
 
     def autocast(self) -> torch.autocast:
-        """Products in bfloat16, if `half`."""
+        """Compute products in bfloat16, if `half`."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     @contextlib.contextmanager
     def at_work(self, network: nn.Module) -> Iterator[None]:
-        """In here the modules of `network` run this backend's kernels, and convolutions round as it says."""
+        """Run the modules of `network` with this backend's kernels and its rounding of convolutions."""
         modules = [module for module in parts(network) if isinstance(getattr(type(module), "kernels", None), Kernels)]
         before, tf32 = [module.kernels for module in modules], torch.backends.cudnn.allow_tf32
         torch.backends.cudnn.allow_tf32 = self.kernels.tf32
@@ -134,7 +135,8 @@ class Backend:
     def recorded(
         self, function: Callable, most: int, network: nn.Module | None = None, copied: bool = True
     ) -> Callable:
-        """`function` of tensors as a recording if this backend records. most: recordings kept. copied: see `Captured`.
+        """Return `function` of tensors as a recording if this backend records. most: recordings kept. copied: see
+        `Captured`.
 
         network: whose modules it runs, if any. While hooks are registered on it the function runs as it is: a recording
         could not call them.

@@ -6,7 +6,7 @@ import torch
 
 
 def hit_probabilities(density: torch.Tensor) -> torch.Tensor:
-    """Probability (R, S) that a ray ends at each sample: alpha times the light that got that far.
+    """Return the probability (R, S) that a ray ends at each sample: alpha times the light that got that far.
 
     alpha = 1 - exp(-relu(density)); transmittance is the product of (1 - alpha + 1e-10) before the sample.
     """
@@ -18,7 +18,7 @@ def hit_probabilities(density: torch.Tensor) -> torch.Tensor:
 
 
 def composite(hit_probability: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Expected value of a ray: hit_probability (R, S), values (R, S, C) -> (R, C)."""
+    """Return the expected value of a ray: hit_probability (R, S), values (R, S, C) -> (R, C)."""
     return (hit_probability[..., None] * values).sum(-2)
 
 

@@ -1,10 +1,12 @@
-"""Weights from one file format to another, and what a file is.
+"""Conversion of weights from one file format to another, and inspection of a file.
 
-python -m network.convert inspect FILE            what it is: network, classes, front end, step, metric
-python -m network.convert checkpoint FILE OUT     a checkpoint (ours, S-Ray's, NeuRay's) to OUT.safetensors and OUT.yaml
-python -m network.convert ship FILE OUT           a checkpoint of ours to OUT.safetensors to hand on: in half precision, with
-                                                  what describes the network, and without paths, scenes and schedule
-python -m network.convert mvsnet FILE OUT         MVSNet's published checkpoint to OUT.safetensors
+python -m network.convert inspect FILE            print network, classes, front end, step and metric
+python -m network.convert checkpoint FILE OUT     convert a checkpoint (ours, S-Ray's, NeuRay's) to OUT.safetensors and OUT.yaml
+python -m network.convert ship FILE OUT           convert a checkpoint of ours to OUT.safetensors to hand on: half precision,
+                                                  with the keys of the network, without paths, scenes and schedule
+python -m network.convert mvsnet FILE OUT         convert MVSNet's published checkpoint to OUT.safetensors
+
+example: python -m network.convert inspect data/model/sray_plus/model.safetensors
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m network.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=("inspect", "checkpoint", "ship", "mvsnet"))
+    parser.add_argument("action", choices=("inspect", "checkpoint", "ship", "mvsnet"), help="see above")
     parser.add_argument("file", type=Path, help="checkpoint: .pth, .ckpt or .safetensors")
-    parser.add_argument("out", type=Path, nargs="?", help="file to write, unless it is inspected")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("out", type=Path, nargs="?", help="file to write, with any suffix; not for inspect")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     if args.action == "inspect":
         say("\n".join(f"{key:<12} {value}" for key, value in inspect(args.file).items()))

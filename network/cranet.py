@@ -39,7 +39,7 @@ class RayValues(NamedTuple):
 
 
 class SampleFeatures(NamedTuple):
-    """What a head can use of R rays of S samples that V views see, N = R * S.
+    """Features of R rays of S samples seen by V views, as inputs of a head; N = R * S.
 
     hit_probability: (R, S). geometry: (R, S, G), after attention along the ray. hidden: (R, S, G), what density is made of.
     semantic: (V, N, L), each view's latent after Cross-Reprojection Attention. blending: (V, N, 1), weights of the views, as
@@ -54,7 +54,7 @@ class SampleFeatures(NamedTuple):
     sight: Sight
 
     def blended(self) -> torch.Tensor:
-        """The views' latents, blended: (R, S, L)."""
+        """Return the views' latents, blended: (R, S, L)."""
         return (self.blending * self.semantic).sum(0).unflatten(0, self.hit_probability.shape)
 
 
@@ -70,7 +70,7 @@ HeadFactory = Callable[[HeadWidths], nn.Module]
 
 
 def weighted_mean_and_variance(x: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Over the views (first axis), with the weights as they are: sum(w x) and sum(w (x - mean)^2)."""
+    """Return sum(w x) and sum(w (x - mean)^2) over the views (first axis), with the weights as they are."""
     mean = (x * weights).sum(0)
     return mean, (weights * (x - mean) ** 2).sum(0)
 
@@ -83,7 +83,7 @@ def _check_widths(**widths: int | tuple[int, ...]) -> None:
 
 
 def _kaiming(*networks: nn.Sequential) -> None:
-    """IBRNet's start: normal weights of ReLU's gain, zero biases."""
+    """Initialise as IBRNet does: normal weights of ReLU's gain, zero biases."""
     for network in networks:
         for layer in network:
             if isinstance(layer, nn.Linear):
@@ -173,7 +173,7 @@ class CRANet(nn.Module):
         self.heads_new = nn.ModuleDict({name: make(widths) for name, make in (heads or {}).items()})
 
     def forward(self, sight: Sight, embedding: torch.Tensor, density_only: bool = False) -> RayValues:
-        """embedding: (V, N, C) of the ray distributions."""
+        """Aggregate the views' features. embedding: (V, N, C) of the ray distributions."""
         latent = self._fuse_views(sight, embedding)
         refined, visibility = self._refine_visibility(latent, sight)
         geometry = self._ray_geometry(refined, visibility, sight)
@@ -195,7 +195,7 @@ class CRANet(nn.Module):
         )
 
     def _fuse_views(self, sight: Sight, embedding: torch.Tensor) -> torch.Tensor:
-        """Per view, what it sees there next to what all see: (V, N, latent)."""
+        """Return what each view sees there beside the statistics of all views: (V, N, latent)."""
         features = sight.image_features
         x = torch.cat([sight.color.to(features.dtype), features], -1) + self.ray_dir_fc(sight.direction)
         trusted = torch.sigmoid(self.neuray_fc(embedding)) * sight.uniform
@@ -203,28 +203,28 @@ class CRANet(nn.Module):
         return self.base_fc(*statistics, x, embedding)
 
     def _refine_visibility(self, latent: torch.Tensor, sight: Sight) -> tuple[torch.Tensor, torch.Tensor]:
-        """The latent again, with how visible the sample is in each view: (V, N, latent) and (V, N, 1)."""
+        """Return the latent again, with how visible the sample is in each view: (V, N, latent) and (V, N, 1)."""
         residual, visibility = self.vis_fc(latent * sight.uniform).split([self.latent, 1], -1)
         refined = latent + residual
         visibility = torch.sigmoid(visibility) * sight.mask
         return refined, self.vis_fc2(refined * visibility) * sight.mask
 
     def _ray_geometry(self, refined: torch.Tensor, visibility: torch.Tensor, sight: Sight) -> torch.Tensor:
-        """Geometry of each sample after attention along its ray: (R, S, geometry)."""
+        """Return the geometry of each sample after attention along its ray: (R, S, geometry)."""
         weights = visibility / (visibility.sum(0) + 1e-8)
         mean, variance = weighted_mean_and_variance(refined, weights)
         geometry = self.geometry_fc(mean, variance, weights.mean(0)).unflatten(0, sight.shape)
         return self.ray_attention(_with_places(geometry, self.geometry_places), sight.seen_by_several)
 
     def _blending_weights(self, refined: torch.Tensor, visibility: torch.Tensor, sight: Sight) -> torch.Tensor:
-        """Softmax over the views, zero where a view does not see the sample: (V, N, 1)."""
+        """Return the softmax over the views, zero where a view does not see the sample: (V, N, 1)."""
         scores = wide(self.rgb_fc(refined, visibility.to(refined.dtype), sight.direction.to(refined.dtype)))
         if self.blend_by_angle:
             scores = scores + angle_scores(sight)
         return torch.softmax(scores.masked_fill(~sight.valid[..., None], INVALID_LOGIT), 0)
 
     def _attend(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
-        """Cross-Reprojection Attention: (V, N, latent) -> the same."""
+        """Apply Cross-Reprojection Attention: (V, N, latent) -> the same."""
         if self.sem_rtrans_new is None:
             return latent
         steps = [self._attend_along_rays, self._attend_across_views]
@@ -233,17 +233,17 @@ class CRANet(nn.Module):
         return latent
 
     def _attend_along_rays(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
-        """Intra-view radial attention over S; a sample that at most one view sees attends uniformly."""
+        """Apply intra-view radial attention over S; a sample that at most one view sees attends uniformly."""
         rows = _with_places(latent.unflatten(1, sight.shape), self.semantic_places).flatten(0, 1)
         return self.sem_rtrans_new(rows, sight.seen_by_several).view(latent.shape)
 
     def _attend_across_views(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
-        """Cross-view sparse attention over V; a view that does not see the sample attends uniformly."""
+        """Apply cross-view sparse attention over V; a view that does not see the sample attends uniformly."""
         return self.point_attention_new(latent, sight.mask[..., 0])
 
     def _classes(self, features: SampleFeatures) -> torch.Tensor:
-        """Class logits of each ray, (R, K+1). The class layer is linear: it is applied behind the sums over views and
-        samples."""
+        """Return the class logits of each ray, (R, K+1). The class layer is linear: it is applied behind the sums over
+        views and samples."""
         hit_probability = features.hit_probability
         of_sample = torch.cat([self.semantic_fc1_new(features.geometry), features.hidden, features.blended()], -1)
         return self.semantic_fc2_new(composite(hit_probability, of_sample), hit_probability.sum(-1, keepdim=True))
@@ -258,5 +258,5 @@ def angle_scores(sight: Sight) -> torch.Tensor:
 
 
 def _with_places(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Samples in the order of their rays (..., S, C), each with the encoding of its place added."""
+    """Return samples in the order of their rays (..., S, C), each with the encoding of its place added."""
     return x + first_places(table, x.shape[-2]).to(x.dtype)

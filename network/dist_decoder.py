@@ -1,4 +1,4 @@
-"""Where along a reference's ray the surface is: a mixture of two logistics in inverse depth (NeuRay, section 3.2)."""
+"""Distribution of the surface along a reference's ray: a mixture of two logistics in inverse depth (NeuRay, section 3.2)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RayDistribution(NamedTuple):
     visibility: torch.Tensor | None
 
     def cdf(self, position: torch.Tensor) -> torch.Tensor:
-        """The cumulative distribution (V, N) at positions (V, N), times how much is visible at all."""
+        """Return the cumulative distribution (V, N) at positions (V, N), times how much is visible at all."""
         # 0.5 + 0.5 tanh(x) is sigmoid(2 x)
         first, second = torch.sigmoid(2 * (position[..., None] - self.means) * self.vars).unbind(-1)
         mixture = second + self.weight[..., 0] * (first - second)
@@ -92,7 +92,7 @@ def decode_together(decoders: list[Decoder], x: torch.Tensor) -> list[torch.Tens
 def visibility_and_hit(
     distribution: RayDistribution, near_end: torch.Tensor, far_end: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Probabilities (V, N) that a view's ray reaches a sample, and that it ends in it.
+    """Return the probabilities (V, N) that a view's ray reaches a sample, and that it ends in it.
 
     near_end, far_end: (V, N), the sample's ends in that view's normalised inverse depth.
     """

@@ -19,7 +19,7 @@ LAST_INTERVAL = 1e6  # the interval behind the last sample of a ray, in normalis
 
 
 class Projection(NamedTuple):
-    """Where N points fall in V views: pixels (V, N, 2), z-depth (V, N), valid (V, N) bool."""
+    """Projections of N points into V views: pixels (V, N, 2), z-depth (V, N), valid (V, N) bool."""
 
     pixels: torch.Tensor
     depth: torch.Tensor
@@ -27,7 +27,7 @@ class Projection(NamedTuple):
 
 
 def full_precision(function):
-    """Autocast does not touch what `function` computes: a pixel's position needs more than eight bits."""
+    """Keep autocast from touching what `function` computes: a pixel's position needs more than eight bits."""
 
     @functools.wraps(function)
     def guarded(first: torch.Tensor, *others):
@@ -38,14 +38,14 @@ def full_precision(function):
 
 
 def pixel_grid(height: int, width: int, device=None) -> torch.Tensor:
-    """All pixel centres of an image, row by row: (height * width, 2) of x, y."""
+    """Return all pixel centres of an image, row by row: (height * width, 2) of x, y."""
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
     return torch.stack([x, y], -1).reshape(-1, 2).float()
 
 
 @full_precision
 def pixel_rays(pixels: torch.Tensor, poses: torch.Tensor, Ks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rays through pixels (V, N, 2): centres (V, 3) and directions (V, N, 3) with z = 1 in the camera."""
+    """Return the rays through pixels (V, N, 2): centres (V, 3) and directions (V, N, 3) with z = 1 in the camera."""
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1)
     rotations = poses[:, :, :3]
     directions = homogeneous @ inverse(Ks).transpose(1, 2) @ rotations
@@ -85,7 +85,7 @@ def project(points: torch.Tensor, cameras: Cameras) -> Projection:
 
 @full_precision
 def directions_to_cameras(points: torch.Tensor, cameras: Cameras) -> torch.Tensor:
-    """Unit vectors from points (N, 3) to the V camera centres: (V, N, 3)."""
+    """Return the unit vectors from points (N, 3) to the V camera centres: (V, N, 3)."""
     offsets = cameras.centres()[:, None] - points
     return offsets / offsets.norm(dim=-1, keepdim=True).clamp_min(1e-5)
 
@@ -106,25 +106,25 @@ def read_map(
 
 
 def to_inverse_depth(depth: torch.Tensor, depth_range: torch.Tensor) -> torch.Tensor:
-    """Metres (V, ...) to normalised inverse depth: 0 at each view's near, 1 at its far; `depth_range` is (V, 2)."""
+    """Convert metres (V, ...) to normalised inverse depth: 0 at each view's near, 1 at its far; `depth_range` is (V, 2)."""
     near, far = _ends(depth, depth_range)
     return (-1 / depth.clamp_min(1e-5) - near) / (far - near)
 
 
 def from_inverse_depth(inverse: torch.Tensor, depth_range: torch.Tensor) -> torch.Tensor:
-    """The inverse of `to_inverse_depth`."""
+    """Apply the inverse of `to_inverse_depth`."""
     near, far = _ends(inverse, depth_range)
     return -1 / (inverse * (far - near) + near)
 
 
 def _ends(values: torch.Tensor, depth_range: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """-1/near and -1/far, shaped to broadcast over `values` (V, ...)."""
+    """Return -1/near and -1/far, shaped to broadcast over `values` (V, ...)."""
     ends = (-1 / depth_range).reshape(len(depth_range), 2, *[1] * (values.dim() - 1))
     return ends[:, 0], ends[:, 1]
 
 
 def inverse_depth_intervals(depths: torch.Tensor, depth_range: torch.Tensor) -> torch.Tensor:
-    """Steps in normalised inverse depth from each sample to the next: (R, S); the last is `LAST_INTERVAL`.
+    """Return the steps in normalised inverse depth from each sample to the next: (R, S); the last is `LAST_INTERVAL`.
 
     depths: (R, S), depth_range: (R, 2).
     """

@@ -21,7 +21,7 @@ class ContextHead(nn.Module):
         return image_channels + latent + 2
 
     def forward(self, features: SampleFeatures) -> torch.Tensor:
-        """(R, channels), the image features first."""
+        """Return (R, channels), the image features first."""
         sight, shape = features.sight, features.sight.shape
         blended = (features.blending * sight.image_features).sum(0).unflatten(0, shape)
         support = [sight.mask[..., 0].mean(0)]
@@ -40,7 +40,7 @@ class KnownClassesHead(nn.Module):
         self.classes = classes
 
     def forward(self, features: SampleFeatures) -> torch.Tensor:
-        """(R, K+1 + channels), first the weight of each class, and last of these of what is unknown."""
+        """Return (R, K+1 + channels), first the weight of each class, and last of these of what is unknown."""
         labels, weights = features.sight.labels, features.blending
         votes = weights.new_zeros(labels.shape[1], self.classes + 1).scatter_add(1, labels.T, weights[..., 0].T)
         unknown = (weights * (labels == self.classes)[..., None] * features.sight.image_features).sum(0)

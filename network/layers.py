@@ -149,7 +149,7 @@ class UpsampleBlock(nn.Module):
 
 
 def upsample(x: torch.Tensor) -> torch.Tensor:
-    """Bilinear x2 (align_corners=True) of maps with their border: (V, C, H+2, W+2) -> (V, C, 2H+2, 2W+2).
+    """Upsample maps bilinearly by 2 (align_corners=True), with their border: (V, C, H+2, W+2) -> (V, C, 2H+2, 2W+2).
 
     As a product with a matrix for each axis: so is its gradient, and border and layout cost nothing.
     """
@@ -162,7 +162,7 @@ def upsample(x: torch.Tensor) -> torch.Tensor:
 
 
 def _upsampling(length: int, like: torch.Tensor) -> torch.Tensor:
-    """The matrix that upsamples one axis with its border, (2 length + 2, length + 2)."""
+    """Return the matrix that upsamples one axis with its border, (2 length + 2, length + 2)."""
     unit = torch.eye(length, dtype=like.dtype, device=like.device)[None]
     inner = F.interpolate(unit, scale_factor=2, mode="linear", align_corners=True)
     return F.pad(F.pad(inner, (1, 1), mode="reflect"), (0, 0, 1, 1))[0].T

@@ -53,12 +53,13 @@ class MLP(nn.Sequential):
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:
-    """At least float32."""
+    """Convert to at least float32."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def product(parts, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """A linear layer of parts side by side. On a GPU zeros make all widths multiples of 8: matrix units are slow on others."""
+    """Apply a linear layer to parts side by side. On a GPU zeros make all widths multiples of 8: matrix units are slow
+    on others."""
     x, out = parts[0] if len(parts) == 1 else torch.cat(parts, -1), len(weight)
     columns, rows = (-x.shape[-1] % 8, -out % 8) if x.is_cuda else (0, 0)
     if columns:

@@ -150,14 +150,14 @@ class Renderer(nn.Module):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The networks of each pass: the first has its own, all later ones share the fine ones."""
+        """Return the networks of each pass: the first has its own, all later ones share the fine ones."""
         opaque = self.sampler.reads_surfaces
         first = Stage(self.dist_decoder, self.agg_net, *self.scoring, opaque)
         return first, *[Stage(self.fine_dist_decoder, self.fine_agg_net, *self.scoring)] * (self.sampler.stages - 1)
 
     @property
     def pass_names(self) -> tuple[str, ...]:
-        """Names of all passes that a prediction holds, in their order."""
+        """Return the names of all passes that a prediction holds, in their order."""
         return (*self.sampler.names, REFINED) if self.refines else self.sampler.names
 
     def forward(
@@ -183,7 +183,7 @@ class Renderer(nn.Module):
         return Prediction(passes, encoding.depth, self.reference_logits(encoding))
 
     def pad(self, views: Views) -> Views:
-        """Views of a size that the encoders take."""
+        """Pad views to a size that the encoders take."""
         return pad_views(views, self.multiple)
 
     def encode_images(self, references: Views) -> torch.Tensor:
@@ -191,7 +191,7 @@ class Renderer(nn.Module):
         return self.image_encoder(self.pad(references).images)
 
     def encode(self, references: Views, image_features: torch.Tensor | None = None) -> Encoding:
-        """Everything that depends on the references alone. image_features: what `encode_images` made of them.
+        """Encode the references: everything that depends on them alone. image_features: what `encode_images` made of them.
 
         In float32 under autocast too, but for its result: bfloat16 would put features off by 5%.
         """
@@ -222,7 +222,7 @@ class Renderer(nn.Module):
         )
 
     def _read(self, references: Views, image_features: torch.Tensor | None) -> tuple[torch.Tensor, GeometryFeatures]:
-        """Image features, made unless they are given, and what the front end finds."""
+        """Return image features, made unless they are given, and what the front end finds."""
         images, expected = references.images, (self.image_encoder.channels, self.init_net.channels)
         if image_features is None and not self.init_net.reads_image_features:
             image_features, geometry = concurrently(
@@ -246,7 +246,7 @@ class Renderer(nn.Module):
         stages: Sequence[RunStage] | None = None,
         final_only: bool = False,
     ) -> Prediction:
-        """Pass after pass, at the depths that the sampler chooses. draws: random numbers for it (training).
+        """Render pass after pass, at the depths that the sampler chooses. draws: random numbers for it (training).
 
         stages: how to run the passes, None for the modules as they are. final_only: of all passes but the last only what
         the sampler needs.
@@ -294,7 +294,7 @@ class Renderer(nn.Module):
         return predicted + CERTAIN * F.pad(votes[:, :-1], (0, 1))
 
     def reference_logits(self, encoding: Encoding) -> torch.Tensor | None:
-        """Class logits of the references themselves, (V, h/4, w/4, K+1), if the network has them."""
+        """Return the class logits of the references themselves, (V, h/4, w/4, K+1), if the network has them."""
         if self.reference_classes_new is None:
             return None
         return self.reference_classes_new(encoding.features[..., : encoding.image_channels]).float()

@@ -1,4 +1,4 @@
-"""What goes into a pass over rays and what comes out of one."""
+"""Inputs and outputs of a pass over rays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KNOWN = "known"  # the head of networks that are given labels of the references
 
 @dataclass(frozen=True)
 class Encoding(Tensors):
-    """What is kept of V references.
+    """Encoded references, V of them.
 
     images: padded, (V, 3, h, w). features: (V, h/4, w/4, C), of which the first `image_channels` are image features, and the
     others ray features; they may have another size than h/4, w/4.
@@ -39,7 +39,7 @@ class Encoding(Tensors):
     labels: torch.Tensor | None = None
 
     def seen(self, projection: Projection) -> torch.Tensor:
-        """Which of N projections count, (V, N) bool: those inside the images, where no mask hides them."""
+        """Return which of N projections count, (V, N) bool: those inside the images that no mask hides."""
         if self.shown is not None:
             height, width = self.shown
             x, y = projection.pixels.unbind(-1)
@@ -55,12 +55,12 @@ class ByRay(Rows):
 
     @classmethod
     def join(cls, parts: list):
-        """The rays of all parts, one after the other."""
+        """Join the rays of all parts, one after the other."""
         return _joined(parts)
 
 
 def _joined(parts: list):
-    """Tensors, dictionaries or dataclasses of them, one after the other; None where they are None."""
+    """Concatenate tensors, dictionaries or dataclasses of them; None where they are None."""
     first = parts[0]
     if first is None:
         return None
@@ -85,12 +85,12 @@ class Rays(ByRay):
         return len(self.directions)
 
     def points(self, depths: torch.Tensor) -> torch.Tensor:
-        """The points at depths (R, S): (R * S, 3)."""
+        """Return the points at depths (R, S): (R * S, 3)."""
         return (self.centres[:, None] + depths[..., None] * self.directions[:, None]).reshape(-1, 3)
 
 
 def camera_rays(cameras: Cameras, pixels: torch.Tensor) -> Rays:
-    """The rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N."""
+    """Return the rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N."""
     centres, directions = pixel_rays(pixels, cameras.poses, cameras.Ks)
     count = pixels.shape[1]
     return Rays(
@@ -145,7 +145,7 @@ class RenderedView(ByRay):
         return self.heads.get(CLASSES)
 
     def blank(self, rays: int, device) -> RenderedView:
-        """Room for so many rays of what this one shows of its own, on `device`."""
+        """Allocate room for so many rays of what this one shows of its own, on `device`."""
         return self._map(lambda x: torch.empty(rays, *x.shape[1:], dtype=x.dtype, device=device))
 
     def fill(self, places: slice | torch.Tensor, part: RenderedView) -> None:
@@ -160,7 +160,7 @@ class RenderedView(ByRay):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What each pass over the same rays saw, the last one best. reference_depth: metres (V, 1, h/4, w/4), if the front end
+    """Outputs of each pass over the same rays, the last one best. reference_depth: metres (V, 1, h/4, w/4), if the front end
     predicts it. reference_logits: (V, h/4, w/4, K+1), if the network has classes of the references too."""
 
     passes: tuple[Rendering, ...]

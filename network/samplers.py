@@ -1,4 +1,4 @@
-"""Where along a ray to look: a sampler chooses the depths of each pass, knowing what the passes before it saw."""
+"""Samplers, which choose the depths along a ray for each pass from the outputs of the passes before it."""
 
 from __future__ import annotations
 
@@ -37,10 +37,12 @@ class Sampler(ABC):
     def depths(
         self, encoding: Encoding, rays: Rays, passes: tuple[Rendering, ...], draws: torch.Tensor | None
     ) -> torch.Tensor:
-        """Depths (R, S) in metres, sorted, of the pass that follows `passes`. draws: of `draw`; None without chance."""
+        """Return depths (R, S) in metres, sorted, of the pass that follows `passes`. draws: of `draw`; None without
+        chance."""
 
     def rays(self, encoding: Encoding, query: Cameras, pixels: torch.Tensor) -> Rays:
-        """The rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N; with what `depths` wants to know."""
+        """Return the rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N; with what `depths` wants
+        to know."""
         return camera_rays(query, pixels)
 
     def groups(self, rays: Rays, several: int | None = None) -> list[tuple[torch.Tensor | None, Rays]]:
@@ -53,7 +55,7 @@ class Sampler(ABC):
         return None
 
     def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor | None:
-        """Random numbers for all passes over so many rays (training); None if it needs none."""
+        """Return random numbers for all passes over so many rays (training); None if it needs none."""
         return None
 
 

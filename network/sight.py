@@ -36,7 +36,7 @@ class Evidence(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """What V views see of N = R * S samples, the samples of a ray one after the other.
+    """Features of N = R * S samples in V views, the samples of a ray one after the other.
 
     valid: (V, N) bool, whether a view sees a sample. color: (V, N, 3). features: (V, N, C), image features, then ray features,
     the first `image_channels` and the rest. near_end, far_end: (V, N), the sample's extent in the view's normalised
@@ -67,24 +67,24 @@ class Sight(NamedTuple):
 
     @property
     def mask(self) -> torch.Tensor:
-        """`valid` as 0 and 1, (V, N, 1)."""
+        """Return `valid` as 0 and 1, (V, N, 1)."""
         return self.valid[..., None].to(self.color.dtype)
 
     @property
     def uniform(self) -> torch.Tensor:
-        """The same weight for all views that see a sample, (V, N, 1)."""
+        """Return the same weight for all views that see a sample, (V, N, 1)."""
         mask = self.mask
         return mask / (mask.sum(0) + 1e-8)
 
     @property
     def seen(self) -> torch.Tensor:
-        """Which samples any view sees, (R, S) bool."""
+        """Return which samples at least one view sees, (R, S) bool."""
         return self.valid.any(0).view(self.shape)
 
     @property
     def shown(self) -> torch.Tensor:
-        """Which samples any view shows, (R, S) bool: those that it sees, unless its depth says that the surface there is another
-        one; and all samples of a ray on which a surface was found."""
+        """Return which samples at least one view shows, (R, S) bool: those that it sees and that its depth does not
+        place on another surface, and all samples of a ray on which a surface was found."""
         if self.evidence is None:
             return self.seen
         shown = (self.valid & (self.evidence.hit > ELSEWHERE)).any(0).view(self.shape)
@@ -92,7 +92,7 @@ class Sight(NamedTuple):
 
     @property
     def seen_by_several(self) -> torch.Tensor:
-        """Which samples more than one view sees, (R, S) bool."""
+        """Return which samples more than one view sees, (R, S) bool."""
         return (self.mask.sum(0) > 1).view(self.shape)
 
 

@@ -33,7 +33,7 @@ class Stage:
         return self.shade(look(encoding, rays, depths), depths, density_only)
 
     def shade(self, sight: Sight, depths: torch.Tensor, density_only: bool = False) -> Rendering:
-        """The same from what the views see of the samples."""
+        """Shade the samples from what the views see of them."""
         if self.dist_decoder is None:
             visibility, hit = sight.evidence
         else:

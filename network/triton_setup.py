@@ -18,7 +18,7 @@ BROKEN_ASSEMBLER = "release 12.8"
 
 @functools.cache
 def prepare() -> None:
-    """All of what follows, once."""
+    """Do all of what follows, once."""
     avoid_broken_assembler()
     share_compiled_kernels()
     hash_callees_first()

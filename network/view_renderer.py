@@ -59,7 +59,7 @@ class ViewRenderer:
 
     @torch.no_grad()
     def encode(self, references: Views, names: Sequence[str] | None = None) -> Encoding:
-        """Everything that depends on the references alone.
+        """Encode the references: everything that depends on them alone.
 
         names: of their images; what is known of an image by itself is kept under its name, for other sets of references.
         """
@@ -80,7 +80,7 @@ class ViewRenderer:
 
     @torch.no_grad()
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
-        """The whole image of one camera. Raises UserError if the device's memory is too small for anything."""
+        """Render the whole image of one camera. Raises UserError if the device's memory is too small for anything."""
         if self._in_engine(encoding):
             encoding = replace(encoding, features=encoding.features.to(self._product_type))
             return self._render(encoding, self._rays(encoding, camera), camera.size, in_engine=True)
@@ -205,7 +205,7 @@ class ViewRenderer:
         return self.network.sampler.most_samples
 
     def _rays_at_once(self, encoding: Encoding, in_engine: bool) -> int:
-        """As many as fit into the memory that is free: what a sample takes in a view, and by itself."""
+        """Return as many as fit into the memory that is free: what a sample takes in a view, and by itself."""
         if self.rays_at_once is not None:
             return self.rays_at_once
         if self.device.type != "cuda":
@@ -220,7 +220,7 @@ class ViewRenderer:
 
 
 def encode(network: Renderer, backend: Backend, references: Views, *image_features: torch.Tensor) -> Encoding:
-    """`Renderer.encode` by a backend."""
+    """Run `Renderer.encode` by a backend."""
     with backend.at_work(network):
         return network.encode(references, *image_features)
 
@@ -228,7 +228,7 @@ def encode(network: Renderer, backend: Backend, references: Views, *image_featur
 def render_rays(
     network: Renderer, backend: Backend, stages: Sequence[RunStage], encoding: Encoding, rays: Rays
 ) -> RenderedView:
-    """The final pass of some rays, by a backend."""
+    """Render the final pass of some rays, by a backend."""
     with backend.at_work(network), backend.autocast():
         final = network.render_rays(encoding, rays, stages=stages, final_only=True).final
     return RenderedView(final.color, final.heads, final.depth, final.deviation, final.seen)

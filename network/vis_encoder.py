@@ -20,7 +20,7 @@ class VisEncoder(nn.Module):
         )
 
     def forward(self, image_features: torch.Tensor, geometry_features: torch.Tensor) -> torch.Tensor:
-        """Geometry features of another size than the image features' are resized to it."""
+        """Encode visibility; geometry features of another size than the image features' are resized to theirs."""
         size = image_features.shape[-2:]
         if geometry_features.shape[-2:] != size:
             geometry_features = F.interpolate(geometry_features, size=size, mode="bilinear", align_corners=False)

@@ -30,7 +30,7 @@ _SAFE = [*_NUMPY_SCALARS, np.dtype, *_NUMPY_NUMBERS, _codecs.encode]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds. config and classes (their names) are None in published files, optimizer in safetensors.
+    """Content of a weights file. config and classes (their names) are None in published files, optimizer in safetensors.
 
     trained: the weights to go on training with, where those of `network` are averages of them; else None.
     """
@@ -47,11 +47,11 @@ class Checkpoint:
 
     @property
     def averaged(self) -> dict[str, torch.Tensor] | None:
-        """The averaged weights, if the file has any."""
+        """Return the averaged weights, if the file has any."""
         return None if self.trained is None else self.network
 
     def as_trained(self) -> Checkpoint:
-        """The same with the weights to go on training with as its network."""
+        """Return the same with the weights to go on training with as its network."""
         return self if self.trained is None else replace(self, network=self.trained)
 
 
@@ -89,7 +89,8 @@ def unwrapped(name: str) -> str:
 
 
 def read_mvsnet(path: Path) -> dict[str, torch.Tensor]:
-    """MVSNet's weights by their names in `network.front_ends.mvsnet`, from the published Lightning checkpoint or safetensors."""
+    """Read MVSNet's weights by their names in `network.front_ends.mvsnet`, from the published Lightning checkpoint or
+    safetensors."""
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path)[0]
     content = read_pickle(path)
@@ -104,7 +105,8 @@ def read_mvsnet(path: Path) -> dict[str, torch.Tensor]:
 
 
 def find_weights(key: str, name: str, without: str) -> Path:
-    """The file that a config key names. Raises UserError if there is none; without: what happens if the key is null."""
+    """Return the file that a config key names. Raises UserError if there is none; without: what happens if the key is
+    null."""
     try:
         return find_file(name)
     except UserError:
@@ -112,7 +114,7 @@ def find_weights(key: str, name: str, without: str) -> Path:
 
 
 def read_pickle(path: Path) -> Any:
-    """The content of a torch file: tensors, numbers, text and containers of them, and nothing else.
+    """Read the content of a torch file: tensors, numbers, text and containers of them, and nothing else.
 
     Raises UserError if it is none, or holds anything that would have to be called.
     """
@@ -156,13 +158,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 
 def _front_end(state: dict[str, torch.Tensor]) -> str:
-    """By a layer that no other one has; the learned one has those of measured depth too."""
+    """Infer the front end by a layer that no other one has; the learned one has those of measured depth too."""
     layers = {"sweep_new.match.weight": "learned_depth", "depth_skip.0.weight": "depth"}
     return next((name for layer, name in layers.items() if f"init_net.{layer}" in state), "cost_volume")
 
 
 def infer_config(state: dict[str, torch.Tensor]) -> dict:
-    """The config keys that a state dict shows. Whether views come first in the attention it does not."""
+    """Infer the config keys that a state dict shows. Whether views come first in the attention it does not."""
 
     def aggregation(prefix: str) -> dict:
         return {"use_ptrans": f"{prefix}.agg_impl.point_attention_new.fc.weight" in state}

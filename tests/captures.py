@@ -1,4 +1,4 @@
-"""What tests do to a capture, and how they read it."""
+"""Helpers that change a capture and read it."""
 
 import json
 

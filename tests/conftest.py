@@ -1,5 +1,7 @@
+import fcntl
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,26 +47,43 @@ def full_float32():
 
 
 @pytest.fixture(scope="session")
-def rooms(tmp_path_factory) -> Path:
+def shared(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Returns the folder of a name, which `make` fills once for all worker processes of this run of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make: Callable[[Path], None]) -> Path:
+        with open(base / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (base / f"{name}.made").exists():
+                (base / name).mkdir()
+                make(base / name)
+                (base / f"{name}.made").touch()
+        return base / name
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rooms(shared) -> Path:
     """Tiny synthetic rooms in ScanNet's layout: scannet/{train_000,train_001,val_000,test_000}. Not to be changed."""
-    root = tmp_path_factory.mktemp("rooms")
-    generate(root, "scannet", SIZES["tiny"])
-    return root
+    return shared("rooms", lambda root: generate(root, "scannet", SIZES["tiny"]))
 
 
 @pytest.fixture(scope="session")
-def replica_rooms(tmp_path_factory) -> Path:
+def replica_rooms(shared) -> Path:
     """The same in Replica's layout: Replica/<room>/Sequence_1. Not to be changed."""
-    root = tmp_path_factory.mktemp("replica")
-    generate(root, "replica", SIZES["tiny"])
-    return root
+    return shared("replica", lambda root: generate(root, "replica", SIZES["tiny"]))
 
 
 @pytest.fixture(scope="session")
-def stand_in(tmp_path_factory) -> Path:
+def stand_in(shared) -> Path:
     """A folder with weights where the shipped ones lie: of S-Ray+, untrained, from three references. Beside them
     model.pth, the same as a checkpoint, and nodepth.safetensors of a network that finds depth itself. Not to be changed."""
-    root = tmp_path_factory.mktemp("stand_in")
+    return shared("stand_in", make_stand_in)
+
+
+def make_stand_in(root: Path) -> None:
     changes = ["train_dataset_cfg.min_wn=3", "train_dataset_cfg.max_wn=4", f"data_root={root}"]
     for front_end, checkpoint, file in (
         ("learned_depth", "nodepth.pth", "nodepth.safetensors"),
@@ -75,7 +94,6 @@ def stand_in(tmp_path_factory) -> Path:
         content = checkpoint_content(network, build_optimizer(network, cfg), 7, 7, 0.5, cfg, tuple(SCANNET_CLASSES))
         save_checkpoint(root / checkpoint, content)
         ship(root / checkpoint, root / file)
-    return root
 
 
 @pytest.fixture
@@ -91,7 +109,7 @@ def config(rooms, tmp_path):
             "device": "cpu",
             "worker_num": 0,
             "train_set_list": str(rooms / "train.txt"),
-            "val_set_list": str(rooms / "val.txt"),
+            "val_set_list": ["scannet/val_000/black_32"],  # a validation renders whole views, which takes longest here
             "depth_sample_num": 8,
             "fine_depth_sample_num": 8,
             "ray_mask_point_num": 2,  # of the published 8 no ray of 8 samples would be scored
@@ -106,20 +124,20 @@ def config(rooms, tmp_path):
     return make
 
 
+def make_capture(root: Path, kind: str) -> None:
+    generate(root, kind, Size({"train": 1}, CAPTURE_FRAMES, CAPTURE_SIZE, Light(0.6, 4, 2), 1))
+
+
 @pytest.fixture(scope="session")
-def base(tmp_path_factory):
+def base(shared) -> Path:
     """A capture's folder. Not to be changed."""
-    root = tmp_path_factory.mktemp("base")
-    generate(root, "transforms", Size({"train": 1}, CAPTURE_FRAMES, CAPTURE_SIZE, Light(0.6, 4, 2), 1))
-    return root / "transforms" / "train_000"
+    return shared("base", lambda root: make_capture(root, "transforms")) / "transforms" / "train_000"
 
 
 @pytest.fixture(scope="session")
-def scannet_base(tmp_path_factory):
+def scannet_base(shared) -> Path:
     """The same room in ScanNet's layout. Not to be changed."""
-    root = tmp_path_factory.mktemp("base_scannet")
-    generate(root, "scannet", Size({"train": 1}, CAPTURE_FRAMES, CAPTURE_SIZE, Light(0.6, 4, 2), 1))
-    return root
+    return shared("base_scannet", lambda root: make_capture(root, "scannet"))
 
 
 @pytest.fixture

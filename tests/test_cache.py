@@ -213,3 +213,17 @@ def test_listing_and_clearing(data, cache, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["cache", "clear", "--root", str(cache.root)])
     cache_module.main()
     assert not list_entries(cache.root)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-30], lambda data: b"", lambda data: data[:40] + data[60:]])
+def test_a_damaged_list_of_frames_is_read_from_the_scene_again(data, cache, damage):
+    """As a full disk or a loss of power may leave it."""
+    truth = open_scene(ROOM, data)
+    views(open_scene(ROOM, data, cache))
+    (listed,) = list_entries(cache.root)
+    path = listed.path / cache_module.FRAMES_FILE
+    path.write_bytes(damage(path.read_bytes()))
+    scene = open_scene(ROOM, data, cache)
+    assert scene.frame_ids == truth.frame_ids
+    np.testing.assert_array_equal(scene.camera_to_world, truth.camera_to_world)
+    assert_equal(views(scene), views(truth))

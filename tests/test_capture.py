@@ -1,4 +1,4 @@
-"""What is copied into a recording's inputs."""
+"""Copying of files into a recording's inputs."""
 
 import torch
 

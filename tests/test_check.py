@@ -3,13 +3,12 @@
 import base64
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from programs import run_program
 
 from dataset.check.__main__ import check_scene, find_scenes
 from dataset.check.consistency import check_consistency, choose_pairs, warp
@@ -167,20 +166,10 @@ def test_folders_and_names(good, replica_rooms):
 
 def test_the_command_and_its_page(good, data, tmp_path):
     depth(data, 0.1)
-    command = [
-        sys.executable,
-        "-m",
-        "dataset.check",
-        NAME,
-        "scannet/nowhere/black_96",
-        "--data-root",
-        data,
-        "--html",
-        tmp_path / "check.html",
-    ]
-    done = subprocess.run(list(map(str, command)), cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    page = tmp_path / "check.html"
+    done = run_program("-m", "dataset.check", NAME, "scannet/nowhere/black_96", "--data-root", data, "--html", page)
     assert done.returncode == 1 and "centimetres" in done.stdout and "there is no folder" in done.stdout
-    page = (tmp_path / "check.html").read_text()
+    page = page.read_text()
     assert "centimetres" in page and "src='http" not in page and "href" not in page
     pictures = re.findall(r"base64,([^']+)'", page)
     assert len(pictures) == 4 and cv2.imdecode(np.frombuffer(base64.b64decode(pictures[0]), np.uint8), 1).shape[1] > 400

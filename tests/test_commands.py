@@ -1,15 +1,13 @@
 """The commands as a user runs them."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).parent.parent
-
+from programs import REPOSITORY, run_program
 
 SCENE = [
     "configs/cra/train_cra_synthetic.yaml",
@@ -24,9 +22,15 @@ SCENE = [
 
 
 def run(*arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
-    )
+    done = run_program(*arguments)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def run_apart(*arguments, code=0):
+    """Run it in a process of its own, as a user's shell does."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -48,13 +52,13 @@ def small(rooms, out):
 @pytest.fixture(scope="module")
 def trained(rooms, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    done = run(
+    done = run_apart(
         "run_training.py",
         "--cfg",
         "configs/cra/train_cra_synthetic.yaml",
         *small(rooms, out),
         f"train_set_list={rooms / 'train.txt'}",
-        f"val_set_list={rooms / 'val.txt'}",
+        "val_set_list=[scannet/val_000/black_32]",
         "total_step=4",
         "train_dataset_cfg.train_ray_num=32",
     )
@@ -111,7 +115,7 @@ def test_replica_from_its_config(replica_rooms, tmp_path):
         "configs/cra/train_cra_replica.yaml",
         *small(replica_rooms, tmp_path),
         f"train_set_list={replica_rooms / 'train.txt'}",
-        f"val_set_list={replica_rooms / 'val.txt'}",
+        "val_set_list=[replica/val_000/Sequence_1/black_32]",
         "total_step=2",
         "train_dataset_cfg.train_ray_num=16",
     )
@@ -203,7 +207,7 @@ def test_an_image_that_breaks_in_a_worker_ends_in_one_line(rooms, tmp_path):
 
 def test_evaluating_what_is_no_model(rooms, tmp_path):
     (tmp_path / "model.pth").write_text("no model")
-    done = run(
+    done = run_apart(
         "run_evaluation.py",
         "--cfg",
         "configs/cra/test_cra_synthetic.yaml",
@@ -224,8 +228,30 @@ def test_a_config_that_runs_a_model_otherwise_than_it_was_trained_is_warned_of(t
         "--model-path",
         out / "train_cra_synthetic" / "model_best.pth",
         *small(rooms, tmp_path),
-        f"val_set_list={rooms / 'test.txt'}",
+        "val_set_list=[scannet/test_000/black_32]",
         "agg_net_cfg.ptrans_first=true",
     )
     line = next(line for line in done.stderr.splitlines() if line.startswith("warning"))
     assert "was trained with agg_net_cfg" in line and "'ptrans_first': True" in line
+
+
+HELP = [
+    *(["run_training.py"], ["run_evaluation.py"], ["run_rendering.py"]),
+    *(["-m", f"dataset.{name}"] for name in ("cache", "check", "synthetic", "synthetic.pack")),
+    *(["-m", "dataset.prepare", kind] for kind in ("scannet", "replica", "transforms")),
+    *(["-m", "network.convert"], ["-m", "train.settings"]),
+    *(
+        ["-m", f"benchmarks.{path.stem}"]
+        for path in sorted((REPOSITORY / "benchmarks").glob("*.py"))
+        if "ArgumentParser" in path.read_text() and path.stem != "runs"
+    ),
+]
+
+
+@pytest.mark.parametrize("command", HELP, ids=lambda command: command[-1])
+def test_help_explains_every_option_and_has_an_example(command):
+    text = run(*command, "--help").stdout
+    options, described = text.partition("options:")[2], re.compile(r"  -\S.*(  +|\n {10,})\S")
+    entries = re.findall(r"^  -.*(?:\n {10,}.*)*", options, re.M)
+    assert entries and [entry for entry in entries if not described.match(entry)] == []
+    assert f"python {' '.join(command)} " in text, "an example"

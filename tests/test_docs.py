@@ -1,14 +1,13 @@
 """The commands of the README and of docs/: each is run at tiny size, or where that cannot be, checked as far as it goes."""
 
 import re
-import runpy
 import shlex
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from programs import REPOSITORY, Done, run_program
 
 import train.commands
 import viewing.commands
@@ -19,7 +18,6 @@ from train.settings import SCHEMA
 from train.shipped import MODEL
 from utils.config import load_config
 
-REPOSITORY = Path(__file__).parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMES = {"MODEL": "model.pth", "CFG": "configs/cra/test_cra_synthetic.yaml", "SCENE": "scannet/test_000/black_64"}
@@ -75,25 +73,15 @@ def clone(tmp_path_factory, rooms, replica_rooms, stand_in) -> Path:
     (root / "captures/kitchen").symlink_to(root / "captures/transforms/train_000")
     prepare_scannet(root / "downloads/scannet", root / "data/scannet", None, 1, 1)
     prepare_transforms(root / "captures/kitchen", root / "data/transforms", "kitchen")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        start(["run_training.py", "--cfg", "configs/cra/train_cra_synthetic.yaml", *TINY, *TRAINING], patch)
+    run(["run_training.py", "--cfg", "configs/cra/train_cra_synthetic.yaml", *TINY, *TRAINING], root)
     (root / "model.pth").symlink_to(root / "data/model/train_cra_synthetic/model.pth")
     return root
 
 
-def start(words: list[str], patch: pytest.MonkeyPatch) -> None:
-    """Run a program of the repository, or with -m a module, in this process."""
-    module = words[0] == "-m"
-    words = words[1:] if module else words
-    patch.setattr(sys, "argv", words)
-    try:
-        if module:
-            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(str(REPOSITORY / words[0]), run_name="__main__")
-    except SystemExit as end:
-        assert end.code in (None, 0), end.code
+def run(words: list[str], folder: Path) -> Done:
+    done = run_program(*words, folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def words_of(command: str, root: Path) -> list[str]:
@@ -106,10 +94,8 @@ def words_of(command: str, root: Path) -> list[str]:
     return words
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # the programs run in this process
 @pytest.mark.parametrize("command", RUN)
-def test_a_command_runs_at_tiny_size(command, clone, monkeypatch):
-    monkeypatch.chdir(clone)
+def test_a_command_runs_at_tiny_size(command, clone):
     words = words_of(command, clone)
     if words[0].startswith("run_"):
         words += [*TINY, *TRAINING] if "training" in words[0] else TINY
@@ -123,22 +109,18 @@ def test_a_command_runs_at_tiny_size(command, clone, monkeypatch):
         words += ["--rooms", "1", "0", "0", "--frames", "2"]
     if "dataset.check" in words:
         words += ["--sample", "4"]
-    start(words, monkeypatch)
+    run(words, clone)
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "run_" in command])
 def test_a_command_has_options_that_exist_and_a_config_that_loads(command, clone, monkeypatch):
-    monkeypatch.chdir(clone)
     words = words_of(command, clone)
     program = next(i for i, word in enumerate(words) if word.startswith("run_"))
     seen = []
 
-    class Noted(Exception):
-        """The config was read; what would follow is another test's."""
-
-    def note(*args):
+    def note(*args):  # what would follow is another test's
         seen.append(args[0])
-        raise Noted
+        raise SystemExit(0)
 
     for module, name in (
         (train.commands, "Trainer"),
@@ -146,8 +128,7 @@ def test_a_command_has_options_that_exist_and_a_config_that_loads(command, clone
         (viewing.commands, "open_session"),
     ):
         monkeypatch.setattr(module, name, note)
-    with pytest.raises(Noted):
-        start(words[program:], monkeypatch)
+    run(words[program:], clone)
     assert seen[0].name
 
 
@@ -184,9 +165,7 @@ def test_python_in_the_pages_imports_what_exists(page):
 
 
 def test_the_configurations_page_is_current():
-    made = subprocess.run(
-        [sys.executable, "-m", "train.settings"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
+    made = run(["-m", "train.settings"], REPOSITORY)
     assert made.stdout == (REPOSITORY / "docs/configuration.md").read_text(), (
         "renew it: python -m train.settings --write docs/configuration.md"
     )

@@ -134,7 +134,7 @@ def brightness(query, pixels):
 def test_a_head_with_a_loss_and_a_target(config, scene):
     term = Term("guesses", 0.5, brightness, lambda rendering, target: F.mse_loss(rendering.heads["guesses"], target))
     heads = {"guesses": partial(Guesses, width=5)}
-    cfg = config(total_step=40, lr_cfg={"lr_init": 3e-3}, loss=["render"], save_interval=40)
+    cfg = config(total_step=30, lr_cfg={"lr_init": 5e-3}, loss=["render"], save_interval=40, val_set_list=[])
     trainer = Trainer(cfg, partial(build_network, heads=heads), [term])
     losses, step = [], trainer.train_step
 

@@ -1,5 +1,6 @@
-"""What a training survives: kills at any moment, damaged checkpoints, unreadable images, dying workers."""
+"""Faults that training survives: kills at any moment, damaged checkpoints, unreadable images, dying workers."""
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import time
 import pytest
 import torch
 from torch.utils.data import Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from dataset.loading import MOST_DEATHS, load
 from dataset.views import Batch, Cameras, Views
@@ -47,7 +49,9 @@ def _killed_at(function, number, part):
 
 def _train_and_be_killed(cfg):
     """Starts the training again and again, each time killed at the next of MOMENTS, and then lets it end."""
-    from torch.utils.tensorboard import SummaryWriter  # noqa: F401 (once for all that are forked from here)
+    # Both take a second to import, here once for all that are forked.
+    import torch._dynamo  # noqa: F401
+    from torch.utils.tensorboard import SummaryWriter  # noqa: F401
 
     for moment in (*MOMENTS, None):
         process = os.fork()
@@ -63,8 +67,9 @@ def _train_and_be_killed(cfg):
             os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_every_decisive_moment_ends_like_one_that_is_not(config):
-    changes = {"total_step": 18, "save_interval": 2, "val_interval": 7, "keep_checkpoints": 2}
+    changes = {"total_step": 12, "save_interval": 2, "val_interval": 5, "keep_checkpoints": 2}
     killed = config(name="killed", **changes)
     process = multiprocessing.get_context("spawn").Process(target=_train_and_be_killed, args=(killed,))
     process.start()
@@ -74,7 +79,7 @@ def test_a_run_that_is_killed_at_every_decisive_moment_ends_like_one_that_is_not
     whole.run()
     latest = Trainer(killed).checkpoints.newest()
     expected = load_checkpoint(whole.checkpoints.latest)
-    assert latest.step == 18 and latest.best == expected.best
+    assert latest.step == 12 and latest.best == expected.best
     assert all(torch.equal(value, expected.network[name]) for name, value in latest.network.items())
     assert len(whole.checkpoints.earlier()) == 2
     leftovers = list(whole.folder.parent.glob("killed/.*.tmp"))
@@ -97,6 +102,39 @@ def test_a_damaged_latest_checkpoint_falls_back_to_the_one_before(config, capsys
         path.write_bytes(b"PK nothing")
     with pytest.raises(UserError, match="no earlier one can be read either"):
         Trainer(config(total_step=6)).run()
+
+
+def test_where_files_have_no_second_names_earlier_checkpoints_are_copies(config, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    trainer = Trainer(config(total_step=3, save_interval=1, keep_checkpoints=1))
+    trainer.run()
+    (earlier,) = trainer.checkpoints.earlier()
+    assert (load_checkpoint(earlier).step, load_checkpoint(trainer.checkpoints.latest).step) == (2, 3)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_second_signal_ends_at_once_unless_torchrun_passes_it_on(config, monkeypatch, several):
+    if several:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    trainer = Trainer(config(total_step=4, save_interval=100, val_set_list=[]))
+    step = trainer.train_step
+
+    def interrupted(batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(batch)
+
+    trainer.train_step = interrupted
+    if several:
+        trainer.run()
+        assert load_checkpoint(trainer.checkpoints.latest).step == 1
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+        assert not trainer.checkpoints.latest.exists()
 
 
 def test_bytes_that_flip_in_a_checkpoint_are_noticed(config):
@@ -167,8 +205,14 @@ def test_a_broken_connection_is_a_death_and_an_error_of_the_data_is_none(monkeyp
         load_with(RuntimeError("Caught RuntimeError in DataLoader worker process 0."))
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """torch looks every five seconds whether a worker that owes a batch is alive; here ten times a second."""
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))
+
+
 @pytest.mark.parametrize(("deaths", "survives"), [(1, True), (1000, False)])
-def test_workers_that_die(tmp_path, deaths, survives):
+def test_workers_that_die(impatient, tmp_path, deaths, survives):
     read = []
 
     def run():

@@ -1,4 +1,4 @@
-"""What helps a network to learn classes from few labels."""
+"""Losses that help a network to learn classes from few labels."""
 
 import pytest
 import torch

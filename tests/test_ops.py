@@ -39,11 +39,11 @@ def compare(function, twin, inputs, tolerance=1e-5):
 @pytest.mark.parametrize(
     "c_in, c_out, dilation, size",
     [
-        (4, 16, 1, (5, 6, 7)),
-        (16, 16, 2, (6, 9, 5)),
+        (4, 16, 1, (5, 5, 5)),
+        (16, 16, 2, (5, 5, 5)),
         (16, 1, 1, (4, 3, 6)),
         (2, 3, 1, (1, 1, 2)),
-        (16, 16, 2, (3, 20, 11)),
+        (16, 16, 2, (2, 7, 11)),  # more voxels than a tile has
     ],
 )
 def test_convolutions_of_volumes(c_in, c_out, dilation, size):
@@ -57,6 +57,14 @@ def test_convolutions_of_volumes(c_in, c_out, dilation, size):
     )
 
 
+def test_the_gradient_of_weights_over_parts_of_several_tiles(monkeypatch):
+    """As in volumes of more than ten thousand voxels."""
+    monkeypatch.setattr(volumes, "PARTS", 4)
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 2, 2, 7, 11), torch.randn(3, 2, 3, 3, 3), torch.randn(3)
+    compare(lambda *x: volumes.convolve_kernel(*x, 1), lambda *x: volumes.convolve(*x, 1), inputs)
+
+
 def test_a_gradient_whose_layout_is_another():
     """The gradient of a sum is one number that is repeated."""
     x, layer = torch.randn(2, 4, 3, 4, 5, requires_grad=True), Conv3d(4, 16)
@@ -68,10 +76,14 @@ def test_a_gradient_whose_layout_is_another():
     assert relative(gradient.cpu(), expected) < 1e-5
 
 
-@pytest.mark.parametrize("shape", [(2, 16, 7, 9), (3, 64, 2, 3), (1, 16, 50, 45), (1, 128, 3, 2), (2, 5, 4, 4)])
+WAYS = [("relu", True, True), ("relu", False, True), ("relu", True, False), ("elu", False, False), (None, True, False)]
+SHAPES = [(2, 16, 7, 9), (3, 64, 2, 3), (1, 128, 3, 2), (2, 5, 4, 4)]
+LARGE = (1, 16, 50, 45)  # so large that a part has several tiles
+
+
 @pytest.mark.parametrize(
-    "activation, border, added",
-    [("relu", True, True), ("relu", False, True), ("relu", True, False), ("elu", False, False), (None, True, False)],
+    "shape, activation, border, added",
+    [(shape, *way) for shape in SHAPES for way in WAYS] + [(LARGE, *WAYS[0]), (LARGE, *WAYS[3])],
 )
 def test_normalisation_of_maps(shape, activation, border, added):
     torch.manual_seed(0)
@@ -192,7 +204,7 @@ def test_agreement_of_views_on_planes(rooms):
 
 def test_a_plane_sweep_in_kernels(rooms):
     torch.manual_seed(0)
-    cameras = room_cameras(rooms, 2, (4, 5))
+    cameras = room_cameras(rooms, 2, (3, 3))
     plane_sweep, features = PlaneSweep(32), torch.randn(2, 32, *cameras.size)
     torch.nn.init.normal_(plane_sweep.refine[-1].weight, std=0.01)
     expected = plane_sweep(features, cameras).detach()

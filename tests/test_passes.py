@@ -29,8 +29,8 @@ CASES = [  # views, samples, rays, changes to the config, masked
     (3, 12, 3, {"dist_decoder_cfg": {"use_vis": False}}, False),
     (4, 8, 5, {"agg_net_cfg": {"ptrans_first": True}}, True),
     (5, 8, 3, {"agg_net_cfg": {"use_ptrans": False}}, False),
-    (8, 20, 2, {"render_label": False, "loss": ["render"]}, False),
-    (16, 8, 2, {}, False),
+    (8, 12, 2, {"render_label": False, "loss": ["render"]}, False),
+    (16, 8, 1, {}, False),
     (3, 8, 3, {"density_activation": "softplus", "density_bias": -2.0}, False),
     (2, 64, 1, {}, False),  # a ray fills the kernels' rows
 ]

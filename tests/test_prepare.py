@@ -15,13 +15,16 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from programs import run_program
 
 from dataset.camera import Lens, undistort
 from dataset.capture import read_pose
 from dataset.labels import SCANNET_TABLE
+from dataset.prepare.replica import prepare_replica
 from dataset.prepare.scannet import prepare_scannet
 from dataset.prepare.transforms import prepare_transforms
 from dataset.render_dataset import open_scene
+from dataset.replica import read_trajectory
 from dataset.synthetic.generate import SIZES, Size, generate
 from dataset.synthetic.raycast import Light
 from utils.errors import UserError
@@ -446,17 +449,38 @@ def test_a_broken_transforms_json(capture, tmp_path):
 
 
 def test_replica_is_verified_in_both_spellings(replica_rooms, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "dataset.prepare",
-        "replica",
-        "--source",
-        replica_rooms,
-        "--out",
-        tmp_path / "data" / "Replica",
-    ]
-    done = subprocess.run(list(map(str, command)), cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    out = tmp_path / "data" / "Replica"
+    done = run_program("-m", "dataset.prepare", "replica", "--source", replica_rooms, "--out", out)
     assert done.returncode == 0 and done.stdout.count("48 frames") == 4, done.stdout + done.stderr
     assert len(open_scene("replica/train_000/Sequence_1/black_64", tmp_path / "data")) == 48
     assert SIZES["tiny"].frames == 48
+
+
+def test_replica_sequences_are_linked_and_one_that_cannot_be_used_is_said(replica_rooms, tmp_path, capsys):
+    source, out = tmp_path / "downloads", tmp_path / "data" / "Replica"
+    for room in ("train_000", "val_000"):
+        shutil.copytree(replica_rooms / "Replica" / room, source / "Replica" / room)
+    (source / "Replica" / "val_000" / "Sequence_1" / "traj_w_c.txt").write_text("1 0 0\n")
+    (out / "val_000").mkdir(parents=True)
+    (out / "val_000" / "mine.txt").write_text("keep me")
+    assert not prepare_replica(source, out)
+    assert (out / "train_000").is_symlink() and len(
+        open_scene("replica/train_000/Sequence_1/black_64", out.parent)
+    ) == 48
+    assert [path.name for path in (out / "val_000").iterdir()] == ["mine.txt"], "what is there stays"
+    said = capsys.readouterr()
+    assert "train_000/Sequence_1: 48 frames" in said.out and "val_000" in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 0 0 0 0 1 0 0 0 0 1\n", "line 1: should hold 16 numbers"),
+        ("\n\nfoo " + "0 " * 15, "line 3: should hold 16 numbers"),
+        ("\n", "the trajectory is empty"),
+    ],
+)
+def test_a_trajectory_of_replica_that_is_none(tmp_path, text, message):
+    (tmp_path / "traj_w_c.txt").write_text(text)
+    with pytest.raises(UserError, match=f"traj_w_c.txt.*{message}"):
+        read_trajectory(tmp_path / "traj_w_c.txt")

@@ -7,7 +7,7 @@ import torch
 
 from dataset.render_dataset import Needs, TestSet, open_scene
 from network.view_renderer import ViewRenderer
-from tests.test_surfaces import PLUS
+from tests.test_surfaces import LARGE, PLUS
 from train import run
 from train.evaluator import evaluate
 from train.report import report, summary_table
@@ -70,7 +70,8 @@ def test_without_labels_the_network_finds_the_classes_itself_and_unlabelled_refe
 
 
 def test_it_is_trained_evaluated_and_reported_under_a_name_of_its_own(config):
-    cfg = config(**PLUS, use_reference_labels=True, total_step=1, baselines=True, few_labels={"frames": 0.5})
+    changes = {"total_step": 1, "val_set_list": LARGE, "baselines": True, "few_labels": {"frames": 0.5}}
+    cfg = config(**PLUS, use_reference_labels=True, **changes)
     trainer = Trainer(cfg)
     trainer.run()
     result = evaluate(ViewRenderer(trainer.network), run.test_sets(cfg), torch.device("cpu"), 0, baselines=True)

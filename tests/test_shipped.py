@@ -153,7 +153,7 @@ def test_config_and_model_each_have_a_default(stand_in, rooms, tmp_path, monkeyp
     opened = []
 
     class Noted(Exception):
-        """What was chosen is known."""
+        """Raised once the choice is known."""
 
     def note(cfg, model, scene):
         opened[:] = [cfg, str(model)]

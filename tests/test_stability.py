@@ -1,18 +1,14 @@
 """The benchmark of stability: what it reads, what it makes of it, and a whole run of it."""
 
 import json
-import subprocess
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
+from programs import run_program
 
 from benchmarks.runs import parse_variant
 from benchmarks.stability import Results, Run, step_of_leaving, table
 from utils.errors import UserError
-
-REPOSITORY = Path(__file__).parent.parent
 
 
 def test_variants_are_a_name_and_changes_between_commas():
@@ -57,32 +53,31 @@ def test_the_table_has_means_and_ends_of_each_variant_and_skips_what_is_not_fini
 
 
 def test_a_call_that_was_cut_goes_on(rooms, tmp_path):
+    """A call without any minutes is one that is cut before its first run."""
     out = tmp_path / "out"
 
-    def call(minutes):
-        return subprocess.run(
-            [
-                sys.executable, "-m", "benchmarks.stability", "--data", rooms, "--out", out, "--seeds", "0", "1",
-                "--steps", "4", "--workers", "1", "--minutes", str(minutes), "--variants", "log:sample_spacing=log",
-                "device=cpu", "train_dataset_cfg.train_ray_num=8", "train_dataset_cfg.min_wn=3",
-                "train_dataset_cfg.max_wn=4", "depth_sample_num=8", "fine_depth_sample_num=8",
-            ],
-            cwd=REPOSITORY, capture_output=True, text=True, timeout=600,
+    def call(minutes, *seeds):
+        done = run_program(
+            "-m", "benchmarks.stability", "--data", rooms, "--out", out, "--seeds", *seeds, "--steps", "4",
+            "--workers", "0", "--minutes", minutes, "--variants", "log:sample_spacing=log", "device=cpu",
+            "train_dataset_cfg.train_ray_num=8", "train_dataset_cfg.min_wn=3", "train_dataset_cfg.max_wn=4",
+            "depth_sample_num=8", "fine_depth_sample_num=8",
         )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
-    cut = call(0)
-    assert cut.returncode == 0 and "2 of 2 runs are not finished" in cut.stdout
-    done = call(10)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 runs are not finished" in call(0, 0, 1)
+    assert "| log | auto | 1 |" in call(10, 0)
     content = json.loads((out / "stability.json").read_text())
-    assert set(content["runs"]) == {"log_auto_0", "log_auto_1"}
-    assert "splat of all references, no network" in content["baselines"]["test"] and "| log | auto | 2 |" in done.stdout
-    assert (out / "worst_and_best_log_auto.jpg").is_file()
+    assert "splat of all references, no network" in content["baselines"]["test"]
+    assert set(content["runs"]) == {"log_auto_0"} and (out / "worst_and_best_log_auto.jpg").is_file()
     before = (out / "stability.json").read_bytes()
-    assert call(10).returncode == 0 and (out / "stability.json").read_bytes() == before
+    said = call(0, 0, 1)
+    assert "1 of 2 runs are not finished; the same command goes on: log_auto_1" in said and "| log | auto | 1 |" in said
+    call(10, 0)
+    assert (out / "stability.json").read_bytes() == before, "nothing is made again"
 
 
 def test_rooms_that_are_not_there_end_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.stability", "--data", tmp_path, "--out", tmp_path / "out"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = run_program("-m", "benchmarks.stability", "--data", tmp_path, "--out", tmp_path / "out")
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "has no train.txt" in done.stderr

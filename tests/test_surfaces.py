@@ -56,6 +56,8 @@ PLUS = {
     "train_dataset_cfg": {"patch": [16, 24], "min_wn": 3, "max_wn": 4, "reference_stride": 3},
 }
 
+LARGE = ["scannet/val_000/black_64"]  # the encoder takes no images of 32 pixels
+
 
 @pytest.fixture(scope="module")
 def batch(rooms):
@@ -300,7 +302,7 @@ def test_the_loss_of_structure_is_the_metric():
 
 
 def test_it_trains_and_what_is_kept_renders_the_same(config, rooms):
-    cfg = config(**PLUS, total_step=4, val_interval=4, save_interval=4)
+    cfg = config(**PLUS, total_step=4, val_interval=4, save_interval=4, val_set_list=LARGE)
     trainer = Trainer(cfg)
     trainer.run()
     names = set(trainer.log[-1].losses) if trainer.log else set()
@@ -334,7 +336,9 @@ def test_a_faithful_checkpoint_gives_what_agrees(config, tmp_path):
 
 
 def test_without_a_depth_sensor_predicted_depth_is_sampled(config, rooms):
-    cfg = config(**PLUS, init_net_type="learned_depth", total_step=2, val_interval=2, save_interval=2)
+    cfg = config(
+        **PLUS, init_net_type="learned_depth", total_step=2, val_interval=2, save_interval=2, val_set_list=LARGE
+    )
     trainer = Trainer(cfg)
     trainer.run()
     network = trainer.network.eval()

@@ -84,7 +84,7 @@ def test_rooms_differ_and_repeat_with_their_seed():
 
 
 def test_primitive_rooms_keep_their_pixels():
-    """What has been trained on the rooms of a seed can be compared with what is trained tomorrow."""
+    """Networks trained on the rooms of a seed stay comparable with those trained later."""
     room = furnish(2)
     color, depth, _ = RayCaster(room, Light(0.5, 6, 2), 2).render(K, walk(room, 48, 2)[20], (48, 64), 1)
     assert len(room.parts) == 181

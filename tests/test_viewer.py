@@ -218,8 +218,19 @@ def test_the_page_in_a_browser(served):
             return tab
 
         def picture(tab):
-            """What the canvas shows, left of the controls."""
+            """Return the picture on the canvas, left of the controls."""
             return tab.screenshot(clip={"x": 10, "y": 100, "width": 300, "height": 300})
+
+        def still_picture(tab):
+            """Return the picture once eight looks in a row, half a second apart, show the same."""
+            looks = []
+
+            def still():
+                looks.append(picture(tab))
+                return len(looks) >= 8 and len(set(looks[-8:])) == 1
+
+            wait_until(still, "the picture becomes still")
+            return looks[-1]
 
         def wait_until(condition, what):
             end = time.monotonic() + START_LIMIT
@@ -230,8 +241,7 @@ def test_the_page_in_a_browser(served):
         tab = open_page()
         empty = picture(tab)
         wait_until(lambda: picture(tab) != empty, "a render arrives")
-        time.sleep(8)  # until it is as fine as it gets
-        in_colour = picture(tab)
+        in_colour = still_picture(tab)  # as fine as it gets
         tab.locator("input[value=colour]").first.click()
         tab.get_by_role("option", name="depth").click()
         wait_until(lambda: picture(tab) != in_colour, "switching modes changes the picture")

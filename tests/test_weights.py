@@ -303,7 +303,7 @@ def test_sizes_that_the_cost_volume_cannot_halve_are_padded_and_cropped(config, 
 
 
 def test_the_sweep_compares_what_lies_on_each_plane(rooms):
-    """Where features are the colours themselves, the plane nearest to the true depth agrees best."""
+    """With colours as features, the plane nearest to the true depth agrees best."""
     scene = open_scene("scannet/train_000/black_64", rooms)
     views = scene.views(scene.frame_ids[:4], depth=True).to("cpu")
     rng = torch.Generator().manual_seed(0)

@@ -36,11 +36,12 @@ class Checkpoints:
         self._step: int | None = None  # of the latest, where it is good
 
     def earlier(self) -> list[Path]:
-        """The kept ones, newest first."""
+        """Return the earlier checkpoints that were kept, newest first."""
         return sorted(self.folder.glob("model_[0-9]*.pth"), reverse=True)
 
     def newest(self) -> Checkpoint | None:
-        """The newest one that can be read; None if there is none. Raises UserError if there are, but none can."""
+        """Return the newest checkpoint that can be read; None if there is none. Raises UserError if there are, but none
+        can."""
         errors = []
         for path in [path for path in (self.latest, *self.earlier()) if path.is_file()]:
             try:
@@ -87,7 +88,7 @@ def checkpoint_content(
     classes: Sequence[str] = (),
     trained: nn.Module | None = None,
 ) -> dict:
-    """The published entries, the config, the classes' names, and how many samples of the data's order were used.
+    """Return the published entries, the config, the classes' names, and how many samples of the data's order were used.
 
     trained: the network that training goes on with, where `network` has its averaged weights.
     """

@@ -1,4 +1,4 @@
-"""What the commands do once they are called: parse, load the config, call."""
+"""Bodies of the commands for training and evaluation: parse, load the config, call."""
 
 from __future__ import annotations
 
@@ -14,31 +14,45 @@ from train.report import report, summary_table, write_report
 from train.run import choose_device, class_colors, load_trained, require_classes_of, run_folder, test_sets
 from train.settings import SCHEMA
 from train.trainer import Trainer
+from utils.cli import command_parser
 from utils.config import load_config
 from utils.errors import UserError
 from utils.logging import say
 
 
-def _parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description)
+def _parser(prog: str, description: str, *examples: str) -> argparse.ArgumentParser:
+    parser = command_parser(prog, description, *examples)
+    parser.add_argument("--cfg", required=True, help="YAML file of the config; docs/configuration.md explains its keys")
     parser.add_argument(
-        "--cfg",
-        required=True,
-        help="YAML file, for example configs/cra/train_cra_scannet.yaml; keys: docs/configuration.md",
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="change a key of the config; a key within a section is dotted: lr_cfg.lr_init=1e-3",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, dotted where nested")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def training() -> None:
-    args = _parser("Train on many scenes, or fine-tune on one.").parse_intermixed_args()
+    parser = _parser(
+        "run_training.py",
+        "Train a network on many scenes, or fine-tune one on a single scene.\n\n"
+        "Checkpoints, logs and pictures go to <output_root>/<name>, data/model/<name> by\n"
+        "default. The same command goes on from the latest checkpoint there.",
+        "python run_training.py --cfg configs/cra/train_cra_scannet.yaml total_step=100000",
+    )
+    args = parser.parse_intermixed_args()
     Trainer(load_config(args.cfg, SCHEMA, args.overrides)).run()
 
 
 def evaluation() -> None:
-    parser = _parser("Render the test frames of val_set_list and score them.")
-    parser.add_argument("--model-path", required=True, help="checkpoint, for example data/model/<name>/model_best.pth")
+    parser = _parser(
+        "run_evaluation.py",
+        "Render the test frames of the scenes in val_set_list and score them: PSNR (dB),\n"
+        "SSIM, mIoU, accuracy, and the error of depth.\n\n"
+        "Tables (results.md, results.json) and pictures go to <output_root>/<name>.",
+        "python run_evaluation.py --cfg configs/cra/test_cra_scannet.yaml --model-path data/model/<name>/model_best.pth",
+    )
+    parser.add_argument("--model-path", required=True, help="weights to score: a .pth or .safetensors file")
     args = parser.parse_intermixed_args()
     evaluate_model(load_config(args.cfg, SCHEMA, args.overrides), args.model_path)
 

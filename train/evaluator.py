@@ -59,7 +59,7 @@ class Evaluation:
 
     @property
     def network_scores(self) -> dict[str, Score]:
-        """Scene -> scores of the network."""
+        """Return scene -> scores of the network."""
         return self.scores.get(self.network, {})
 
     def add(self, pictures: dict[str, Picture], comparison: Comparison) -> None:

@@ -1,4 +1,4 @@
-"""What a network is trained for: terms, each a loss between what a pass shows of pixels and what is there."""
+"""The training objective: terms, each a loss between a pass's output at some pixels and the truth there."""
 
 from __future__ import annotations
 
@@ -49,26 +49,27 @@ class Term:
 
 
 def at_pixels(images: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """Values of images (Q, h, w, …) at integer pixels (Q, N, 2) of x, y: (Q * N, …)."""
+    """Return the values of images (Q, h, w, …) at integer pixels (Q, N, 2) of x, y: (Q * N, …)."""
     x, y = pixels.long().unbind(-1)
     view = torch.arange(len(images), device=x.device)[:, None]
     return images[view, y, x].flatten(0, 1)
 
 
 def true_colors(query: Views, pixels: torch.Tensor) -> torch.Tensor:
-    """(R, 3)."""
+    """Return the true colours, (R, 3)."""
     return at_pixels(query.images.permute(0, 2, 3, 1), pixels)
 
 
 def true_classes(query: Views, pixels: torch.Tensor, ignore: int) -> torch.Tensor:
-    """(R,) int64. A scene without labels among others with: `ignore`, so that every step has the same form."""
+    """Return the true classes, (R,) int64. A scene without labels among others with: `ignore`, so that every step has
+    the same form."""
     if query.labels is None:
         return torch.full((pixels.shape[:2].numel(),), ignore, device=pixels.device)
     return at_pixels(query.labels, pixels)
 
 
 def true_depths(query: Views, pixels: torch.Tensor) -> torch.Tensor:
-    """(R,) metres, 0 where unknown, as all are in a scene without depth or a run that reads none."""
+    """Return the true depths, (R,) metres, 0 where unknown, as all are in a scene without depth or a run that reads none."""
     if query.depth is None:
         return torch.zeros(pixels.shape[:2].numel(), device=pixels.device)
     return at_pixels(query.depth[:, 0], pixels)
@@ -168,7 +169,7 @@ class Objective(nn.Module):
         draws: torch.Tensor | None,
         stages: Sequence[RunStage] | None = None,
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """The losses and, of the final pass, the measures by name. pixels: (Q, N, 2) of the Q query views.
+        """Return the losses and, of the final pass, the measures by name. pixels: (Q, N, 2) of the Q query views.
 
         draws, stages: see `Renderer.render_rays`.
         """
@@ -244,7 +245,8 @@ class Objective(nn.Module):
         }
 
     def _depth_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
-        """By the sensor where the scene has one, else by how well the references show each other."""
+        """Return the depth losses, by the sensor where the scene has one, else by how well the references show each
+        other."""
         predicted = prediction.reference_depth
         if predicted is None or not predicted.requires_grad:
             return {}

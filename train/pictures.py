@@ -18,7 +18,7 @@ from utils.panels import grid, legend, mark_unseen
 
 
 class Picture(NamedTuple):
-    """What is seen, rendered or true: color (h, w, 3) uint8; classes (h, w), K for "invalid" or ignored; depth (h, w) in
+    """A view, rendered or true: color (h, w, 3) uint8; classes (h, w), K for "invalid" or ignored; depth (h, w) in
     metres, 0 where unknown. Classes and depth are None where there are none. seen: (h, w) bool, what a reference shows and is not
     guessed; None for all of it. probabilities: (h, w, K+1) float32 of the classes, where they were asked for."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -30,7 +29,7 @@ class Processes:
         self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
         self._control = self._failures = None
-        self._ended = False
+        self._ended = threading.Event()
 
     @property
     def leads(self) -> bool:
@@ -41,7 +40,7 @@ class Processes:
         return self.size > 1
 
     def device(self, device: torch.device) -> torch.device:
-        """This process's own one, where a config asks for `device`."""
+        """Return this process's own device, where a config asks for `device`."""
         if device.type == "cuda" and self.several:
             if self.local_rank >= torch.cuda.device_count():
                 raise UserError(
@@ -54,7 +53,7 @@ class Processes:
 
     @contextmanager
     def together(self, device: torch.device) -> Iterator[None]:
-        """Connects the processes. Where one of them fails in here, whatever by, all the others end within seconds; the one
+        """Connect the processes. Where one of them fails in here, whatever by, all the others end within seconds; the one
         that failed says why."""
         if not self.several:
             yield
@@ -68,7 +67,8 @@ class Processes:
         # A connection of its own: the other one may be waiting for a process that is no more.
         own = store.clone() if hasattr(store, "clone") else store
         self._failures = dist.PrefixStore("failures", own)
-        threading.Thread(target=self._watch, daemon=True).start()
+        watch = threading.Thread(target=self._watch, daemon=True)
+        watch.start()
         try:
             yield
         except SystemExit:
@@ -77,15 +77,16 @@ class Processes:
             self._failures.set(FAILURE, str(self.rank))
             raise
         else:
-            self._ended = True
+            self._ended.set()
+            watch.join(GRACE)  # a thread that is within torch when Python ends aborts the process
             dist.destroy_process_group()
 
     def _watch(self) -> None:
         """Ends this process some time after one has failed, in case that it hangs in an exchange with it."""
         while not self._failed():
-            time.sleep(LOOK_EVERY)
-        time.sleep(GRACE)
-        if not self._ended:
+            if self._ended.wait(LOOK_EVERY):
+                return
+        if not self._ended.wait(GRACE):
             os._exit(1)
 
     def _failed(self) -> bool:
@@ -97,7 +98,7 @@ class Processes:
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
-        """Around what all processes do together. Raises SystemExit where another one failed, which says why itself, and
+        """Guard what all processes do together. Raises SystemExit where another one failed, which says why itself, and
         UserError where it was ended from outside."""
         try:
             yield
@@ -122,7 +123,7 @@ class Processes:
         tensor.div_(self.size)
 
     def gather(self, value) -> list | None:
-        """The value of every process, in their order, for the one that leads; None for the others."""
+        """Return the value of every process, in their order, for the one that leads; None for the others."""
         if not self.several:
             return [value]
         values = [None] * self.size if self.leads else None

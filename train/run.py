@@ -1,4 +1,4 @@
-"""What every command needs of a config: the device, the run's folder, the network, the test sets, the colours."""
+"""Objects that every command builds from a config: device, run folder, network, test sets, colours."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def choose_device(cfg) -> torch.device:
 
 
 def run_folder(cfg) -> Path:
-    """<output_root>/<name>: all that a run writes lies in it."""
+    """Return <output_root>/<name>: all that a run writes lies in it."""
     if not cfg.name or cfg.name in (".", "..") or "/" in cfg.name:
         raise UserError(f"`name` should be a folder name, but is {cfg.name!r}")
     return Path(cfg.output_root) / cfg.name
 
 
 def build_network(cfg, device, **parts) -> Renderer:
-    """The config's network with weights drawn from its seed. parts: see `Renderer`."""
+    """Build the config's network with weights drawn from its seed. parts: see `Renderer`."""
     torch.manual_seed(cfg.seed)
     return Renderer(cfg, **parts).to(device)
 
@@ -57,7 +57,8 @@ def build_network(cfg, device, **parts) -> Renderer:
 def load_trained(
     cfg, device, model_path: str, build: Callable[..., Renderer] = build_network
 ) -> tuple[Renderer, Checkpoint]:
-    """The config's network with a checkpoint's weights. Raises UserError for what does not fit, warns of what differs."""
+    """Load the config's network with a checkpoint's weights. Raises UserError for what does not fit, warns of what
+    differs."""
     checkpoint = load_checkpoint(model_path)
     network = build(cfg, device)
     load_network(network, checkpoint)
@@ -66,7 +67,8 @@ def load_trained(
 
 
 def test_sets(cfg, validating: bool = False) -> list[TestSet]:
-    """The sets of `val_set_list`, each checked against the config. validating: of the frames that `validation_frames` asks for."""
+    """Return the sets of `val_set_list`, each checked against the config. validating: of the frames that
+    `validation_frames` asks for."""
     needed, count, labels = needs(cfg), cfg.train_dataset_cfg.min_wn, cfg.baselines
     reads_labels = labels or needed.known_labels
     sets = []
@@ -115,7 +117,8 @@ def require_classes_of(checkpoint: Checkpoint, scenes: list[Scene]) -> None:
 
 
 def class_colors(cfg, scenes: list[Scene]) -> np.ndarray:
-    """(K+1, 3) uint8: `semantic_color_map`, or the colours of the first scene that has classes."""
+    """Return the colours of the classes, (K+1, 3) uint8: `semantic_color_map`, or the colours of the first scene that
+    has classes."""
     if cfg.semantic_color_map is not None:
         try:
             colors = np.array(cfg.semantic_color_map, dtype=np.uint8)

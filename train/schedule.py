@@ -29,7 +29,8 @@ DEFAULTS = {
 
 
 def build_optimizer(network: nn.Module, cfg) -> torch.optim.Optimizer:
-    """Two groups in the published order: the parameters NeuRay has too, and the new ones. One kernel updates all."""
+    """Build an optimiser of two groups in the published order: the parameters NeuRay has too, and the new ones. One
+    kernel updates all."""
     named = list(network.named_parameters())
     groups = [[parameter for name, parameter in named if (NEW_LAYERS in name) == new] for new in (False, True)]
     kind, options = OPTIMIZERS[cfg.optimizer_type], {"fused": True}
@@ -52,6 +53,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Loads what an optimiser has learned; how it computes stays as it is. Raises UserError if it is of another."""
     try:
         own = [{key: group[key] for key in COMPUTED if key in group} for group in optimizer.param_groups]
+        if any(("betas" in group) != ("betas" in optimizer.defaults) for group in state["param_groups"]):
+            raise ValueError("Adam's and SGD's states have other entries")
         groups = [{**theirs, **ours} for theirs, ours in zip(state["param_groups"], own, strict=True)]
         optimizer.load_state_dict({**state, "param_groups": groups})
         for group, ours in zip(optimizer.param_groups, own, strict=True):
@@ -61,7 +64,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
-    """Its state dict, with learning rates as numbers."""
+    """Return its state dict, with learning rates as numbers."""
     state = optimizer.state_dict()
     return {**state, "param_groups": [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]}
 

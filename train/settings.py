@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import io
 import tokenize
@@ -19,7 +18,7 @@ from dataset import augmentation, cache, few_labels, render_dataset
 from network import init_net, renderer, view_renderer
 from network.front_ends import cost_volume, depth, learned_depth
 from train import averaging, evaluator, schedule, step, trainer
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.config import Setting, no_effect, type_names
 from utils.files import write_text
 
@@ -131,7 +130,7 @@ def to_markdown() -> str:
 
 
 def _idle(section: dict) -> list[str]:
-    """The keys that have no effect, in order, each once."""
+    """Return the keys that have no effect, in order, each once."""
     found: dict[str, None] = {}
     for key, default in section.items():
         if isinstance(default, dict):
@@ -153,9 +152,12 @@ def _accepted(setting: Setting) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Print every key of a config, its default, and what it means.")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page instead: docs/configuration.md")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser = command_parser(
+        "python -m train.settings",
+        "Print every key of a config with its type, default and meaning, as Markdown.",
+        "python -m train.settings --write docs/configuration.md",
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page to a file (default: print it)")
     args = parser.parse_args()
     if args.write is None:
         print(to_markdown(), end="")

@@ -96,7 +96,7 @@ class TrainingStep:
         self._update = backend.recorded(self.update, MOST_SHAPES)
 
     def __call__(self, batch: Batch, step: int, seed: int) -> StepLog:
-        """One update, the `step`-th from 0. Fine depths are drawn from `seed` alone: a resumed run draws the same."""
+        """Make one update, the `step`-th from 0. Fine depths are drawn from `seed` alone: a resumed run draws the same."""
         set_learning_rate(self.optimizer, learning_rate(step, self.cfg), self.cfg.lr_cfg.scale_new)
         generator = torch.Generator(self.backend.device).manual_seed(seed)
         draws = self.network.sampler.draw(batch.pixels.shape[:2].numel(), generator)
@@ -129,7 +129,7 @@ class TrainingStep:
 
 
 def trained_parameters(objective: Objective) -> list[nn.Parameter]:
-    """The parameters that a loss reaches. The others are frozen: Adam's weight decay alone would ruin them."""
+    """Return the parameters that a loss reaches, and freeze the others: Adam's weight decay alone would ruin them."""
     network, terms = objective.network, objective.terms
     if not objective.learns_classes:
         others = any(term.name not in WITHOUT_HEADS for term in terms)

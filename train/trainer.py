@@ -138,14 +138,14 @@ class Trainer:
                     break
 
     def _batches(self):
-        """This process's share of the samples: one list for all processes, of which each step takes one a process."""
+        """Return this process's share of the samples: one list for all processes, of which each step takes one a process."""
         size = self.processes.size
         first = self.samples + self.processes.rank
         left = self.cfg.total_step - self.step
         return load(self.training_set, range(first, first + left * size, size), self.cfg.worker_num, self.device)
 
     def train_step(self, batch: Batch) -> StepLog:
-        """One update of the weights; the random draws are those of the sample's number."""
+        """Update the weights once; the random draws are those of the sample's number."""
         sample = self.samples + self.processes.rank
         return self.updates(batch, self.step, self.cfg.seed * 1_000_003 + sample)
 
@@ -190,11 +190,11 @@ class Trainer:
 
     @property
     def model(self) -> Renderer:
-        """The network to render with and to keep: the one of averaged weights, where they are kept."""
+        """Return the network to render with and to keep: the one of averaged weights, where they are kept."""
         return self.network if self.updates.averaged is None else self.updates.averaged.network
 
     def _load(self, checkpoint: Checkpoint | None) -> None:
-        """Weights and counters of the run so far, or what a new one starts from."""
+        """Load weights and counters of the run so far, or what a new one starts from."""
         if checkpoint is not None:
             load_network(self.network, checkpoint.as_trained())
             require_classes_of(checkpoint, self.scenes)
@@ -282,7 +282,7 @@ class Trainer:
             save_checkpoint(self.checkpoints.best, self._content())
 
     def _checked_totals(self) -> list[float]:
-        """The losses of the steps since the last report; no model is judged or saved before they were checked.
+        """Return the losses of the steps since the last report; no model is judged or saved before they were checked.
 
         Raises UserError for the first one that is no number.
         """
@@ -321,7 +321,8 @@ class Trainer:
 
     @contextmanager
     def _listening_to_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM finish the step and save; a second one ends at once. Afterwards they do what they did before.
+        """Let SIGINT and SIGTERM finish the step and save; a second one ends at once. Afterwards they do what they did
+        before.
 
         torchrun passes a signal on that each process has had already: there only the first counts.
         """

@@ -47,7 +47,7 @@ class Captured:
         return _copies(recorded.result) if self.copied else recorded.result
 
     def _run_aside(self, inputs):
-        """As recording will: on another stream than the usual one."""
+        """Run as recording will: on another stream than the usual one."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             result = self.function(*inputs)
@@ -81,7 +81,7 @@ class StaticInputs:
         )  # of each, what was copied last, and how often that had been changed
 
     def fill(self, sources: list[torch.Tensor]) -> None:
-        """Copies what is not there already. Work in place changes a tensor's version; inference tensors have none."""
+        """Copy what is not there already. Work in place changes a tensor's version; inference tensors have none."""
         for i, source in enumerate(sources):
             kept, version = self._copied[i]
             now = None if source.is_inference() else source._version
@@ -97,7 +97,7 @@ class _Recording(NamedTuple):
 
 
 def concurrently(device: torch.device, first: Callable, second: Callable) -> tuple:
-    """The results of two functions; on a GPU, which neither fills alone, their kernels run side by side."""
+    """Run two functions and return both results; on a GPU, which neither fills alone, their kernels run side by side."""
     if device.type != "cuda":
         return first(), second()
     current, other = torch.cuda.current_stream(device), _second_stream(device)
@@ -117,7 +117,7 @@ def _second_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _tensors(value) -> list[torch.Tensor]:
-    """All tensors in nested tuples, dictionaries and dataclasses, in order."""
+    """Return all tensors in nested tuples, dictionaries and dataclasses, in order."""
     if isinstance(value, torch.Tensor):
         return [value]
     return [tensor for part in _parts(value) or () for tensor in _tensors(part)]
@@ -143,7 +143,7 @@ def _parts(value) -> tuple | None:
 
 
 def _copies(value):
-    """The same with tensors of its own."""
+    """Return the same with tensors of its own."""
     if isinstance(value, torch.Tensor):
         return value.clone()
     if is_dataclass(value):

@@ -1,12 +1,28 @@
-"""How the commands end: quietly, or with one line that says what is wrong."""
+"""The end of a command: quiet, or with one line that says what is wrong."""
 
 from __future__ import annotations
 
+import argparse
 import errno
 import sys
 import traceback
 
 from utils.errors import UserError
+
+
+def command_parser(prog: str, description: str, *examples: str) -> argparse.ArgumentParser:
+    """Return a parser with --debug whose help shows the description as it is written, and last the examples.
+
+    prog: the command as it is typed.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog="\n  ".join(["example:" if len(examples) == 1 else "examples:", *examples]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
 
 
 def run_command(main) -> None:

@@ -43,7 +43,7 @@ class Setting:
 
 
 def no_effect(*names: str) -> dict[str, Setting]:
-    """Keys of the published files that never did anything."""
+    """Return the keys of the published files that never had an effect."""
     return {name: Setting(None, (bool, int, float, str, list, dict), no_effect=True) for name in names}
 
 
@@ -77,7 +77,7 @@ def complete_config(
         origins |= dict.fromkeys([key, *_dotted(value, f"{key}.")], "the command line")
 
     def where(key: str) -> str:
-        """The file that set a key, or the nearest section around it."""
+        """Return the file that set a key, or the nearest section around it."""
         while key not in origins and "." in key:
             key = key.rpartition(".")[0]
         return origins.get(key, source)
@@ -86,7 +86,7 @@ def complete_config(
 
 
 def check_config(values: dict, schema: dict, where=lambda key: "the configuration") -> EasyDict:
-    """Values completed by the schema's defaults. `where` tells from which file a key came, for messages."""
+    """Return the values completed by the schema's defaults. `where` tells from which file a key came, for messages."""
     idle: list[str] = []
     result = _check_section(values, schema, "", where, idle)
     if idle:
@@ -95,14 +95,14 @@ def check_config(values: dict, schema: dict, where=lambda key: "the configuratio
 
 
 def plain(values: Any) -> Any:
-    """A config as plain dicts and lists, to be stored."""
+    """Return a config as plain dicts and lists, to be stored."""
     if isinstance(values, dict):
         return {key: plain(value) for key, value in values.items()}
     return [plain(value) for value in values] if isinstance(values, list | tuple) else values
 
 
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict]:
-    """The values of a file and those it is based on, and the file that set each key, dotted where nested."""
+    """Read the values of a file and those it is based on, and the file that set each key, dotted where nested."""
     if path.resolve() in seen:
         raise UserError(f"{path}: `{BASE_KEY}` leads back to this file")
     try:
@@ -127,7 +127,7 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict, dict]:
 
 
 def _dotted(values: Any, prefix: str = "") -> list[str]:
-    """The names of all keys in a section and in those within it."""
+    """Return the names of all keys in a section and in those within it."""
     if not isinstance(values, dict):
         return []
     return [name for key, value in values.items() for name in (f"{prefix}{key}", *_dotted(value, f"{prefix}{key}."))]
@@ -150,7 +150,7 @@ def _set_dotted(values: dict, names: list[str], value: Any) -> None:
 
 
 def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text; what a person types on a command line as 1e-3 is a number."""
+    """Convert text such as 1e-3, which YAML 1.1 reads as text, to a number."""
     if isinstance(value, str):
         try:
             return float(value)

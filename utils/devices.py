@@ -1,4 +1,4 @@
-"""What a device can do."""
+"""Capabilities of a device."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _has(variable: str, *programs: str) -> bool:
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """From here on this process keeps the memory that CPU tensors free, for the next ones.
+    """Make this process keep from here on the memory that CPU tensors free, for the next ones.
 
     glibc would give large blocks back at once, and the system clear each new one page by page, which takes a quarter
     of the time that a CPU renders. Where there is no glibc nothing changes.

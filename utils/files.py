@@ -99,7 +99,7 @@ def read_pixels(path: Path, indices: bool = False) -> np.ndarray:
 
 
 def decode_image(data: bytes, indices: bool = False) -> np.ndarray:
-    """`read_pixels` of the content of a file. Raises UserError without its name."""
+    """Decode the content of a file like `read_pixels`. Raises UserError without its name."""
     try:
         values = _decode(data, indices)
     except (ValueError, SyntaxError, OSError, EOFError, struct.error, Image.DecompressionBombError, cv2.error) as error:
@@ -192,7 +192,7 @@ def _decode(data: bytes, indices: bool) -> np.ndarray | None:
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray | None:
-    """Damage is an error here. OpenCV and Pillow would decode what is left, and garbage behind it."""
+    """Decode a JPEG; damage is an error. OpenCV and Pillow would decode what is left, and garbage behind it."""
     try:
         color_space = simplejpeg.decode_jpeg_header(data)[2]
         if color_space in ("CMYK", "YCCK"):
@@ -207,7 +207,8 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
 
 
 def _unturned(data: bytes) -> bytes:
-    """A TIFF file whose orientation tag says that nothing is to be turned: decoders honour it whatever they are told."""
+    """Return a TIFF file whose orientation tag says that nothing is to be turned: decoders honour it whatever they are
+    told."""
     order = "<" if data.startswith(b"II") else ">"
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (entries,) = struct.unpack_from(f"{order}H", data, start)
@@ -219,7 +220,7 @@ def _unturned(data: bytes) -> bytes:
 
 
 def _decode_any(data: bytes) -> np.ndarray | None:
-    """By OpenCV: stored pixels, whatever the orientation tag says."""
+    """Decode by OpenCV: stored pixels, whatever the orientation tag says."""
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if values is None or values.ndim == 2:
         return values
@@ -309,7 +310,7 @@ def read_json(path: Path, if_missing: str) -> Any:
 
 
 def find_file(name: str, *folders: Path) -> Path:
-    """The file as named from here, from the repository, or by its last part in one of `folders`."""
+    """Return the file as named from here, from the repository, or by its last part in one of `folders`."""
     candidates = [Path(name), REPOSITORY / name, *[REPOSITORY / folder / Path(name).name for folder in folders]]
     for candidate in candidates:
         if candidate.is_file():

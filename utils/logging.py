@@ -1,4 +1,4 @@
-"""What the commands say to a person: plain lines on the terminal, warnings once."""
+"""Messages of the commands: plain lines on the terminal, each warning once."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _muted = False
 
 
 def mute() -> None:
-    """Nothing more is said by this process: another one speaks for it."""
+    """Silence this process: another one speaks for it."""
     global _muted
     _muted = True
 
 
 def say(text: str = "") -> None:
-    """A line on standard output that does not tear a progress bar."""
+    """Print a line on standard output that does not tear a progress bar."""
     if not _muted:
         tqdm.write(text, file=sys.stdout)
 
 
 def say_once(text: str) -> None:
-    """`say`, the same line only once in a process."""
+    """Print a line like `say`, the same one only once in a process."""
     if text not in _said:
         _said.add(text)
         say(text)
@@ -35,7 +35,7 @@ def forget() -> None:
 
 
 def warn(text: str) -> None:
-    """A line on standard error, the same one only once in a process."""
+    """Print a line on standard error, the same one only once in a process."""
     if not _muted and text not in _said:
         _said.add(text)
         tqdm.write(f"warning: {text}", file=sys.stderr)

@@ -25,7 +25,7 @@ def mark_unseen(picture: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
 
 
 def grid(rows: list[list[tuple[str, np.ndarray]]]) -> np.ndarray:
-    """Titled pictures (h, w, 3) uint8 of one size in rows; small ones are enlarged so that titles can be read."""
+    """Arrange titled pictures (h, w, 3) uint8 of one size in rows; small ones are enlarged so that titles can be read."""
     height, width = rows[0][0][1].shape[:2]
     factor = max(1, -(-SMALLEST_CELL // width))
     cell_height, cell_width = height * factor + TITLE_HEIGHT, width * factor + GAP
@@ -41,7 +41,7 @@ def grid(rows: list[list[tuple[str, np.ndarray]]]) -> np.ndarray:
 
 
 def legend(names: list[str], colors: np.ndarray, width: int) -> np.ndarray:
-    """Colour patches (N, 3) with their names, in as many rows as `width` pixels need."""
+    """Draw colour patches (N, 3) with their names, in as many rows as `width` pixels need."""
     widths = [34 + cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)[0][0] for name in names]
     places, x, y = [], GAP, 0
     for needed in widths:

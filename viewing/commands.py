@@ -1,4 +1,4 @@
-"""What `run_rendering.py` does once it is called: parse, load, call."""
+"""Body of `run_rendering.py`: parse, load, call."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataset.views import Cameras
 from train.run import run_folder
 from train.settings import SCHEMA
 from train.shipped import model_config, shipped_model
+from utils.cli import command_parser
 from utils.config import complete_config, load_config
 from utils.errors import UserError
 from viewing.fusion import FEWEST_VIEWS
@@ -23,7 +24,13 @@ from viewing.references import References
 from viewing.session import Session, open_session
 from viewing.video import render_video
 
-MODES = ("video", "viewer", "pointcloud", "mesh", "labels")
+MODES = {
+    "video": "a film along a path: colour, classes and depth side by side (.mp4, .webp, .gif)",
+    "viewer": "a page for the browser, to walk through the scene until Ctrl-C",
+    "pointcloud": "a point cloud with colours and classes (.ply)",
+    "mesh": "a mesh with colours and classes (.ply)",
+    "labels": "label maps of all frames, or of a path, in the scene's own ids (a folder)",
+}
 MOST_FRAMES = 100_000
 SMALLEST_VOXEL, LARGEST_VOXEL = 0.002, 1.0  # metres: what memory holds, and what still shows a room
 
@@ -42,40 +49,46 @@ def _positive(kind: type):
 OPTIONS = {  # modes -> what else can be said in these
     ("video", "labels"): {
         "--path": dict(
-            help=f"{', '.join(KINDS)}, or a JSON file from nerfstudio's viewer (default: interp; of labels the "
+            help=f"{', '.join(KINDS)}, or a JSON file of nerfstudio's viewer (default: interp; for labels the "
             "frames of the capture)"
         ),
         "--seconds": dict(
-            type=_positive(float), default=8.0, help="length (default: %(default)g); a JSON file has its own"
+            type=_positive(float),
+            default=8.0,
+            help="length of the path in seconds (default: %(default)g); a JSON file has its own",
         ),
-        "--fps": dict(type=_positive(float), default=24.0, help="frames a second (default: %(default)g)"),
+        "--fps": dict(type=_positive(float), default=24.0, help="frames per second (default: %(default)g)"),
     },
     ("video", "viewer", "labels"): {
-        "--width": dict(type=_positive(int), help="of the picture in pixels (default: the scene's)")
+        "--width": dict(type=_positive(int), help="width of a picture in pixels (default: the scene's)")
     },
     ("video", "pointcloud", "mesh", "labels"): {
-        "--out": dict(type=Path, help="file to write, of labels a folder (default: below the run's folder)")
+        "--out": dict(
+            type=Path, help="file to write, for labels a folder (default: below <output_root>/<name>/renderings)"
+        )
     },
     ("pointcloud", "mesh"): {
         "--views": dict(
             type=_positive(int),
             default=60,
-            help="frames of the capture that are rendered and fused (default: %(default)s)",
+            help="number of frames of the capture to render and fuse (default: %(default)s)",
         ),
         "--depth": dict(
             choices=DEPTHS,
             default="frames",
-            help="depth to fuse: of frames, measured or, where nothing was, predicted; or rendered by the network "
+            help="depth to fuse: that of the frames, measured or else predicted, or that which the network renders "
             "(default: %(default)s, which makes better meshes)",
         ),
-        "--voxel": dict(type=_positive(float), default=0.02, help="size in metres (default: %(default)s)"),
+        "--voxel": dict(type=_positive(float), default=0.02, help="edge of a voxel in metres (default: %(default)s)"),
     },
     ("pointcloud", "mesh", "labels"): {
-        "--score": dict(action="store_true", help="compare with the scene's own depth and labels")
+        "--score": dict(action="store_true", help="compare the result with the scene's own depth and labels")
     },
     ("viewer",): {
-        "--host": dict(default="127.0.0.1", help="0.0.0.0 can be reached from other machines (default: %(default)s)"),
-        "--port": dict(type=_positive(int), default=8080, help="of the page (default: %(default)s)"),
+        "--host": dict(
+            default="127.0.0.1", help="address to listen at; 0.0.0.0 admits other machines (default: %(default)s)"
+        ),
+        "--port": dict(type=_positive(int), default=8080, help="port of the page (default: %(default)s)"),
     },
 }
 
@@ -89,7 +102,8 @@ def rendering() -> None:
 
 
 def _open(args) -> tuple[Session, EasyDict]:
-    """The scene with a network in front, and its config: of both, what is not named is what comes with the repository."""
+    """Open the scene with a network in front, and its config: of both, what is not named is what comes with the
+    repository."""
     if args.cfg is None:
         cfg = complete_config({}, SCHEMA, args.overrides, "the command line")
     else:
@@ -108,7 +122,7 @@ def _video(args, session: Session, folder: Path) -> None:
 
 
 def _along(kind: str, args, session: Session) -> tuple[Cameras, References]:
-    """The cameras of a path, and what to render them from."""
+    """Return the cameras of a path, and what to render them from."""
     count = max(1, round(args.seconds * args.fps))
     if count > MOST_FRAMES:
         raise UserError(
@@ -142,20 +156,27 @@ def _geometry(args, session: Session, folder: Path) -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="See what a network makes of a scene.")
-    parser.add_argument("mode", choices=MODES)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, dotted where nested")
-    parser.add_argument(
-        "--cfg", help="YAML file, as for run_evaluation.py (default: the config in the file of the model)"
+    parser = command_parser(
+        "run_rendering.py",
+        "Render new views of a scene with a trained network, in one of these modes:\n\n"
+        + "\n".join(f"  {mode:<12}{what}" for mode, what in MODES.items()),
+        "python run_rendering.py video --scene captures/kitchen",
+        "python run_rendering.py mesh --scene scannet/scene0376_02/black_320 --model-path data/model/<name>/model_best.pth",
     )
+    parser.add_argument("mode", choices=MODES, metavar="MODE", help="one of the modes above")
     parser.add_argument(
-        "--model-path",
-        help="checkpoint, for example data/model/<name>/model_best.pth (default: the weights that come with the repository)",
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="change a key of the config; a key within a section is dotted: train_dataset_cfg.min_wn=4",
     )
     parser.add_argument("--scene", required=True, help="database name, or a folder with a transforms.json")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--model-path", help="weights (default: those that come with the repository)")
+    parser.add_argument(
+        "--cfg", help="YAML file of the config, as for run_evaluation.py (default: the config inside the weights' file)"
+    )
     for modes, entries in OPTIONS.items():
-        group = parser.add_argument_group(" and ".join(modes))
+        group = parser.add_argument_group("options of " + ", ".join(modes))
         for name, settings in entries.items():
             group.add_argument(name, **settings)
     args = parser.parse_intermixed_args()

@@ -1,4 +1,4 @@
-"""What the weights that come with the repository make of a room they have never seen: `python -m viewing.demo`.
+"""Demo of the weights that come with the repository, on a room they have never seen: `python -m viewing.demo`.
 
 Builds a furnished room, renders its test views beside what needs no network, a film and a labelled mesh. Two minutes on two
 CPU cores, seconds on a GPU.

@@ -1,4 +1,4 @@
-"""How much a film flickers: what changes from frame to frame although the camera's movement does not explain it."""
+"""Flicker of a film: changes from frame to frame that the camera's movement does not explain."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class PosedPictures:
         return len(self.depth)
 
     def values(self, view: int, device) -> torch.Tensor:
-        """Colour, then class probabilities of a view: (h * w, 3 or 3 + K) float in [0, 1]."""
+        """Return colour, then class probabilities of a view: (h * w, 3 or 3 + K) float in [0, 1]."""
         parts = [self.color[view]] if self.classes is None else [self.color[view], self.classes[view]]
         together = torch.from_numpy(np.concatenate(parts, -1)).to(device)
         return together.flatten(0, 1).float() / 255
@@ -72,7 +72,8 @@ def drop_disputed(views: PosedPictures, device) -> None:
 def look_up(
     views: PosedPictures, view: int, points: torch.Tensor, device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The z-depth of points (N, 3) in a view, the depth that it has there (0: none), and in which pixel: (N,) each."""
+    """Return the z-depth of points (N, 3) in a view, the depth that it has there (0: none), and in which pixel: (N,)
+    each."""
     seen = project(points, one(views.cameras, view))
     depth = views.depth_of(view, device)
     pixel = _pixel_index(seen.pixels[0], depth.shape)
@@ -81,13 +82,13 @@ def look_up(
 
 
 def _pixel_index(pixels: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """The number of the nearest pixel, row by row; something within the image where it is outside."""
+    """Return the number of the nearest pixel, row by row; something within the image where it is outside."""
     x, y = pixels.nan_to_num().round().long().unbind(-1)
     return y.clamp(0, size[0] - 1) * size[1] + x.clamp(0, size[1] - 1)
 
 
 def merge_points(views: PosedPictures, voxel: float, device) -> Geometry:
-    """The trusted points of all views, one in a voxel: its points' mean."""
+    """Merge the trusted points of all views, one in a voxel: its points' mean."""
     keys, sums = np.empty((0, 3), np.int64), None
     for view in range(len(views)):
         trusted = views.depth_of(view, device).flatten() > 0
@@ -114,8 +115,8 @@ def _geometry(
 
 
 def extract_mesh(views: PosedPictures, voxel: float, device, progress=iter) -> Geometry | None:
-    """The surface between what views saw and what hid behind it (Curless and Levoy, 1996), block by block: memory does
-    not grow with the scene but by the mesh itself. None if there is no surface.
+    """Extract the surface between what views saw and what hid behind it (Curless and Levoy, 1996), block by block:
+    memory does not grow with the scene but by the mesh itself. None if there is no surface.
 
     progress: wraps the list of blocks.
     """
@@ -135,7 +136,7 @@ def extract_mesh(views: PosedPictures, voxel: float, device, progress=iter) -> G
 
 
 def occupied_blocks(views: PosedPictures, voxel: float, device) -> list[tuple[int, int, int]]:
-    """The blocks that a trusted point, or the band around it, lies in."""
+    """Return the blocks that a trusted point, or the band around it, lies in."""
     found: set[tuple[int, int, int]] = set()
     corners = torch.tensor([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], device=device)
     reach = corners * (BAND + 1) * voxel
@@ -148,7 +149,7 @@ def occupied_blocks(views: PosedPictures, voxel: float, device) -> list[tuple[in
 
 
 def mesh_block(views: PosedPictures, block: np.ndarray, voxel: float, device):
-    """Positions (N, 3), values (N, C) and faces (F, 3) of the surface in one block; None without any.
+    """Return positions (N, 3), values (N, C) and faces (F, 3) of the surface in one block; None without any.
 
     Blocks share the samples of their common sides, so that their surfaces meet.
     """
@@ -173,8 +174,8 @@ def mesh_block(views: PosedPictures, block: np.ndarray, voxel: float, device):
 def integrate(
     views: PosedPictures, grid: torch.Tensor, band: float, device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Signed distances over the band, summed over the views that see a grid point (N, 3), and their number: (N,) each;
-    and of those that see a surface within the band of it, their number and their values' sums (N, 1 + C)."""
+    """Return signed distances over the band, summed over the views that see a grid point (N, 3), and their number: (N,)
+    each; and of those that see a surface within the band of it, their number and their values' sums (N, 1 + C)."""
     distance, weight = torch.zeros(2, len(grid), device=device)
     values = torch.zeros(len(grid), 1 + views.values(0, device).shape[1], device=device)
     for view in range(len(views)):
@@ -191,7 +192,8 @@ def integrate(
 
 
 def _whole_cubes(known: np.ndarray) -> np.ndarray:
-    """True at the last corner of each cube, which is the one that marching cubes asks about, if all eight are known."""
+    """Return true at the last corner of each cube, which is the one that marching cubes asks about, if all eight are
+    known."""
     whole = known.copy()
     for axis in range(3):
         shifted = np.zeros_like(whole)
@@ -203,14 +205,14 @@ def _whole_cubes(known: np.ndarray) -> np.ndarray:
 
 
 def _trilinear(volume: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-    """A volume (n, n, n, C) at voxel coordinates (N, 3): (N, C)."""
+    """Interpolate a volume (n, n, n, C) at voxel coordinates (N, 3): (N, C)."""
     scaled = at.flip(-1).float() * (2 / (len(volume) - 1)) - 1  # x runs along the last axis
     sampled = F.grid_sample(volume.permute(3, 0, 1, 2)[None], scaled[None, :, None, None], align_corners=True)
     return sampled[0, :, :, 0, 0].T
 
 
 def weld(positions: np.ndarray, values: np.ndarray, faces: np.ndarray, voxel: float):
-    """One vertex instead of several in one place, which blocks have on their common sides."""
+    """Merge the vertices in one place, which blocks have on their common sides."""
     pairs = cKDTree(positions).query_pairs(voxel * 1e-3, output_type="ndarray")
     count = len(positions)
     same = coo_matrix((np.ones(len(pairs)), pairs.T), (count, count))
@@ -222,7 +224,7 @@ def weld(positions: np.ndarray, values: np.ndarray, faces: np.ndarray, voxel: fl
 
 
 def drop_small_pieces(positions: np.ndarray, values: np.ndarray, faces: np.ndarray):
-    """Without the pieces of surface that float about."""
+    """Remove the pieces of surface that float about."""
     count = len(positions)
     edges = coo_matrix((np.ones(2 * len(faces)), (faces[:, [0, 1]].ravel(), faces[:, [1, 2]].ravel())), (count, count))
     _, piece = connected_components(edges, directed=False)

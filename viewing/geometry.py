@@ -106,7 +106,7 @@ def render_pictures(session: Session, frames: list[str], folder: Path, depth: st
 
 
 def trusted_depth(view: RenderedView) -> torch.Tensor:
-    """Metres (R,), 0 where it is unsure or no reference sees anything."""
+    """Return depth (R,) in metres, 0 where it is unsure or no reference sees anything."""
     return torch.where(view.seen & (view.deviation < SURE * view.depth), view.depth, 0).float()
 
 
@@ -132,7 +132,7 @@ def measured(scene: Scene, frames: list[str], voxel: float, device) -> tuple[np.
 def compare(
     geometry: Geometry, positions: np.ndarray, classes: np.ndarray | None, session: Session
 ) -> dict[str, float]:
-    """Accuracy (mean distance to what was measured), completeness (the other way round), in cm; F-score at 5 cm; and
+    """Return accuracy (mean distance to what was measured), completeness (the other way round), in cm; F-score at 5 cm; and
     mIoU of the points that lie within 5 cm of what was measured, by the class there."""
     off, nearest = cKDTree(positions).query(geometry.positions, workers=-1)
     missed, _ = cKDTree(geometry.positions).query(positions, workers=-1)

@@ -41,8 +41,8 @@ CAPTURE = "transforms.json"
 
 @dataclass(frozen=True)
 class Shots:
-    """What to render: cameras, from which references each, under which number, and as which frame of the scene; a path
-    shows no frame of it."""
+    """Views to render: cameras, the references of each, its number, and the frame of the scene that it shows; a path shows
+    no frame."""
 
     cameras: Cameras
     mixes: list[Mix]
@@ -51,8 +51,8 @@ class Shots:
 
 
 def frame_shots(scene: Scene, references: References, width: int | None = None) -> Shots:
-    """All usable frames of a scene, each from itself and the references that show most of it. width: of the maps in pixels,
-    None for the scene's."""
+    """Return all usable frames of a scene, each from itself and the references that show most of it. width: of the maps
+    in pixels, None for the scene's."""
     size = scene.size if width is None else view_size(width, scene.raw_size)
     Ks = scale_intrinsics(scene.Ks, scene.raw_size, size)
     cameras = to_cameras(scene.camera_to_world, Ks, scene.depth_range, size)
@@ -64,7 +64,7 @@ def frame_shots(scene: Scene, references: References, width: int | None = None) 
 
 
 def path_shots(cameras: Cameras, references: References) -> Shots:
-    """The cameras of a path. Raises UserError if no reference shows anything of it."""
+    """Return the cameras of a path. Raises UserError if no reference shows anything of it."""
     require_overlap(references, cameras)
     return Shots(cameras, mixes(references, cameras), list(range(len(cameras))))
 
@@ -104,8 +104,8 @@ def write_labels(session: Session, shots: Shots, out: Path, score: bool = False)
 
 
 def target_labels(session: Session) -> tuple[LabelSet, str]:
-    """The scene's own label set and where its maps lie; of a scene without labels NYU40's ids if it is ScanNet's, else
-    class numbers."""
+    """Return the scene's own label set and where its maps lie; of a scene without labels NYU40's ids if it is
+    ScanNet's, else class numbers."""
     scene, names = session.scene, session.classes.names[:-1]
     kind = SceneName.parse(scene.name).kind
     if scene.labels is not None:
@@ -137,7 +137,7 @@ def _classes(session: Session, ids: np.ndarray) -> list[dict]:
 
 
 def _capture(scene: Scene, shots: Shots, files: FrameFiles, labels: LabelSet, ids: np.ndarray) -> dict:
-    """The content of a transforms.json: of the scene's own images, or of those of a path."""
+    """Return the content of a transforms.json: of the scene's own images, or of those of a path."""
     frames = [_entry(scene, shots, files, index) for index in range(len(shots.numbers))]
     content = {
         "camera_model": "PINHOLE",
@@ -182,7 +182,8 @@ def _camera_to_world(cameras: Cameras, index: int) -> np.ndarray:
 
 
 def _score(scene: Scene, shots: Shots, out: Path) -> str:
-    """The written maps against the scene's own labels, per image as published, over all its frames and its test frames."""
+    """Score the written maps against the scene's own labels, per image as published, over all its frames and its test
+    frames."""
     written, tests = open_scene(f"{out}/black_{shots.cameras.size[1]}", out), set(scene.split().tests)
     rows = {}
     for index, frame in enumerate(shots.frames):

@@ -46,7 +46,7 @@ class CameraPath(NamedTuple):
 
 
 def make_path(kind: str, scene: Scene, count: int) -> CameraPath:
-    """A path of `count` cameras: one of KINDS, or a JSON file of poses (which has its own number of them)."""
+    """Make a path of `count` cameras: one of KINDS, or a JSON file of poses (which has its own number of them)."""
     if kind not in KINDS:
         return read_path(Path(kind))
     if kind == "interp":
@@ -60,7 +60,7 @@ def make_path(kind: str, scene: Scene, count: int) -> CameraPath:
 
 
 def smooth_path(knots: np.ndarray, count: int) -> np.ndarray:
-    """`count` poses at even speed on a smooth curve through the poses `knots` (M, 4, 4)."""
+    """Return `count` poses at even speed on a smooth curve through the poses `knots` (M, 4, 4)."""
     if len(knots) == 1:
         return np.repeat(knots, count, 0)
     positions, rotations = knots[:, :3, 3], Rotation.from_matrix(knots[:, :3, :3])
@@ -75,7 +75,7 @@ def smooth_path(knots: np.ndarray, count: int) -> np.ndarray:
 
 
 def _thinned(poses: np.ndarray, most: int) -> np.ndarray:
-    """At most so many poses, each the mean of a stretch of the capture."""
+    """Return at most so many poses, each the mean of a stretch of the capture."""
     means = []
     for stretch in np.array_split(poses, min(most, len(poses))):
         mean = np.eye(4)
@@ -86,8 +86,8 @@ def _thinned(poses: np.ndarray, most: int) -> np.ndarray:
 
 
 def orbit(poses: np.ndarray, count: int) -> np.ndarray:
-    """Once around the middle of the capture's cameras, looking as they do: at what they all look at, or, where they look
-    all around, at the middle or away from it."""
+    """Return a path once around the middle of the capture's cameras, looking as they do: at what they all look at, or,
+    where they look all around, at the middle or away from it."""
     centre, up = poses[:, :3, 3].mean(0), up_of(poses)
     offsets = poses[:, :3, 3] - centre
     forward = poses[:, :3, 2]
@@ -108,7 +108,8 @@ def orbit(poses: np.ndarray, count: int) -> np.ndarray:
 
 
 def spiral(poses: np.ndarray, count: int) -> np.ndarray:
-    """About the pose nearest to the middle of the capture: small turns, with a look at the same point ahead."""
+    """Return a path about the pose nearest to the middle of the capture: small turns, with a look at the same point
+    ahead."""
     centre, up = poses[:, :3, 3].mean(0), up_of(poses)
     spread = np.linalg.norm(poses[:, :3, 3] - centre, axis=1)
     base = poses[np.argmin(spread)]
@@ -123,13 +124,13 @@ def spiral(poses: np.ndarray, count: int) -> np.ndarray:
 
 
 def up_of(poses: np.ndarray) -> np.ndarray:
-    """Which way is up, (3,): the mean of the cameras' own."""
+    """Return the up direction, (3,): the mean of the cameras' own."""
     up = -poses[:, :3, 1].mean(0)
     return up / max(np.linalg.norm(up), 1e-9)
 
 
 def look(position: np.ndarray, direction: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """The pose (4, 4) of a camera that looks in a direction."""
+    """Return the pose (4, 4) of a camera that looks in a direction."""
     forward = direction / np.linalg.norm(direction)
     right = _orthogonal(np.cross(forward, up), forward)
     pose = np.eye(4)
@@ -139,7 +140,7 @@ def look(position: np.ndarray, direction: np.ndarray, up: np.ndarray) -> np.ndar
 
 
 def _orthogonal(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """The unit vector nearest to `vector` at a right angle to the unit vector `axis`; any where they are parallel."""
+    """Return the unit vector nearest to `vector` at a right angle to the unit vector `axis`; any where they are parallel."""
     for candidate in (vector, np.eye(3)[0], np.eye(3)[1]):
         flat = candidate - (candidate @ axis) * axis
         if np.linalg.norm(flat) > 1e-6:
@@ -157,7 +158,7 @@ def read_path(path: Path) -> CameraPath:
 
 
 def parse_path(content, source: str) -> CameraPath:
-    """The path in the content of a JSON file; `source` names it in errors."""
+    """Parse the path in the content of a JSON file; `source` names it in errors."""
     if isinstance(content, dict) and isinstance(content.get("frames"), list) and "camera_path" not in content:
         return _capture_cameras(content, source)
     cameras = content.get("camera_path") if isinstance(content, dict) else None
@@ -178,7 +179,7 @@ def parse_path(content, source: str) -> CameraPath:
 
 
 def _aspect(content: dict, cameras: list[dict]) -> float | None:
-    """Width over height, of the pictures or else of the first camera; None where neither is a number."""
+    """Return width over height, of the pictures or else of the first camera; None where neither is a number."""
     sides = [content.get("render_width"), content.get("render_height")]
     if all(isinstance(side, int | float) and side > 0 for side in sides):
         return sides[0] / sides[1]
@@ -187,8 +188,8 @@ def _aspect(content: dict, cameras: list[dict]) -> float | None:
 
 
 def _viewer_camera(content: dict, cameras: list, number: int, source: str) -> tuple[np.ndarray, float]:
-    """Pose and vertical field of view in radians of one entry of `camera_path`: camera_to_world (16 numbers, OpenGL axes)
-    and fov (vertical, degrees)."""
+    """Return pose and vertical field of view in radians of one entry of `camera_path`: camera_to_world (16 numbers,
+    OpenGL axes) and fov (vertical, degrees)."""
     camera = cameras[number]
     try:
         matrix = np.array(camera["camera_to_world"], float).reshape(4, 4)
@@ -209,7 +210,7 @@ def _viewer_camera(content: dict, cameras: list, number: int, source: str) -> tu
 
 
 def _capture_cameras(content: dict, source: str) -> CameraPath:
-    """The cameras of a transforms.json, in its order."""
+    """Return the cameras of a transforms.json, in its order."""
     scale, poses, views = read_scale(content, Path(source)), [], []
     if all(isinstance(frame, dict) for frame in content["frames"]):
         check_keys(content, Path(source))
@@ -225,8 +226,8 @@ def _capture_cameras(content: dict, source: str) -> CameraPath:
 
 
 def _exported_cameras(content: list, path: Path) -> CameraPath:
-    """A list of {file_path, transform}, as `ns-export cameras` writes it: in the frame that nerfstudio normalised the capture
-    to, which the file beside it undoes. The field of view is the scene's."""
+    """Read a list of {file_path, transform}, as `ns-export cameras` writes it: in the frame that nerfstudio normalised
+    the capture to, which the file beside it undoes. The field of view is the scene's."""
     undo, scale = np.eye(4), 1.0
     if path.with_name(NORMALISATION).is_file():
         given = read_json(path.with_name(NORMALISATION), "")
@@ -257,7 +258,7 @@ def _known(pose: np.ndarray, source: str, name: str) -> np.ndarray:
 
 
 def path_cameras(path: CameraPath, scene: Scene, width: int | None) -> Cameras:
-    """The cameras of a path, with the scene's shape of image; `width` in pixels, None for the scene's own."""
+    """Return the cameras of a path, with the scene's shape of image; `width` in pixels, None for the scene's own."""
     size = scene.size if width is None else view_size(width, scene.raw_size)
     if path.aspect is not None and abs(path.aspect * size[0] / size[1] - 1) > OTHER_SHAPE:
         warn(
@@ -272,7 +273,7 @@ def path_cameras(path: CameraPath, scene: Scene, width: int | None) -> Cameras:
 
 
 def intrinsics(field_of_view: float, size: tuple[int, int]) -> np.ndarray:
-    """(3, 3) of a camera with a vertical field of view in radians, and square pixels."""
+    """Return the intrinsics (3, 3) of a camera with a vertical field of view in radians, and square pixels."""
     height, width = size
     focal = height / 2 / np.tan(field_of_view / 2)
     return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])

@@ -17,7 +17,7 @@ LIGHT = 0.7  # of a face that is turned away from the light
 
 
 def preview(geometry: Geometry, classes: Classes | None, up: np.ndarray) -> np.ndarray:
-    """Colour, and beside it classes with a legend: (h, w, 3) uint8. up: (3,), the vertical."""
+    """Return colour, and beside it classes with a legend: (h, w, 3) uint8. up: (3,), the vertical."""
     positions, normals, owner = _surface(geometry)
     axes = look(np.zeros(3), _downward(up), up)[:3, :3]
     shown = _facing(positions, normals, axes, up)
@@ -34,7 +34,7 @@ def preview(geometry: Geometry, classes: Classes | None, up: np.ndarray) -> np.n
 
 
 def _downward(up: np.ndarray) -> np.ndarray:
-    """Which way one looks: down at an angle."""
+    """Return the viewing direction: down at an angle."""
     flat = look(np.zeros(3), np.eye(3)[int(np.argmin(np.abs(up)))], up)[:3]
     ahead = flat[:, 2] - (flat[:, 2] @ up) * up
     side = np.cross(up, ahead)
@@ -43,7 +43,7 @@ def _downward(up: np.ndarray) -> np.ndarray:
 
 
 def _surface(geometry: Geometry) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Points to draw, their normals (None for points), and the vertex that each takes its colour from."""
+    """Return points to draw, their normals (None for points), and the vertex that each takes its colour from."""
     if geometry.faces is None:
         return geometry.positions, None, np.arange(len(geometry))
     corners = geometry.positions[geometry.faces]
@@ -63,7 +63,7 @@ def _facing(positions, normals, axes, up) -> np.ndarray:
 
 
 def _splat(seen: np.ndarray, paints: list[np.ndarray]) -> list[np.ndarray]:
-    """Pictures of points (N, 3) in the camera's axes, seen from far away; the nearest covers what is behind it."""
+    """Render pictures of points (N, 3) in the camera's axes, seen from far away; the nearest covers what is behind it."""
     low, high = np.quantile(seen[:, :2], [0.002, 0.998], axis=0)
     scale = (WIDTH - 20) / max(high[0] - low[0], 1e-6)
     height = int(min((high[1] - low[1]) * scale, 2 * WIDTH)) + 20

@@ -1,4 +1,4 @@
-"""Which references show a camera best, and how the choice changes along a path without a jump."""
+"""Selection of the references that show a camera best, with a smooth change along a path."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class References:
         self._centres = self.cameras.centres()
 
     def choose(self, camera: Cameras, current: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """The references for one camera, in the order of their frames: near ones that show much of the same.
+        """Choose the references for one camera, in the order of their frames: near ones that show much of the same.
 
         Those in use are kept where others are hardly better.
         """
@@ -44,7 +44,7 @@ class References:
         return tuple(self.pool[i] for i in sorted(chosen.tolist()))
 
     def overlap(self, camera: Cameras) -> torch.Tensor:
-        """The share of what one camera looks at that each frame of the pool shows, (N,)."""
+        """Return the share of what one camera looks at that each frame of the pool shows, (N,)."""
         height, width = camera.size
         grid = pixel_grid(*GRID) * torch.tensor([(width - 1) / (GRID[1] - 1), (height - 1) / (GRID[0] - 1)])
         centres, directions = pixel_rays(grid[None], camera.poses, camera.Ks)
@@ -72,13 +72,13 @@ def _mix(choices: list[tuple[str, ...]], frame: int) -> Mix:
 
 
 def one(cameras: Cameras, index: int) -> Cameras:
-    """A camera of several."""
+    """Return one camera of several."""
     part = slice(index, index + 1)
     return cameras[part]
 
 
 def spread_evenly(frames: list[str], most: int) -> list[str]:
-    """At most so many of the frames, from the first to the last."""
+    """Return at most so many of the frames, from the first to the last."""
     if len(frames) <= most:
         return frames
     return [frames[i] for i in np.linspace(0, len(frames) - 1, most).round().astype(int)]

@@ -64,7 +64,7 @@ class Session:
 
     @torch.no_grad()
     def render(self, camera: Cameras, mix: Mix) -> RenderedView:
-        """One camera's view, on the device, from a mix of references."""
+        """Render one camera's view, on the device, from a mix of references."""
         camera = camera.to(self.device)
         parts = [(weight, self.renderer.render(self._encode(frames), camera)) for weight, frames in mix]
         return parts[0][1] if len(parts) == 1 else blend(parts)
@@ -90,8 +90,8 @@ class Session:
 
 
 def blend(parts: list[tuple[float, RenderedView]]) -> RenderedView:
-    """The mean of views of one camera by their weights, where only some of them are seen, of those; of classes, the mean of
-    probabilities."""
+    """Return the mean of views of one camera by their weights, where only some of them are seen, of those; of classes,
+    the mean of probabilities."""
     views = [view for _, view in parts]
     given = torch.tensor([[weight] for weight, _ in parts], device=views[0].depth.device)
     counted = given * torch.stack([view.seen for view in views])
@@ -125,7 +125,7 @@ class Model:
         return needs(self.cfg)
 
     def session(self, scene: Scene) -> Session:
-        """The network in front of a scene. Raises UserError for what does not fit."""
+        """Put the network in front of a scene. Raises UserError for what does not fit."""
         cfg, checkpoint = self.cfg, self.checkpoint
         require_classes(cfg, [scene])
         require_classes_of(checkpoint, [scene])
@@ -143,18 +143,19 @@ class Model:
 
 
 def load_model(cfg, path: str | Path) -> Model:
-    """The network of a config with the weights of a file. Raises UserError for what does not fit."""
+    """Load the network of a config with the weights of a file. Raises UserError for what does not fit."""
     return Model(cfg, *load_trained(cfg, choose_device(cfg), path))
 
 
 def open_session(cfg, model_path: str | Path, scene_name: str) -> Session:
-    """scene_name: a database name, or a folder with a transforms.json. Raises UserError for what does not fit."""
+    """Open a scene with a network in front. scene_name: a database name, or a folder with a transforms.json. Raises
+    UserError for what does not fit."""
     model = load_model(cfg, model_path)
     return model.session(configured_scene(scene_name, cfg, model.needs.reads_depth))
 
 
 def _classes(cfg, scene: Scene, trained: tuple[str, ...] | None) -> Classes:
-    """The scene's own; of a capture without labels those that the network was trained for.
+    """Return the scene's own classes; of a capture without labels those that the network was trained for.
 
     Published files name none: where one has as many classes as ScanNet, they are taken for ScanNet's, and that is said.
     """

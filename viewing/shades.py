@@ -22,8 +22,8 @@ def modes(classes: Classes | None) -> list[str]:
 def paint(
     picture: Picture, mode: str, classes: Classes | None, opacity: float = 0.5, hidden: frozenset[int] = frozenset()
 ) -> np.ndarray:
-    """A picture (h, w, 3) uint8 of one of `modes`, hatched where no reference sees anything. opacity: of classes over colour.
-    hidden: classes not to show."""
+    """Paint a picture (h, w, 3) uint8 of one of `modes`, hatched where no reference sees anything. opacity: of classes
+    over colour. hidden: classes not to show."""
     return mark_unseen(_paint(picture, mode, classes, opacity, hidden), picture.seen)
 
 

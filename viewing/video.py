@@ -89,7 +89,7 @@ class FilmFiles(FrameFiles):
 
 
 def compose(frames: FilmFiles, count: int, classes: Classes | None) -> Iterator[np.ndarray]:
-    """Colour, classes and depth side by side, over a legend; the colours of depth are the same in all frames."""
+    """Compose colour, classes and depth side by side, over a legend; the colours of depth are the same in all frames."""
     some = [frames.read(i) for i in np.unique(np.linspace(0, count - 1, min(count, 24)).astype(int))]
     depths = np.concatenate([frame["depth"][frame["depth"] > 0] for frame in some] + [np.array([0, 1])]) / 1000
     near, far = np.quantile(depths, [0.01, 0.99])

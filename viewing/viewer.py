@@ -127,7 +127,8 @@ class Viewer:
             self._wake.set()
 
     def _next_level(self, guest: Guest) -> int | None:
-        """Which of COARSENESS to render now: what is quick enough at first, then, once it is still, the next finer."""
+        """Return the entry of COARSENESS to render now: one that is quick enough at first; once the camera is still,
+        the next finer."""
         if guest.level >= len(COARSENESS) or not guest.controls:
             return None
         if guest.level == 0:
@@ -156,7 +157,7 @@ class Viewer:
         return paint(guest.picture, controls["mode"].value, classes, opacity, hidden)
 
     def _draw_cameras(self) -> None:
-        """The references as frusta with thumbnails; a click goes there."""
+        """Draw the references as frusta with thumbnails; a click goes there."""
         scene = self.session.scene
         self.server.scene.set_up_direction(tuple(up_of(scene.camera_to_world)))
         for frame in spread_evenly(self.references.pool, MOST_FRUSTA):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from dataset.replica import find_sequences
 from dataset.scannet import LABEL_IDS, NYU40_HINT
 from dataset.scene import Scene, SceneName
 from dataset.transforms import unit_hint
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.errors import UserError
 from utils.logging import say
 
@@ -30,19 +29,32 @@ WIDTH = 240  # of the images that are compared
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m dataset.check", description=__doc__)
-    parser.add_argument("scenes", nargs="+", help="database names, or a folder that holds scenes")
+    parser = command_parser(
+        "python -m dataset.check",
+        "Check scenes for missing or damaged files, and for poses, depth and labels that\n"
+        "disagree with each other. Ends with exit code 1 if anything is wrong.",
+        "python -m dataset.check scannet/scene0000_00/black_320",
+        "python -m dataset.check data/scannet --sample 20",
+    )
+    parser.add_argument("scenes", nargs="+", metavar="SCENE", help="database name, or a folder that holds scenes")
     parser.add_argument(
-        "--data-root", type=Path, default=Path("data"), help="where database names are looked up (default: %(default)s)"
+        "--data-root", type=Path, default=Path("data"), help="folder of the datasets (default: %(default)s)"
     )
     parser.add_argument(
-        "--sample", type=int, default=100, help="frames of each scene to decode, 0 for all (default: %(default)s)"
+        "--sample",
+        type=int,
+        default=100,
+        help="number of frames of each scene to decode, 0 for all (default: %(default)s)",
     )
     parser.add_argument(
-        "--label-ids", choices=LABEL_IDS, default="auto", help="what ScanNet's label maps hold (default: %(default)s)"
+        "--label-ids",
+        choices=LABEL_IDS,
+        default="auto",
+        help="ids in ScanNet's label maps; auto finds out (default: %(default)s)",
     )
-    parser.add_argument("--html", type=Path, default=Path("check.html"), help="page to write (default: %(default)s)")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument(
+        "--html", type=Path, default=Path("check.html"), help="page with pictures to write (default: %(default)s)"
+    )
     args = parser.parse_args()
     named = [entry for text in args.scenes for entry in find_scenes(text, args.data_root)]
     reports = [
@@ -56,8 +68,8 @@ def main() -> None:
 
 
 def find_scenes(text: str, data_root: Path) -> list[tuple[str, Path]]:
-    """(database name, data root) of a name, of a capture's folder, or of all scenes in a folder data/<type> or of one scene
-    in it."""
+    """Return (database name, data root) of a name, of a capture's folder, or of all scenes in a folder data/<type> or
+    of one scene in it."""
     folder = Path(text)
     if not folder.is_dir():
         return [(text, data_root)]
@@ -77,7 +89,7 @@ def find_scenes(text: str, data_root: Path) -> list[tuple[str, Path]]:
 
 
 def check_scene(name: str, data_root: Path, sample: int, label_ids: str = "auto") -> SceneReport:
-    """Everything about one scene. What cannot be opened is said in its report."""
+    """Check one scene. A scene that cannot be opened has the error in its report."""
     try:
         parsed = scene_name(name)
         place = str(parsed.folder(data_root)) if Path(parsed.path).is_absolute() else name.rpartition("/")[0]

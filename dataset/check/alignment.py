@@ -21,8 +21,8 @@ SMALLEST = 0.012  # of the width: how far corners have to be off
 
 
 class Misalignment(NamedTuple):
-    """How depth lies on colour: a pixel p of depth, counted from the middle of the image, is at scale p + shift of colour; shift in
-    widths of the image, (x, y)."""
+    """Misalignment of depth and colour: a depth pixel p, counted from the middle of the image, lies at scale p + shift
+    in the colour image; shift is (x, y) in image widths."""
 
     scale: float
     shift: tuple[float, float]
@@ -65,7 +65,7 @@ def find_misalignment(colors: list[np.ndarray], depths: list[np.ndarray]) -> Mis
 
 
 def _edges(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Points (N, 2) of x, y between pixels of which one is much farther than the other; at most EDGES of them."""
+    """Return points (N, 2) of x, y between pixels of which one is much farther than the other; at most EDGES of them."""
     found = []
     for down, right in ((0, 1), (1, 0)):
         first, second = depth[: depth.shape[0] - down, : depth.shape[1] - right], depth[down:, right:]

@@ -150,8 +150,8 @@ TURNS = {  # what may have happened to colour alone: its name, and what undoes i
 
 
 def choose_pairs(scene: Scene, count: int) -> list[Pair]:
-    """Pairs spread over the scene whose views differ by a moderate angle (whatever is wrong with the poses' convention,
-    the angle between two of them is right). Frames that cannot be read are left to the inventory."""
+    """Choose pairs spread over the scene whose views differ by a moderate angle (whatever is wrong with the poses'
+    convention, the angle between two of them is right). Frames that cannot be read are left to the inventory."""
     rotations = scene.camera_to_world[:, :3, :3]
     pairs = []
     for first in np.unique(np.linspace(0, max(0, len(scene) - 2), count).round().astype(int)):
@@ -224,7 +224,7 @@ def ray_lengths(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def check_consistency(pairs: list[Pair]) -> Consistency | None:
-    """None if there is nothing to compare."""
+    """Compare frames with each other; None if there is nothing to compare."""
     if not pairs:
         return None
     warps = [warp(pair) for pair in pairs]

@@ -1,4 +1,4 @@
-"""What the files of a scene hold: sizes, holes, classes, what is missing or cannot be read."""
+"""Inventory of a scene's files: sizes, holes, classes, and the files that are missing or cannot be read."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ def take_inventory(scene: Scene, sample: int) -> Inventory:
 
 
 def spread(frames: list[str], count: int) -> list[str]:
-    """`count` of the frames, evenly spread; all of them if 0 or there are fewer."""
+    """Return `count` of the frames, evenly spread; all of them if 0 or there are fewer."""
     if count <= 0 or count >= len(frames):
         return frames
     return [frames[i] for i in np.linspace(0, len(frames) - 1, count).round().astype(int)]
 
 
 def summarize(unreadable: list[tuple[str, str]]) -> list[str]:
-    """A line for each reason: how many files, which they are, and why."""
+    """Return a line for each reason: how many files, which they are, and why."""
     by_reason: dict[str, list[str]] = {}
     for file, reason in unreadable:
         by_reason.setdefault(reason, []).append(file)

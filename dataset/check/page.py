@@ -29,7 +29,7 @@ h2 { margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem } small {
 
 @dataclass(frozen=True)
 class SceneReport:
-    """What was found out about a scene; `error` if it could not even be opened. hints: what else speaks against it."""
+    """Findings about a scene. error: the message if it could not be opened. hints: further signs of a wrong capture."""
 
     name: str
     error: str | None = None
@@ -68,7 +68,7 @@ def _section(report: SceneReport) -> str:
 
 
 def describe(inventory: Inventory) -> dict[str, str]:
-    """An inventory as text, row by row."""
+    """Return an inventory as text, row by row."""
     sizes = "; ".join(
         f"{kind} "
         + ", ".join(f"{w}x{h}" + (f" ({count})" if len(found) > 1 else "") for (w, h), count in found.items())
@@ -94,7 +94,7 @@ def describe(inventory: Inventory) -> dict[str, str]:
 
 
 def verdict(report: SceneReport) -> list[str]:
-    """Warnings about a scene, a line each."""
+    """Return the warnings about a scene, a line each."""
     inventory, consistency = report.inventory, report.consistency
     lines = summarize(inventory.unreadable)
     lines += [f"{count} frames are left out: {why}" for why, count in inventory.skipped.items() if why != LOST]
@@ -144,7 +144,7 @@ def _histogram(inventory: Inventory) -> str:
 
 
 def _pair_picture(pair: Pair, labels: LabelSet | None) -> str:
-    """The first frame moved into the second one's view, beside it, and how they differ."""
+    """Return the first frame moved into the second one's view, beside it, and how they differ."""
     moved = warp(pair)
     order = np.argsort(-moved.depth)  # the nearest is written last
     rows, columns, source = moved.rows[order], moved.columns[order], moved.source[order]

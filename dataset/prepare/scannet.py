@@ -81,7 +81,7 @@ def _follow(outcomes, progress) -> list[Outcome]:
 
 
 def find_scans(source: Path) -> dict[str, Path]:
-    """Scan name -> .sens file, below scans/, scans_test/, or the folder itself."""
+    """Return scan name -> .sens file, below scans/, scans_test/, or the folder itself."""
     found = {}
     for pattern in ("scans/*/*.sens", "scans_test/*/*.sens", "*/*.sens", "*.sens"):
         for path in source.glob(pattern):
@@ -90,7 +90,7 @@ def find_scans(source: Path) -> dict[str, Path]:
 
 
 def copy_label_table(source: Path, out: Path) -> None:
-    """The table of label ids goes beside the scenes. Raises UserError if it is nowhere."""
+    """Copy the table of label ids beside the scenes. Raises UserError if it is nowhere."""
     table, target = source / SCANNET_TABLE, out / SCANNET_TABLE
     if table.is_file() and target.is_file() and table.read_bytes() != target.read_bytes():
         raise UserError(f"{target}: is another label table than {table}; remove it, or choose another --out")
@@ -138,7 +138,7 @@ def _label_archive(sens: Path) -> Path:
 
 
 def prepare_scan(sens: Path, folder: Path, stride: int, show_progress: bool) -> Outcome:
-    """One scan. Frames that are there already are kept, so that a second run goes on where the first was cut off."""
+    """Prepare one scan. Frames that are there already are kept, so that a second run goes on where the first was cut off."""
     outcome = Outcome(sens.stem)
     if is_complete(sens, folder, stride):
         outcome.skipped = True
@@ -207,7 +207,7 @@ def _write_frames(file: SensFile, folder: Path, stride: int, outcome: Outcome, s
 
 
 def _write_frame(file: SensFile, frame: SensFrame, folder: Path, number: int) -> None:
-    """The pose is written last: a frame that has one is whole."""
+    """Write a frame, its pose last: a frame that has one is whole."""
     pose = folder / "pose" / f"{number}.txt"
     if pose.is_file():
         return
@@ -220,7 +220,7 @@ def _write_frame(file: SensFile, frame: SensFrame, folder: Path, number: int) ->
 
 
 def _write_labels(archive: Path, folder: Path, outcome: Outcome) -> int:
-    """Labels of the frames that are there; members with any other name are not touched. Returns how many."""
+    """Write the labels of the frames that are there; members with any other name are not touched. Returns their number."""
     if not archive.is_file():
         return 0
     frames = {int(path.stem) for path in (folder / "pose").glob("*.txt")}
@@ -252,5 +252,5 @@ def _write_label(members: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) 
 
 
 def matrix_text(values: np.ndarray) -> str:
-    """A 4x4 matrix as ScanNet writes it."""
+    """Return a 4x4 matrix as ScanNet writes it."""
     return "\n".join(" ".join(f"{value:.9g}" for value in row) for row in values) + "\n"

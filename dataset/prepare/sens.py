@@ -114,7 +114,7 @@ class SensFile:
         )
 
     def frames(self) -> Iterator[SensFrame]:
-        """The frames in order, one in memory at a time. Raises Truncated where the file ends too soon."""
+        """Yield the frames in order, one in memory at a time. Raises Truncated where the file ends too soon."""
         for _ in range(self.header.frames):
             *values, _, _, color_bytes, depth_bytes = FRAME.unpack(self._read(FRAME.size))
             if max(color_bytes, depth_bytes) > LARGEST_BLOB:
@@ -134,7 +134,7 @@ class SensFile:
         return ".jpg", cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
     def depth_millimetres(self, frame: SensFrame) -> np.ndarray:
-        """(h, w) uint16. Raises ValueError if the blob is not of the header's size."""
+        """Return depth (h, w) uint16 in millimetres. Raises ValueError if the blob is not of the header's size."""
         data = frame.depth
         height, width = self.header.sizes["depth"]
         if self.header.depth_compression == ZLIB_DEPTH:

@@ -144,8 +144,8 @@ def _prepare_frame(
 
 
 def _read(kind: str, file: Path, capture: Capture, frame: CaptureFrame) -> np.ndarray:
-    """A map in the type it is written in: depth uint16, class numbers (255 to be ignored) and masks uint8. Depth of another
-    camera is as a colour camera without distortion sees it."""
+    """Return a map in the type it is written in: depth uint16, class numbers (255 to be ignored) and masks uint8. Depth
+    of another camera is as a colour camera without distortion sees it."""
     if kind == "depth":
         depth, camera = read_depth(file, capture.depth_unit), frame.depth_camera
         return depth if camera is None else camera.register(depth, frame.K, frame.size, file)
@@ -190,12 +190,12 @@ def without_orientation(data: bytes) -> bytes:
 
 
 def _camera(frame: CaptureFrame) -> dict[str, float]:
-    """A frame's intrinsics in the file's convention."""
+    """Return a frame's intrinsics in the file's convention."""
     return camera_keys(frame.K) | {"w": frame.size[1], "h": frame.size[0]}
 
 
 def _content(capture: Capture, frames: dict[int, dict], depth_ends: list[tuple[float, float]]) -> dict:
-    """The new transforms.json: what all frames share stands at the top."""
+    """Return the new transforms.json: what all frames share stands at the top."""
     entries = list(frames.values())
     shared = {key: entries[0][key] for key in _camera(capture.frames[0]) if len({entry[key] for entry in entries}) == 1}
     content = {MADE_FROM: str(capture.path.resolve()), "camera_model": "PINHOLE", **shared}
@@ -212,7 +212,7 @@ def _content(capture: Capture, frames: dict[int, dict], depth_ends: list[tuple[f
 
 
 def _range(depth_ends: list[tuple[float, float]], path: Path) -> tuple[float, float] | None:
-    """Near and far in metres around what the depth maps show."""
+    """Return near and far in metres around what the depth maps show."""
     if not depth_ends:
         return None
     near, far = np.array(depth_ends).T

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,28 +10,45 @@ import torch
 
 from dataset.synthetic.generate import SIZES, Size, generate
 from dataset.synthetic.writers import WRITERS
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m dataset.synthetic", description=__doc__)
-    parser.add_argument(
-        "size",
-        choices=SIZES,
-        help="tiny: seconds, for tests; demo: 10 rooms; full: 54 rooms; fine: 16 rooms of block furniture in fine textures",
+    parser = command_parser(
+        "python -m dataset.synthetic",
+        "Generate furnished rooms with colour, depth, classes and poses, and the lists\n"
+        "train.txt, val.txt and test.txt of their names.\n\n"
+        "  tiny    4 rooms of 64x48 pixels, in seconds, for tests\n"
+        "  demo    10 rooms of 256x192 pixels\n"
+        "  full    54 rooms of 640x480 pixels\n"
+        "  fine    16 rooms of 1296x968 pixels, block furniture in fine textures\n\n"
+        "Rooms that are there already are kept: a second run goes on where the first ended.",
+        "python -m dataset.synthetic demo --out data/synthetic",
     )
+    parser.add_argument("size", choices=SIZES, metavar="SIZE", help="one of the sizes above")
     parser.add_argument(
         "--out", type=Path, default=Path("data/synthetic"), help="folder to write to (default: %(default)s)"
     )
     parser.add_argument(
-        "--layout", choices=WRITERS, default="scannet", help="whose files to write (default: %(default)s)"
+        "--layout", choices=WRITERS, default="scannet", help="layout of the files (default: %(default)s)"
     )
-    parser.add_argument("--image", metavar="WxH", help="image size, for example 1296x968")
-    parser.add_argument("--frames", type=int, help="frames of each room")
-    parser.add_argument("--rooms", type=int, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="how many rooms")
     parser.add_argument(
-        "--width", type=int, default=None, help="image width that the scene lists ask for (default: half, 320 at most)"
+        "--image", metavar="WxH", help="image size in pixels, for example 1296x968 (default: that of the size)"
+    )
+    parser.add_argument("--frames", type=int, help="frames of each room (default: that of the size)")
+    parser.add_argument(
+        "--rooms",
+        type=int,
+        nargs=3,
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="number of rooms (default: that of the size)",
+    )
+    parser.add_argument(
+        "--width",
+        type=int,
+        default=None,
+        help="image width in pixels that the lists ask for (default: half of the images', 64 to 320)",
     )
     parser.add_argument(
         "--furniture",
@@ -44,13 +60,16 @@ def main() -> None:
     )
     parser.add_argument("--mixed", action="store_true", help="with --furniture: only every other room has models")
     parser.add_argument(
-        "--sensor", action="store_true", help="as a hand-held camera sees it: noise, holes, blur, drift"
+        "--sensor", action="store_true", help="simulate a hand-held RGB-D camera: noise, holes, blur, drift"
     )
     parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="casts rays (default: %(default)s)"
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="device that casts the rays (default: %(default)s)",
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rooms made at once (default: one a core)")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="rooms generated at once (default: one a core)"
+    )
     args = parser.parse_args()
     if args.mixed and not args.furniture:
         raise UserError("--mixed says how many rooms have models: name them with --furniture")

@@ -1,4 +1,4 @@
-"""What a piece of furniture is, from its name in a catalogue: its kind, which says where it goes, and its class."""
+"""Classification of furniture by its catalogue name: its kind, which decides where it is placed, and its class."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def kind_of(item: Item) -> str | None:
 
 
 def _by_size(kind: str | None, item: Item) -> str | None:
-    """The kinds that one word names, told apart by size and height."""
+    """Return the kinds that one word names, told apart by size and height."""
     height = item.size[2]
     if kind == "lamp":
         return (
@@ -108,7 +108,7 @@ def _by_size(kind: str | None, item: Item) -> str | None:
 
 
 def class_of(kind: str, material: str) -> str | None:
-    """The class of a material of an item of a kind."""
+    """Return the class of a material of an item of a kind."""
     for pattern, label, kinds in MATERIALS:
         if kind in kinds and re.search(pattern, material, re.I):
             return label

@@ -62,7 +62,7 @@ RECOLORED = 0.3  # of the flat materials that could be wood or cloth become it
 
 
 class Stock:
-    """What a room can be furnished with: models of a pack, each dressed the same way throughout the room."""
+    """Furniture available to a room: models of a pack, each dressed the same way throughout the room."""
 
     def __init__(self, models: Furniture, rng: np.random.Generator):
         self._models, self._rng = models, rng
@@ -72,8 +72,8 @@ class Stock:
         self._surfaces: dict[Material, Surface] = {}
 
     def one(self, kind: str, same: bool = False) -> list[Mesh]:
-        """A piece of a kind, its back at y = 0; of those that were asked for as the `same`, always one and the same. []
-        if there is none."""
+        """Return a piece of a kind, its back at y = 0; of those that were asked for as the `same`, always one and the
+        same. [] if there is none."""
         if same and kind in self._chosen:
             return self._chosen[kind]
         numbers = self._models.kinds.get(kind, [])
@@ -93,11 +93,11 @@ class Stock:
         return self._dressed[number]
 
     def primitive(self, kind: str) -> list[Mesh]:
-        """A piece of a kind that is built of boxes, as meshes."""
+        """Return a piece of a kind that is built of boxes, as meshes."""
         return [self._mesh(part) for part in PRIMITIVES[kind](self._rng)]
 
     def _mesh(self, part: Box) -> Mesh:
-        """A box of the primitive rooms as a mesh, its pattern as the kind of material that it stands for."""
+        """Return a box of the primitive rooms as a mesh, its pattern as the kind of material that it stands for."""
         material = part.material
         if material not in self._surfaces:
             self._surfaces[material] = _rendition(material, part.label, self._rng)
@@ -117,8 +117,8 @@ def _rendition(material: Material, label: str, rng) -> Surface:
 
 
 def dressed(model: Model, kind: str, looks: int) -> list[Mesh]:
-    """The model as meshes, one a material, at its height above the floor. `looks` is the seed of how materials vary: of
-    one name, they do so alike in all models of a room, as kitchen cabinets should."""
+    """Return the model as meshes, one a material, at its height above the floor. `looks` is the seed of how materials
+    vary: of one name, they do so alike in all models of a room, as kitchen cabinets should."""
     meshes = []
     areas = _areas(model)
     for number, skin in enumerate(model.skins):
@@ -133,22 +133,22 @@ def dressed(model: Model, kind: str, looks: int) -> list[Mesh]:
 
 
 def _apart(triangles: np.ndarray) -> np.ndarray:
-    """Triangles moved a little to the side that they face. Where two lie in one plane, the one that faces the viewer is
-    seen, as in a viewer that draws no backs."""
+    """Return triangles moved a little to the side that they face. Where two lie in one plane, the one that faces the
+    viewer is seen, as in a viewer that draws no backs."""
     normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
     return triangles + np.float32(FACING_SIDE) * normal[:, None]
 
 
 def _areas(model: Model) -> np.ndarray:
-    """The share of the model's surface that each material has."""
+    """Return the share of the model's surface that each material has."""
     a, b = (model.triangles[:, i] - model.triangles[:, 0] for i in (1, 2))
     area = np.bincount(model.skin, np.linalg.norm(np.cross(a, b), axis=-1), len(model.skins))
     return area / max(area.sum(), 1e-12)
 
 
 def _surface(skin: Skin, kind: str, share: float, rng) -> Surface:
-    """A material as it is, a little varied; large flat ones become wood or cloth now and then."""
+    """Return a material as it is, a little varied; large flat ones become wood or cloth now and then."""
     warm = rng.normal(0, 0.02, 3)
     shiny = 0.05 if kind in PORCELAIN else 0.0
     name = skin.name.lower()
@@ -180,7 +180,7 @@ def _brown(color: np.ndarray) -> bool:
 
 
 def _hue_turned(color: np.ndarray, rng) -> np.ndarray:
-    """Another hue, and less or more of it."""
+    """Return another hue, and less or more of it."""
     hsv = cv2.cvtColor(color.astype(np.uint8), cv2.COLOR_RGB2HSV).astype(int)
     hsv[..., 0] = (hsv[..., 0] + rng.integers(180)) % 180
     hsv[..., 1] = (hsv[..., 1] * rng.uniform(0.2, 0.9)).clip(0, 255)
@@ -188,7 +188,7 @@ def _hue_turned(color: np.ndarray, rng) -> np.ndarray:
 
 
 def _box_mapped(triangles: np.ndarray) -> np.ndarray:
-    """uv (T, 3, 2) in metres, seen along the axis that each triangle faces; grain along its longer extent."""
+    """Return uv (T, 3, 2) in metres, seen along the axis that each triangle faces; grain along its longer extent."""
     normal = np.abs(np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]))
     axis = normal.argmax(1)
     u_axis, v_axis = np.array([1, 0, 0])[axis], np.array([2, 2, 1])[axis]
@@ -197,7 +197,7 @@ def _box_mapped(triangles: np.ndarray) -> np.ndarray:
 
 
 def levels(piece: list[Mesh], x: float, y: float) -> np.ndarray:
-    """The heights, from below upwards, at which an upright line through (x, y) meets a piece."""
+    """Return the heights, from below upwards, at which an upright line through (x, y) meets a piece."""
     triangles = np.concatenate([mesh.triangles for mesh in piece])
     flat = triangles[..., :2] - np.array([x, y])
     near = ((flat.min(1) <= 0) & (flat.max(1) >= 0)).all(1)
@@ -214,7 +214,7 @@ def _cross(a, b) -> np.ndarray:
 
 
 def place_on(piece: list[Mesh], thing: list[Mesh], rng, tries: int = 12, keep: float = 0.0) -> list[Mesh]:
-    """A thing moved to a free level place on top of a piece, turned by chance; [] if none is found. keep: metres from
+    """Return a thing moved to a free level place on top of a piece, turned by chance; [] if none is found. keep: metres from
     the edges."""
     low, high = extent(piece)
     size = np.subtract(*extent(thing)[::-1])
@@ -232,7 +232,7 @@ def place_on(piece: list[Mesh], thing: list[Mesh], rng, tries: int = 12, keep: f
 
 
 def moved_to(thing: list[Mesh], place, angle: float = 0.0) -> list[Mesh]:
-    """A thing with the middle of its underside at `place`, turned by `angle` about the upright axis."""
+    """Return a thing with the middle of its underside at `place`, turned by `angle` about the upright axis."""
     low, high = extent(thing)
     centre = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
     c, s = np.cos(angle), np.sin(angle)
@@ -241,7 +241,7 @@ def moved_to(thing: list[Mesh], place, angle: float = 0.0) -> list[Mesh]:
 
 
 def with_books(shelf: list[Mesh], rng) -> list[Mesh]:
-    """Rows of books on the levels of a bookshelf, where there is room for them."""
+    """Return rows of books on the levels of a bookshelf, where there is room for them."""
     low, high = extent(shelf)
     y = (low[1] + high[1]) / 2
     books = []

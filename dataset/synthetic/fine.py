@@ -139,7 +139,7 @@ THEMES = (
 
 
 def furnish(seed: int) -> Room:
-    """A room whose size, layout, colours and light all follow from the seed."""
+    """Return a room whose size, layout, colours and light all follow from the seed."""
     rng = np.random.default_rng([seed, 4])
     plan = Plan(np.array([rng.uniform(4.6, 6.6), rng.uniform(4.2, 5.8), rng.uniform(2.5, 3.0)]))
     parts = _shell(rng, plan.size)
@@ -155,7 +155,8 @@ def furnish(seed: int) -> Room:
 
 
 def walk(room: Room, frames: int, seed: int) -> np.ndarray:
-    """Once round the room, however many frames that takes, looking across it: camera-to-world (frames, 4, 4)."""
+    """Return a walk once round the room, however many frames that takes, looking across it: camera-to-world (frames, 4,
+    4)."""
     rng = np.random.default_rng([seed, 5])
     angle = rng.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(frames) / frames
     phases = rng.uniform(0, 2 * np.pi, 3)
@@ -170,7 +171,7 @@ def walk(room: Room, frames: int, seed: int) -> np.ndarray:
 
 
 def _piece(rng, name: str) -> list[Box]:
-    """A piece of PIECES, of a size and in materials of its own."""
+    """Return a piece of PIECES, of a size and in materials of its own."""
     ranges, blocks = PIECES[name]
     size = np.array([rng.uniform(*bounds) for bounds in ranges])
     books = Material(tuple(rng.uniform(0.05, 0.9, 3)), tuple(rng.uniform(0.05, 0.9, 3)), "books", 0.03)
@@ -183,7 +184,7 @@ def _piece(rng, name: str) -> list[Box]:
 
 
 def _texture(rng, low: float = 0.03, high: float = 0.1) -> Material:
-    """Two unrelated colours in a fine pattern: contrast that a blur destroys."""
+    """Return two unrelated colours in a fine pattern: contrast that a blur destroys."""
     first = rng.uniform(0.08, 0.85, 3)
     second = np.clip(first + rng.uniform(-0.35, 0.35, 3), 0.03, 0.95)
     return Material(tuple(first), tuple(second), str(rng.choice(TEXTURES)), rng.uniform(low, high))
@@ -212,7 +213,7 @@ def _shell(rng, size) -> list[Box]:
 
 
 def _middle(rng, plan: Plan) -> list[Box]:
-    """A table near the middle of the room, square with its walls, and chairs on two sides, where there is room."""
+    """Return a table near the middle of the room, square with its walls, and chairs on two sides, where there is room."""
     table = _piece(rng, "table")
     high = extent(table)[1]
     seats = [_piece(rng, "chair") for _ in range(2)]
@@ -228,7 +229,7 @@ def _middle(rng, plan: Plan) -> list[Box]:
 
 
 def _window(rng) -> list[Box]:
-    """A bright pane in a frame, a curtain on either side."""
+    """Return a bright pane in a frame, a curtain on either side."""
     width, low, high = rng.uniform(1.0, 1.6), rng.uniform(0.8, 1.0), rng.uniform(1.9, 2.2)
     sky = Material(tuple(rng.uniform(0.6, 1.0, 3)), (0.3, 0.45, 0.3), "painting", 0.4, glow=0.7)
     frame, cloth = Material.of(rng.uniform(0.5, 0.9, 3)), _texture(rng)

@@ -1,4 +1,4 @@
-"""What a room itself has: walls, floor, ceiling, skirting, doors, windows and curtains, pictures, mirrors, rugs.
+"""Fixtures of a room: walls, floor, ceiling, skirting, doors, windows and curtains, pictures, mirrors, rugs.
 
 A maker returns meshes in the frame of the furniture makers: the wall is at y = 0, the room at y > 0.
 """
@@ -15,7 +15,7 @@ WHITE = (0.9, 0.9, 0.88)
 
 
 def shell(rng, size, theme: str) -> list[Mesh]:
-    """Floor, ceiling, walls and skirting of a room of `size` (x, y, z)."""
+    """Return floor, ceiling, walls and skirting of a room of `size` (x, y, z)."""
     x, y, z = size
     t = WALL_THICKNESS
     wet = theme == "bath"
@@ -63,7 +63,7 @@ def _skirting(rng, size) -> list[Mesh]:
 
 
 def door(rng) -> list[Mesh]:
-    """A leaf with panels in its frame, and a handle."""
+    """Return a leaf with panels in its frame, and a handle."""
     width, height = rng.uniform(0.78, 0.92), rng.uniform(2.0, 2.1)
     leaf = textures.wood(rng, upright=True) if rng.random() < 0.5 else textures.paint(rng, WHITE)
     frame = leaf if rng.random() < 0.6 else textures.plain(WHITE)
@@ -85,7 +85,7 @@ def door(rng) -> list[Mesh]:
 
 
 def window(rng, daylight: float) -> list[Mesh]:
-    """A bright view in a frame, sill, and perhaps curtains; daylight: its radiance."""
+    """Return a bright view in a frame, sill, and perhaps curtains; daylight: its radiance."""
     width, low, high = rng.uniform(0.9, 1.9), rng.uniform(0.75, 1.0), rng.uniform(1.9, 2.2)
     view = textures.outside(rng)
     dusk = 1.0 if daylight else 0.08
@@ -110,7 +110,7 @@ def window(rng, daylight: float) -> list[Mesh]:
 
 
 def hanging(label, cloth: Surface, x: float, width: float, bottom: float, top: float, y: float, rng) -> Mesh:
-    """Cloth that hangs in folds, about `x` and `y`."""
+    """Return cloth that hangs in folds, about `x` and `y`."""
     columns = 40
     along = np.linspace(0, 1, columns + 1)
     folds = rng.uniform(3, 6)
@@ -137,7 +137,7 @@ def hanging(label, cloth: Surface, x: float, width: float, bottom: float, top: f
 
 
 def shower_curtain(rng) -> list[Mesh]:
-    """Cloth on a rod in front of a wall."""
+    """Return cloth on a rod in front of a wall."""
     width = rng.uniform(0.9, 1.4)
     rod = textures.plain((0.7, 0.7, 0.7), gloss=0.2)
     return [
@@ -147,7 +147,7 @@ def shower_curtain(rng) -> list[Mesh]:
 
 
 def picture(rng) -> list[Mesh]:
-    """A painting or photograph in a frame."""
+    """Return a painting or photograph in a frame."""
     width, height = rng.uniform(0.3, 1.1), rng.uniform(0.3, 0.8)
     low = rng.uniform(1.55, 1.7) - height / 2
     frame = textures.wood(rng) if rng.random() < 0.5 else textures.plain(np.full(3, rng.choice([0.08, 0.85])))
@@ -160,7 +160,7 @@ def picture(rng) -> list[Mesh]:
 
 
 def mirror(rng) -> list[Mesh]:
-    """A mirror at head height; it has no class."""
+    """Return a mirror at head height; it has no class."""
     width, height = rng.uniform(0.45, 0.9), rng.uniform(0.6, 0.9)
     glass = textures.plain((0.04, 0.045, 0.045), gloss=0.8)
     frame = textures.plain(np.full(3, rng.choice([0.3, 0.7, 0.9])))
@@ -171,13 +171,13 @@ def mirror(rng) -> list[Mesh]:
 
 
 def rug(rng, centre, size) -> list[Mesh]:
-    """A rug of `size` (x, y) about `centre` (x, y)."""
+    """Return a rug of `size` (x, y) about `centre` (x, y)."""
     half = np.asarray(size) / 2
     return [block("floor", textures.rug(rng), (*(centre - half), 0.0), (*(centre + half), 0.009), fit=True)]
 
 
 def mug(rng) -> list[Mesh]:
-    """A mug, a glass or a bowl."""
+    """Return a mug, a glass or a bowl."""
     radius, height = rng.uniform(0.03, 0.05), rng.uniform(0.07, 0.11)
     profile = np.array([[0.001, 0], [0.8, 0], [1, 0.2], [1, 1], [0.92, 1], [0.9, 0.15], [0.001, 0.12]])
     color = rng.choice([(0.9, 0.9, 0.88), (0.2, 0.3, 0.5), (0.6, 0.15, 0.12), (0.15, 0.15, 0.15), (0.75, 0.65, 0.4)])
@@ -185,14 +185,14 @@ def mug(rng) -> list[Mesh]:
 
 
 def book(rng) -> list[Mesh]:
-    """A book or a paper that lies."""
+    """Return a book or a paper that lies."""
     width, length, height = rng.uniform(0.13, 0.22), rng.uniform(0.19, 0.3), rng.uniform(0.003, 0.035)
     cover = textures.fabric(rng) if rng.random() < 0.5 else textures.plain(textures.cloth_color(rng))
     return [block(None, cover, (-width / 2, -length / 2, 0), (width / 2, length / 2, height))]
 
 
 def lamp_shade(rng) -> list[Mesh]:
-    """A lamp that hangs from the ceiling at z = 0: a cord and a shade that glows."""
+    """Return a lamp that hangs from the ceiling at z = 0: a cord and a shade that glows."""
     drop, radius, height = rng.uniform(0.08, 0.25), rng.uniform(0.15, 0.28), rng.uniform(0.12, 0.2)
     narrow = radius * rng.uniform(0.35, 1.0)
     shade = textures.plain(rng.uniform((0.75, 0.7, 0.6), (0.97, 0.95, 0.9)), glow=rng.uniform(0.6, 1.4))

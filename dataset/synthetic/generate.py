@@ -158,7 +158,7 @@ class _Camera:
 
 
 def _visited(job: Job, K: np.ndarray) -> tuple[RayCaster | MeshCaster, np.ndarray]:
-    """A furnished room, ready to be looked at, and the cameras-to-world (frames, 4, 4) of a walk through it."""
+    """Return a furnished room, ready to be looked at, and the cameras-to-world (frames, 4, 4) of a walk through it."""
     size = job.size
     if job.furniture:
         furnished = modelled.furnish(Furniture(job.furniture), job.seed)
@@ -177,7 +177,7 @@ def _style(size: Size, furniture, mixed: bool, sensor: bool) -> str:
 
 
 def lost_frames(frames: int, seed: int) -> set[int]:
-    """The frames of a room whose tracking is lost: at least one where there are twenty."""
+    """Return the frames of a room whose tracking is lost: at least one where there are twenty."""
     rng = np.random.default_rng([seed, 3])
     return set(rng.choice(frames, int(np.ceil(frames * LOST_SHARE)) if frames >= 20 else 0, replace=False).tolist())
 

@@ -49,7 +49,7 @@ class Textures:
         self.masks = {i: surface.texture[..., 3] for i, surface in enumerate(surfaces) if surface.texture.shape[2] == 4}
 
     def read(self, surface: np.ndarray, uv: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Linear RGB (N, 3), bilinear, of surfaces (N,) at uv (N, 2) in periods."""
+        """Return linear RGB (N, 3), bilinear, of surfaces (N,) at uv (N, 2) in periods."""
         start, size = self.start[surface, level], self.size[surface, level]
         x = (uv[:, 0] - np.floor(uv[:, 0])) * size[:, 1] - 0.5
         y = (uv[:, 1] - np.floor(uv[:, 1])) * size[:, 0] - 0.5
@@ -66,7 +66,7 @@ class Textures:
         return TO_LINEAR[self.texels.take(index, 0)]
 
     def opaque(self, surface: np.ndarray, uv: np.ndarray) -> np.ndarray:
-        """The points (N,) that are not in a hole of their texture."""
+        """Return the points (N,) that are not in a hole of their texture."""
         solid = np.ones(len(surface), bool)
         for number, mask in self.masks.items():
             chosen = np.flatnonzero(surface == number)
@@ -106,7 +106,7 @@ class MeshCaster:
         self.exposure = 1.0
 
     def render(self, K: np.ndarray, camera_to_world: np.ndarray, size: tuple[int, int], supersampling: int = 2):
-        """A picture of `size` (h, w): colour (h, w, 3) uint8, averaged over supersampling² rays a pixel of which one
+        """Render a picture of `size` (h, w): colour (h, w, 3) uint8, averaged over supersampling² rays a pixel of which one
         goes through its centre, and of that one z-depth (h, w) float32 metres (inf: nothing there) and class (h, w)
         uint8 (20: ignored)."""
         total = 0.0
@@ -139,7 +139,7 @@ class MeshCaster:
         return np.sqrt(np.abs(p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]) / np.maximum(area, 1e-12))
 
     def _cast(self, origins, directions) -> Hit:
-        """The first opaque hit of every ray; a distance is in units of its direction."""
+        """Return the first opaque hit of every ray; a distance is in units of its direction."""
         found = self._scene.run(origins.astype(np.float32), directions, output=True)
         hit = Hit(found["primID"], found["u"], found["v"], found["tfar"])
         if self.textures.masks:
@@ -165,7 +165,7 @@ class MeshCaster:
         return _between(self.uv, hit)
 
     def _shade(self, hit: Hit, directions, pixel: float, mirror: bool = True) -> np.ndarray:
-        """Linear RGB (N, 3) of hits; black where there is none. pixel: metres that it covers 1 m away."""
+        """Return linear RGB (N, 3) of hits; black where there is none. pixel: metres that it covers 1 m away."""
         seen = np.flatnonzero(hit.triangle >= 0)
         part = hit.take(seen)
         surface = self.surface[part.triangle]
@@ -193,7 +193,7 @@ class MeshCaster:
         return seen * (base + (1 - base) * base**0.5 * (1 - cosine) ** 5)[:, None]
 
     def _bake(self, room: MeshRoom, light: Light, rng) -> np.ndarray:
-        """Light (T, 3, 3) on every corner: a white surface there is that bright."""
+        """Return light (T, 3, 3) on every corner: a white surface there is that bright."""
         points, normals, corners = self._bake_points()
         normals, buried = self._towards_the_open(points, normals, rng)
         near = _neighbours(corners)
@@ -213,7 +213,7 @@ class MeshCaster:
         return total[corners].astype(np.float32)
 
     def _bake_points(self):
-        """Points (P, 3) and normals (P, 3) where light is found, and which of them each corner (T, 3) takes: corners
+        """Return points (P, 3) and normals (P, 3) where light is found, and which of them each corner (T, 3) takes: corners
         share one that are within BIN of each other and face the same way."""
         place = np.floor((self.triangles - self.triangles.min((0, 1))) / BIN).astype(np.int64)
         facing = np.round(self.normals * 1.5).astype(np.int64) + 2
@@ -226,8 +226,8 @@ class MeshCaster:
         return points, normals, corners.reshape(-1, 3)
 
     def _towards_the_open(self, points, normals, rng, rays: int = 6):
-        """Normals (P, 3) turned to the side on which there is more room, as models do not always say which is outside,
-        and the points (P,) that have none on either side: they are inside something."""
+        """Return normals (P, 3) turned to the side on which there is more room, as models do not always say which is
+        outside, and the points (P,) that have none on either side: they are inside something."""
         room = []
         for side in (1, -1):
             directions = _cosine_directions(side * normals, rays, rng)
@@ -271,7 +271,7 @@ class MeshCaster:
         return open_
 
     def _look_around(self, points, normals, rays: int, rng) -> np.ndarray:
-        """The triangle (P, rays) that each of a point's rays meets, -1 for none."""
+        """Return the triangle (P, rays) that each of a point's rays meets, -1 for none."""
         met = np.empty((len(points), rays), np.int32)
         for begin in range(0, len(points), 4096):
             some = slice(begin, begin + 4096)
@@ -294,14 +294,14 @@ class Hit:
 
 
 def _between(values: np.ndarray, hit: Hit) -> np.ndarray:
-    """Values (T, 3, C) of corners, interpolated at hits: (N, C)."""
+    """Return values (T, 3, C) of corners, interpolated at hits: (N, C)."""
     corners = values.take(hit.triangle, 0)
     u, v = hit.u[:, None], hit.v[:, None]
     return corners[:, 0] * (1 - u - v) + corners[:, 1] * u + corners[:, 2] * v
 
 
 def _neighbours(corners: np.ndarray) -> scipy.sparse.csr_array:
-    """A matrix (P, P) of ones where two points share a triangle, and of twos for each point itself."""
+    """Return a matrix (P, P) of ones where two points share a triangle, and of twos for each point itself."""
     count = int(corners.max()) + 1
     rows = np.concatenate([corners[:, i] for i in (0, 1, 2, 1, 2, 0)])
     columns = np.concatenate([corners[:, i] for i in (1, 2, 0, 0, 1, 2)])
@@ -311,7 +311,7 @@ def _neighbours(corners: np.ndarray) -> scipy.sparse.csr_array:
 
 
 def _smoothed(light: np.ndarray, near: scipy.sparse.csr_array, buried: np.ndarray, passes: int) -> np.ndarray:
-    """Light (P, 3) averaged over neighbours several times. What is buried takes the light of the nearest points that
+    """Return light (P, 3) averaged over neighbours several times. What is buried takes the light of the nearest points that
     are not, or surfaces would darken towards the things that stand on them."""
     light, lit = light.copy(), ~buried
     for _ in range(FILLING):
@@ -328,7 +328,7 @@ def _smoothed(light: np.ndarray, near: scipy.sparse.csr_array, buried: np.ndarra
 
 
 def embree():
-    """Embree's scene and mesh classes. Raises UserError where it is not installed."""
+    """Return Embree's scene and mesh classes. Raises UserError where it is not installed."""
     try:
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
@@ -345,7 +345,7 @@ def _scene(triangles: np.ndarray):
 
 
 def _camera_rays(K, camera_to_world, size, offset=(0.0, 0.0), step: int = 1) -> np.ndarray:
-    """Directions (N, 3) in the world, of length 1 along the camera's z, through every `step`-th pixel."""
+    """Return directions (N, 3) in the world, of length 1 along the camera's z, through every `step`-th pixel."""
     y, x = np.mgrid[: size[0] : step, : size[1] : step].astype(np.float32)
     camera = np.stack([(x + offset[0] - K[0, 2]) / K[0, 0], (y + offset[1] - K[1, 2]) / K[1, 1], np.ones_like(x)], -1)
     return (camera.reshape(-1, 3) @ camera_to_world[:3, :3].T).astype(np.float32)
@@ -356,7 +356,7 @@ def _class_of(label: str | None) -> int:
 
 
 def _offsets(supersampling: int) -> list[tuple[float, float]]:
-    """Places of supersampling² rays in a pixel, the first at its centre, the others on a sunflower around it."""
+    """Return the places of supersampling² rays in a pixel, the first at its centre, the others on a sunflower around it."""
     turn = np.pi * (3 - np.sqrt(5))
     count = supersampling**2
     radii = 0.55 * np.sqrt(np.arange(count) / count)
@@ -364,7 +364,7 @@ def _offsets(supersampling: int) -> list[tuple[float, float]]:
 
 
 def _cosine_directions(normals: np.ndarray, rays: int, rng) -> np.ndarray:
-    """Directions (N, rays, 3) about normals (N, 3), as dense as the cosine, evenly spread: a lattice, shifted by
+    """Return directions (N, rays, 3) about normals (N, 3), as dense as the cosine, evenly spread: a lattice, shifted by
     chance for every point."""
     lattice = (np.arange(rays)[:, None] * [0.7548776662, 0.5698402910]) % 1  # the R2 sequence
     uniform = (lattice + rng.random((len(normals), 1, 2))).astype(np.float32) % 1
@@ -381,7 +381,7 @@ def _cosine_directions(normals: np.ndarray, rays: int, rng) -> np.ndarray:
 
 
 def _develop(color: np.ndarray) -> np.ndarray:
-    """sRGB uint8 of linear light, with a photographic shoulder (Narkowicz's fit of the ACES curve)."""
+    """Return sRGB uint8 of linear light, with a photographic shoulder (Narkowicz's fit of the ACES curve)."""
     color = 0.82 * color + 0.18 * color.mean(-1, keepdims=True)
     curve = color * (2.51 * color + 0.03) / (color * (2.43 * color + 0.59) + 0.14)
     return (curve.clip(0, 1) ** (1 / 2.2) * 255).round().astype(np.uint8)

@@ -47,12 +47,12 @@ class Mesh:
         return replace(self, triangles=self.triangles @ rotation.T + offset, normals=self.normals @ rotation.T)
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest corner (3,)."""
+        """Return the lowest and highest corner (3,)."""
         points = self.triangles.reshape(-1, 3)
         return points.min(0), points.max(0)
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """Metres (N,) from points (N, 3) to the bounds; 0 inside."""
+        """Return the distances (N,) in metres from points (N, 3) to the bounds; 0 inside."""
         low, high = self.bounds()
         return np.linalg.norm(np.maximum(np.maximum(low - points, points - high), 0), axis=-1)
 
@@ -60,7 +60,7 @@ class Mesh:
 def block(
     label: str | None, surface: Surface, low, high, rotation: np.ndarray | None = None, fit: bool = False
 ) -> Mesh:
-    """The box between two corners, turned about its centre by `rotation`. Its texture has true scale and, on upright
+    """Return the box between two corners, turned about its centre by `rotation`. Its texture has true scale and, on upright
     faces, stands upright; with `fit` it covers every face once."""
     low, high = np.asarray(low, float), np.asarray(high, float)
     quads = low + _FACES * (high - low)
@@ -85,7 +85,7 @@ def block(
 
 
 def turned(corners: np.ndarray, label: str | None, surface: Surface) -> Mesh:
-    """A surface of revolution about the z axis: corners (P, 2) of (radius, height), from below upwards."""
+    """Return a surface of revolution about the z axis: corners (P, 2) of (radius, height), from below upwards."""
     sides = 20
     angles = np.linspace(0, 2 * np.pi, sides + 1)
     ring = np.stack([np.cos(angles), np.sin(angles)], -1)
@@ -109,7 +109,7 @@ def turned(corners: np.ndarray, label: str | None, surface: Surface) -> Mesh:
 
 
 def subdivided(mesh: Mesh, longest: float) -> Mesh:
-    """The same surface in triangles whose edges are at most `longest` metres, halved at their longest edge."""
+    """Return the same surface in triangles whose edges are at most `longest` metres, halved at their longest edge."""
     fields = [mesh.triangles, mesh.uv, mesh.normals]
     done = []
     while len(fields[0]):

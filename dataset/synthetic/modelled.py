@@ -53,7 +53,7 @@ class _Room:
         return bool(placed)
 
     def stand(self, kind: str, clutter: int = 0) -> bool:
-        """A piece of a kind at a wall, things on it."""
+        """Return a piece of a kind at a wall, things on it."""
         piece = self.stock.one(kind)
         if kind == "bookshelf" and piece:
             piece = with_books(piece, self.rng)
@@ -65,7 +65,7 @@ class _Room:
         return placed
 
     def clutter(self, piece: list[Mesh], most: int) -> list[Mesh]:
-        """Up to `most` things that lie or stand on a piece."""
+        """Return up to `most` things that lie or stand on a piece."""
         lying: list[Mesh] = []
         for _ in range(int(self.rng.integers(most + 1)) if most else 0):
             kind = str(self.rng.choice(CLUTTER[self.theme]))
@@ -76,7 +76,7 @@ class _Room:
 
 
 def furnish(models: Furniture, seed: int) -> MeshRoom:
-    """A room whose theme, size, layout, materials and light all follow from the seed."""
+    """Return a room whose theme, size, layout, materials and light all follow from the seed."""
     room = _Room(models, seed)
     rng, size = room.rng, room.plan.size
     daylight = float(rng.choice([0.0, rng.uniform(2, 5), rng.uniform(5, 12)], p=[0.15, 0.35, 0.5]))
@@ -112,7 +112,7 @@ def _pane(view: Mesh, daylight: float, rng) -> Pane:
 
 
 def _light(room: _Room) -> None:
-    """Lamps at the ceiling, each with its light, and the light of what glows elsewhere."""
+    """Add lamps at the ceiling, each with its light, and the light of what glows elsewhere."""
     rng, (x, y, z) = room.rng, room.plan.size
     glowing = [part for part in room.parts if part.label == "otherfurniture" and part.surface.glow > 0]
     for part in glowing[:MOST_GLOWING]:
@@ -137,7 +137,7 @@ def _light(room: _Room) -> None:
 
 
 def _beside(piece: list[Mesh], thing: list[Mesh], side: int, gap: float = 0.06) -> list[Mesh]:
-    """A thing to the left (-1) or right (1) of a piece, their backs in line."""
+    """Return a thing to the left (-1) or right (1) of a piece, their backs in line."""
     low, high = extent(piece)
     t_low, t_high = extent(thing)
     shift = high[0] + gap - t_low[0] if side > 0 else low[0] - gap - t_high[0]
@@ -145,7 +145,7 @@ def _beside(piece: list[Mesh], thing: list[Mesh], side: int, gap: float = 0.06) 
 
 
 def _before(piece: list[Mesh], thing: list[Mesh], gap: float, angle: float = 0.0, x: float = 0.0) -> list[Mesh]:
-    """A thing in front of a piece, `gap` metres away, turned by `angle`."""
+    """Return a thing in front of a piece, `gap` metres away, turned by `angle`."""
     high = extent(piece)[1]
     turned = moved_to(thing, (0, 0, extent(thing)[0][2]), angle)
     t_low, _ = extent(turned)
@@ -192,7 +192,7 @@ def _kitchen(room: _Room) -> None:
 
 
 def _kitchen_run(room: _Room, modules: int) -> list[Mesh]:
-    """Lower cabinets in a row with a sink and a cooktop, tiles and cabinets above them, a refrigerator beside."""
+    """Return lower cabinets in a row with a sink and a cooktop, tiles and cabinets above them, a refrigerator beside."""
     rng = room.rng
     if not all(room.stock.one(kind, same=True) for kind in ("base", "sink_base")):
         return [*room.stock.primitive("counter")]
@@ -221,7 +221,7 @@ def _kitchen_run(room: _Room, modules: int) -> list[Mesh]:
 
 
 def _uppers(room: _Room, low, high) -> list[Mesh]:
-    """Cabinets at the wall above what stands between two corners, with a hood now and then."""
+    """Return cabinets at the wall above what stands between two corners, with a hood now and then."""
     shelf: list[Mesh] = []
     x = low[0]
     while x < high[0]:
@@ -292,7 +292,7 @@ def _office(room: _Room) -> None:
 
 
 def _desk(room: _Room) -> None:
-    """A desk at a wall, a computer and things on it, a chair before it."""
+    """Place a desk at a wall, a computer and things on it, a chair before it."""
     rng = room.rng
     desk = room.stock.one("desk", same=rng.random() < 0.5) or room.stock.one("table")
     if not desk:
@@ -310,7 +310,7 @@ def _desk(room: _Room) -> None:
 
 
 def _dining(room: _Room) -> None:
-    """A table off the middle of the room with chairs on some sides, where there is room for them."""
+    """Place a table off the middle of the room with chairs on some sides, where there is room for them."""
     rng = room.rng
     chair = room.stock.one("chair", same=True)
     for _ in range(30):
@@ -349,7 +349,7 @@ ALONE = {  # what can stand in a room of another theme
 
 
 def walk(room: MeshRoom, frames: int, seed: int) -> np.ndarray:
-    """A smooth walk around the room that looks across it from one piece of furniture to the next: camera-to-world
+    """Return a smooth walk around the room that looks across it from one piece of furniture to the next: camera-to-world
     (frames, 4, 4), OpenCV axes."""
     rng = np.random.default_rng([seed, 8])
     phases, start = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0, 2 * np.pi)
@@ -365,7 +365,7 @@ def walk(room: MeshRoom, frames: int, seed: int) -> np.ndarray:
 
 
 def _clear_path(room: MeshRoom, across: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Positions (N, 3) near the ellipse `across` (N, 2), in shares of the room about its middle, that keep CLEARANCE
+    """Return positions (N, 3) near the ellipse `across` (N, 2), in shares of the room about its middle, that keep CLEARANCE
     from all things; the ellipse is drawn in where they leave no way. Of several tries the clearest."""
     bounds = np.array([part.bounds() for part in room.parts])
     low, high = bounds[:, 0], bounds[:, 1]

@@ -34,7 +34,7 @@ TO_ROOM = np.array([[-1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
 
 @dataclass(frozen=True)
 class Skin:
-    """What the triangles of one OBJ material look like: its name, an sRGB colour (3,) in [0, 1], and its texture
+    """Appearance of one OBJ material: its name, an sRGB colour (3,) in [0, 1], and its texture
     (h, w, 3 or 4) uint8 if there is one, row 0 at v = 0, the fourth channel what is opaque."""
 
     name: str
@@ -104,7 +104,7 @@ class Library:
         )
 
     def load(self, name: str) -> Model | None:
-        """The model of an item; None if it has more than MOST_TRIANGLES triangles, or none that can be seen."""
+        """Return the model of an item; None if it has more than MOST_TRIANGLES triangles, or none that can be seen."""
         entry, item = self._entries[name], self.items[name]
         path = entry["model"].lstrip("/")
         if not (file := self._find(path)):
@@ -141,7 +141,7 @@ class Library:
         return self._names.get(posixpath.normpath(path.replace("\\", "/")).lower())
 
     def _skins(self, folder: str, files: list[str]) -> dict[str, Skin | None]:
-        """Materials by name; None for what cannot be seen."""
+        """Return materials by name; None for what cannot be seen."""
         skins = {}
         for file in files:
             name = self._find(f"{folder}/{file}")
@@ -163,7 +163,7 @@ class Library:
         return Skin(name, color, self._texture(folder, values.get("map_Kd", "")))
 
     def _texture(self, folder: str, file: str) -> np.ndarray | None:
-        """A texture; None for one that the library does not have, as some models name files of their authors."""
+        """Return a texture; None for one that the library does not have, as some models name files of their authors."""
         name = self._find(f"{folder}/{file.split()[-1]}") if file else None
         image = cv2.imdecode(np.frombuffer(self._zip.read(name), np.uint8), cv2.IMREAD_UNCHANGED) if name else None
         return None if image is None else _shrink(image)
@@ -202,13 +202,13 @@ class _Obj:
 
 
 def _corner(text: str, counts) -> tuple[int, int, int]:
-    """Indices from 0 of a face's corner such as 3/1/2, 3//2 or -1; -1 for what it does not name."""
+    """Return indices from 0 of a face's corner such as 3/1/2, 3//2 or -1; -1 for what it does not name."""
     given = [int(part) if part else 0 for part in text.split("/")] + [0, 0]
     return tuple(i - 1 if i > 0 else count + i if i < 0 else -1 for i, count in zip(given, counts, strict=False))
 
 
 def _corner_normals(obj: _Obj, turn, scale) -> np.ndarray:
-    """Unit normals (T, 3, 3) in the room's axes: the file's, or those of the flat triangles."""
+    """Return unit normals (T, 3, 3) in the room's axes: the file's, or those of the flat triangles."""
     a, b, c = np.moveaxis((obj.points @ turn.T * scale @ TO_ROOM.T)[obj.corners[..., 0]], 1, 0)
     flat = np.repeat(np.cross(b - a, c - a)[:, None], 3, 1)
     own = np.concatenate([obj.normals @ turn.T / scale @ TO_ROOM.T, [[0, 0, 0]]])[obj.corners[..., 2]]
@@ -218,7 +218,7 @@ def _corner_normals(obj: _Obj, turn, scale) -> np.ndarray:
 
 
 def _shrink(image: np.ndarray) -> np.ndarray:
-    """RGB or RGBA uint8, at most LARGEST_TEXTURE on a side, the lowest row first."""
+    """Return RGB or RGBA uint8, at most LARGEST_TEXTURE on a side, the lowest row first."""
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if image.ndim == 2:
@@ -236,7 +236,7 @@ def _field(text: str, key: str) -> str:
 
 
 def libraries(paths: list[Path]) -> list[Library]:
-    """The libraries named by their files, and of a folder those of FREE that it holds, sorted by name."""
+    """Return the libraries named by their files, and of a folder those of FREE that it holds, sorted by name."""
     found = []
     for path in paths:
         free = [path / f"{name}.sh3f" for name in FREE if (path / f"{name}.sh3f").is_file()]
@@ -250,7 +250,7 @@ def libraries(paths: list[Path]) -> list[Library]:
 
 
 def packed(model: Model) -> dict[str, np.ndarray]:
-    """A model as few bytes. Places are in steps of half a millimetre, of more in models of very many triangles;
+    """Pack a model into few bytes. Places are in steps of half a millimetre, of more in models of very many triangles;
     triangles that vanish by it are left out, and corners that coincide are one."""
     step = STEP * np.clip(len(model.triangles) / 8000, 1, 8)
     low = model.triangles.min((0, 1))
@@ -273,7 +273,7 @@ def packed(model: Model) -> dict[str, np.ndarray]:
 
 
 def unpacked(data: dict[str, np.ndarray], item: Item, skins: list[Skin]) -> Model:
-    """The model that `packed` has packed, its triangles in the order of their skins."""
+    """Return the model that `packed` has packed, its triangles in the order of their skins."""
     corners = np.cumsum(data["corners"], axis=1, dtype=np.int16).T[np.cumsum(data["index"]).reshape(-1, 3)]
     place, uv, normals = corners[..., :3], corners[..., 3:5], corners[..., 5:].astype(np.float32)
     return Model(

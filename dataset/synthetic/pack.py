@@ -7,7 +7,6 @@ Generating rooms from the pack needs no library and reads no OBJ. Beside it, ATT
 
 from __future__ import annotations
 
-import argparse
 import json
 import zipfile
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from dataset.synthetic.catalogue import kind_of
 from dataset.synthetic.models import Item, Library, Model, Skin, libraries, packed, unpacked
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.errors import UserError
 from utils.files import atomic_write, write_text
 from utils.logging import say
@@ -77,7 +76,7 @@ def pack(paths: list[Path], out: Path) -> None:
 
 
 def add_pack(paths: list[Path], folder: Path) -> Path:
-    """The pack to furnish the rooms of a folder from: the one at `paths`, or one made there of libraries. The
+    """Return the pack to furnish the rooms of a folder from: the one at `paths`, or one made there of libraries. The
     attribution of its models is written into the folder."""
     if len(paths) == 1 and paths[0].suffix == ".npz":
         write_text(folder / ATTRIBUTION, Furniture(paths[0]).attribution)
@@ -89,7 +88,7 @@ def add_pack(paths: list[Path], folder: Path) -> Path:
 
 
 def attribution(chosen: list[Library], entries: list[dict]) -> str:
-    """Who made the models, under which licence, and what was done to them."""
+    """Return the text that names the models' authors, their licence, and the changes made to them."""
     lines = [
         "# Furniture models in these rooms",
         "",
@@ -125,16 +124,18 @@ def _decoded(data: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m dataset.synthetic.pack", description=__doc__)
-    parser.add_argument(
-        "paths",
-        type=Path,
-        nargs="+",
-        metavar="PATH",
-        help=".sh3f files, or their folder: /usr/share/sweethome3d/furniture",
+    parser = command_parser(
+        "python -m dataset.synthetic.pack",
+        "Pack the furniture models of Sweet Home 3D libraries into one file, from which\n"
+        "`python -m dataset.synthetic --furniture` furnishes rooms.\n\n"
+        "Of a folder Scopia.sh3f and BlendSwap-CC-0.sh3f are taken; other libraries are\n"
+        "named as files. ATTRIBUTION.md beside the pack names the models' authors.",
+        "python -m dataset.synthetic.pack /usr/share/sweethome3d/furniture --out data/furniture.npz",
     )
-    parser.add_argument("--out", type=Path, default=Path("data/furniture.npz"), help="default: %(default)s")
-    parser.add_argument("--debug", action="store_true")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help=".sh3f files, or their folder")
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/furniture.npz"), help="file to write (default: %(default)s)"
+    )
     args = parser.parse_args()
     pack(args.paths, args.out)
 

@@ -36,7 +36,7 @@ class Material:
     def of(
         cls, color, pattern: str = "plain", scale: float = 0.1, contrast: float = 0.35, glow: float = 0.0
     ) -> Material:
-        """A material whose second colour is a darker shade of the first."""
+        """Return a material whose second colour is a darker shade of the first."""
         color = tuple(float(c) for c in color)
         return cls(color, tuple(c * (1 - contrast) for c in color), pattern, scale, glow)
 
@@ -55,18 +55,18 @@ class Box:
         return replace(self, centre=rotation @ self.centre + offset, rotation=rotation @ self.rotation)
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest corner (3,)."""
+        """Return the lowest and highest corner (3,)."""
         reach = np.abs(self.rotation) @ self.half
         return self.centre - reach, self.centre + reach
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """Metres (N,) from points (N, 3); 0 inside."""
+        """Return the distances (N,) in metres from points (N, 3); 0 inside."""
         local = np.abs((points - self.centre) @ self.rotation) - self.half
         return np.linalg.norm(np.maximum(local, 0), axis=-1)
 
 
 def box(label: str, material: Material, low, high, tilt: np.ndarray | None = None) -> Box:
-    """The box between two corners; `tilt` turns it about its own centre."""
+    """Return the box between two corners; `tilt` turns it about its own centre."""
     low, high = np.asarray(low, float), np.asarray(high, float)
     return Box(
         (low + high) / 2, np.maximum((high - low) / 2, 1e-3), np.eye(3) if tilt is None else tilt, label, material
@@ -84,7 +84,7 @@ def rotation_x(angle: float) -> np.ndarray:
 
 
 def pillar(label: str, material: Material, x: float, y: float, radius: float, low: float, high: float) -> list[Box]:
-    """A nearly round upright column: three boxes turned by 30 degrees."""
+    """Return a nearly round upright column: three boxes turned by 30 degrees."""
     side = radius * np.cos(np.pi / 12)
     return [
         box(

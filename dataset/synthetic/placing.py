@@ -1,4 +1,4 @@
-"""Where things go: along the walls of a room, beside what stands there already, and a camera that keeps clear of it."""
+"""Placement of furniture along the walls, clear of what stands there already, and of a camera clear of both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Plan:
     walls: tuple[list, ...] = field(default_factory=lambda: ([], [], [], []))
 
     def hang(self, rng, parts: list[Part]) -> list[Part]:
-        """Parts moved to a wall where nothing hangs yet; [] if there is no place."""
+        """Move parts to a wall where nothing hangs yet; [] if there is no place."""
         low, high = extent(parts)
         for wall, interval, turn, offset in self._places_at_walls(rng, low, high):
             if not any(_cross(interval, other) for other in self.walls[wall]):
@@ -34,7 +34,7 @@ class Plan:
         return []
 
     def stand(self, rng, parts: list[Part]) -> list[Part]:
-        """Parts moved to a wall where nothing stands, and nothing hangs that they would cover; [] if there is no
+        """Move parts to a wall where nothing stands, and nothing hangs that they would cover; [] if there is no
         place."""
         low, high = extent(parts)
         for wall, interval, turn, offset in self._places_at_walls(rng, low, high):
@@ -46,7 +46,7 @@ class Plan:
         return []
 
     def claim(self, *things: list[Part]) -> bool:
-        """Notes the footprints of things that are placed together, if all of them are free."""
+        """Note the footprints of things that are placed together, if all of them are free."""
         return self._claim(*(_footprint(*extent(parts)) for parts in things))
 
     def _claim(self, *footprints: np.ndarray) -> bool:
@@ -56,7 +56,7 @@ class Plan:
         return True
 
     def _places_at_walls(self, rng, low, high, tries: int = 40):
-        """Random places with the back at a wall, for things between two corners: (wall, (from, to) along it, rotation,
+        """Draw random places with the back at a wall, for things between two corners: (wall, (from, to) along it, rotation,
         offset)."""
         size = self.size
         corners = [(0, 0), (size[0], 0), (size[0], size[1]), (0, size[1])]
@@ -71,13 +71,13 @@ class Plan:
 
 
 def extent(parts: list[Part]) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest corner (3,) of the axis-aligned box around all parts."""
+    """Return the lowest and highest corner (3,) of the axis-aligned box around all parts."""
     low, high = zip(*(part.bounds() for part in parts), strict=True)
     return np.min(low, 0), np.max(high, 0)
 
 
 def look(positions: np.ndarray, heading: np.ndarray, pitch: np.ndarray) -> np.ndarray:
-    """Cameras at positions (N, 3) that look towards `heading` (N,) about the upright axis, `pitch` (N,) radians
+    """Return cameras at positions (N, 3) that look towards `heading` (N,) about the upright axis, `pitch` (N,) radians
     downwards: camera-to-world (N, 4, 4), OpenCV axes."""
     forward = np.stack([np.cos(heading) * np.cos(pitch), np.sin(heading) * np.cos(pitch), -np.sin(pitch)], -1)
     right = np.stack([np.sin(heading), -np.cos(heading), np.zeros(len(heading))], -1)
@@ -87,7 +87,7 @@ def look(positions: np.ndarray, heading: np.ndarray, pitch: np.ndarray) -> np.nd
 
 
 def keep_clear(parts: list[Part], size: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """The whole path raised, so that it stays smooth, until nothing is within CLEARANCE; below the ceiling only
+    """Raise the whole path, so that it stays smooth, until nothing is within CLEARANCE; below the ceiling only
     drawing it together helps."""
     for lift in np.arange(0, 0.8, 0.05):
         raised = np.minimum(positions + [0, 0, lift], [np.inf, np.inf, size[2] - CLEARANCE])

@@ -25,7 +25,7 @@ POINTS_AT_ONCE = 2**20
 
 @dataclass(frozen=True)
 class Light:
-    """How fine the baked light is: texel size in metres, rays per texel for ambient and for each lamp."""
+    """Resolution of the baked light: texel size in metres, rays per texel for ambient light and for each lamp."""
 
     texel: float = 0.13
     ambient_rays: int = 24
@@ -53,7 +53,7 @@ class RayCaster:
         return torch.from_numpy(np.asarray(values, np.float32)).to(self.device)
 
     def render(self, K: np.ndarray, camera_to_world: np.ndarray, size: tuple[int, int], supersampling: int = 2):
-        """A picture of `size` (h, w): colour (h, w, 3) uint8 averaged over supersampling² rays a pixel, and of the
+        """Render a picture of `size` (h, w): colour (h, w, 3) uint8 averaged over supersampling² rays a pixel, and of the
         ray through each pixel's centre z-depth (h, w) float32 metres (inf: nothing there) and class (h, w) uint8
         (20: ignored)."""
         offsets = [(0.0, 0.0)]
@@ -79,7 +79,8 @@ class RayCaster:
         )
 
     def _camera_rays(self, K, camera_to_world, size, offsets) -> torch.Tensor:
-        """(offsets, h, w, 3) in the world, of length 1 along the camera's z: a ray's parameter is z-depth."""
+        """Return ray directions (offsets, h, w, 3) in the world, of length 1 along the camera's z: a ray's parameter is
+        z-depth."""
         height, width = size
         y, x = torch.meshgrid(
             torch.arange(height, device=self.device, dtype=torch.float32),
@@ -98,7 +99,7 @@ class RayCaster:
         return camera @ self._tensor(camera_to_world[:3, :3]).T
 
     def _nearest_hits(self, directions, K, camera_to_world, size):
-        """z-depth and box index of the nearest hit of every ray; each box is tested where it can be seen."""
+        """Return z-depth and box index of the nearest hit of every ray; each box is tested where it can be seen."""
         shape = directions.shape[:-1]
         depth = torch.full(shape, torch.inf, device=self.device)
         hit = torch.zeros(shape, dtype=torch.long, device=self.device)
@@ -117,7 +118,7 @@ class RayCaster:
         return depth, hit
 
     def _shade(self, points: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """Linear RGB (N, 3) of points on boxes."""
+        """Return linear RGB (N, 3) of points on boxes."""
         local = ((points - self.centres[index])[:, None] @ self.rotations[index])[:, 0]
         relative = local / self.halves[index]
         axis = relative.abs().argmax(-1)
@@ -133,7 +134,7 @@ class RayCaster:
         return albedo * light
 
     def _read_light(self, faces: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        """Baked light (N, 3), bilinear; place (N, 2) in [-1, 1] on the faces."""
+        """Return baked light (N, 3), bilinear; place (N, 2) in [-1, 1] on the faces."""
         counts = self.texel_counts[faces]
         at = (place.clamp(-1, 1) + 1) / 2 * (counts - 1)
         low = torch.minimum(at.floor(), (counts - 2).clamp_min(0)).long()
@@ -162,7 +163,7 @@ class RayCaster:
         self.light[inside] = incoming
 
     def _texels(self, spacing: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Grid points over all faces and their normals; remembers where each face's grid starts and its counts."""
+        """Return grid points over all faces and their normals; remembers where each face's grid starts and its counts."""
         points, normals, counts, starts, total = [], [], [], [], 0
         for part in self.boxes:
             for axis in range(3):
@@ -184,7 +185,7 @@ class RayCaster:
         return self._tensor(np.concatenate(points)), self._tensor(np.concatenate(normals))
 
     def _openness(self, points, normals, rays: int, generator) -> torch.Tensor:
-        """Share of the cosine-weighted hemisphere that is open within OCCLUSION_REACH: (N,)."""
+        """Return the share of the cosine-weighted hemisphere that is open within OCCLUSION_REACH: (N,)."""
         uniform = torch.rand(len(points), rays, 2, generator=generator).to(self.device)
         radius, angle = uniform[..., 0].sqrt(), 2 * torch.pi * uniform[..., 1]
         tangent, bitangent = _frame(normals)
@@ -197,7 +198,7 @@ class RayCaster:
         return (distance / OCCLUSION_REACH).sqrt().mean(-1)
 
     def _from_lamp(self, points, normals, lamp, rays: int, generator) -> torch.Tensor:
-        """Light of a round lamp of brightness 1, with soft shadows: (N,)."""
+        """Return the light of a round lamp of brightness 1, with soft shadows: (N,)."""
         jitter = torch.randn(len(points), rays, 3, generator=generator).to(self.device)
         to_lamp = lamp + LAMP_RADIUS * jitter / jitter.norm(dim=-1, keepdim=True) - points[:, None]
         lit = self._distance_to_anything(points, to_lamp) > 0.97
@@ -206,7 +207,8 @@ class RayCaster:
         return (lit * cosine / (0.6 + 0.5 * squared)).mean(-1)
 
     def _distance_to_anything(self, points, directions) -> torch.Tensor:
-        """Ray parameter (N, M) of the first hit from points (N, 3) along directions (N, M, 3); inf if there is none."""
+        """Return the ray parameter (N, M) of the first hit from points (N, 3) along directions (N, M, 3); inf if there
+        is none."""
         rays, nearest = directions.shape[1], []
         at_once = max(1, RAYS_AT_ONCE // rays)
         for some, outwards in zip(points.split(at_once), directions.split(at_once), strict=True):
@@ -222,7 +224,8 @@ def _class_of(part: Box) -> int:
 
 
 def _slab_test(start, direction, half):
-    """Entry parameter of rays into boxes in the boxes' own frames, and whether they enter in front of the start."""
+    """Return the entry parameter of rays into boxes in the boxes' own frames, and whether they enter in front of the
+    start."""
     inverse = 1 / torch.where(direction.abs() < 1e-9, 1e-9, direction)
     first, second = (-half - start) * inverse, (half - start) * inverse
     entry = torch.minimum(first, second).amax(-1)
@@ -231,7 +234,7 @@ def _slab_test(start, direction, half):
 
 
 def _screen_window(part: Box, K, camera_to_world, size) -> tuple[slice, slice] | None:
-    """Rows and columns that can see a box; None if none can."""
+    """Return rows and columns that can see a box; None if none can."""
     signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T
     corners = part.centre + (signs * part.half) @ part.rotation.T
     camera = (corners - camera_to_world[:3, 3]) @ camera_to_world[:3, :3]
@@ -247,7 +250,7 @@ def _screen_window(part: Box, K, camera_to_world, size) -> tuple[slice, slice] |
 
 
 def _frame(normals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two unit vectors across each normal (N, 3)."""
+    """Return two unit vectors across each normal (N, 3)."""
     helper = torch.where(normals[:, :1].abs() < 0.7, normals.new_tensor([1.0, 0, 0]), normals.new_tensor([0, 1.0, 0]))
     tangent = torch.linalg.cross(normals, helper)
     tangent = tangent / tangent.norm(dim=-1, keepdim=True)
@@ -255,12 +258,12 @@ def _frame(normals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _hash(x: torch.Tensor, y: torch.Tensor, salt: torch.Tensor) -> torch.Tensor:
-    """A number in [0, 1) for each cell of an integer grid."""
+    """Return a number in [0, 1) for each cell of an integer grid."""
     return torch.frac((torch.sin(x * 12.9898 + y * 78.233 + salt * 3.7) * 43758.547).abs())
 
 
 def _noise(u: torch.Tensor, v: torch.Tensor, salt: torch.Tensor) -> torch.Tensor:
-    """Smooth noise in [0, 1] with features of size 1."""
+    """Return smooth noise in [0, 1] with features of size 1."""
     x, y = u.floor(), v.floor()
     a, b = u - x, v - y
     a, b = a * a * (3 - 2 * a), b * b * (3 - 2 * b)
@@ -278,7 +281,7 @@ def _pattern(kind: torch.Tensor, u: torch.Tensor, v: torch.Tensor, salt: torch.T
 
 
 def _joints(u: torch.Tensor, v: torch.Tensor, width: float, height: float) -> torch.Tensor:
-    """1 along the edges of the cells of a grid, 0 elsewhere."""
+    """Return 1 along the edges of the cells of a grid, 0 elsewhere."""
     return (((u - u.floor()) < width) | ((v - v.floor()) < height)).float()
 
 
@@ -299,7 +302,7 @@ def _brick(u, v, salt):
 
 
 def _motif(u, v, salt):
-    """A dot of its own strength in every cell, on a faint ground."""
+    """Draw a dot of its own strength in every cell, on a faint ground."""
     x, y = u.floor(), v.floor()
     inside = ((u - x - 0.5).square() + (v - y - 0.5).square() < 0.09).float()
     return inside * (0.5 + 0.5 * _hash(x, y, salt)) + 0.15 * _noise(u * 3, v * 3, salt)

@@ -20,7 +20,7 @@ MIXED_IN = 3  # pieces of other themes, so that a few rooms show most classes
 
 
 def furnish(seed: int) -> Room:
-    """A room whose size, layout, colours and light all follow from the seed."""
+    """Return a room whose size, layout, colours and light all follow from the seed."""
     rng = np.random.default_rng([seed, 1])
     size = np.array([rng.uniform(4.2, 6.2), rng.uniform(3.8, 5.4), rng.uniform(2.45, 2.9)])
     boxes = _shell(rng, size)
@@ -90,7 +90,7 @@ def _shell(rng, size) -> list[Box]:
 
 
 def _dining_group(rng, plan: Plan) -> list[Box]:
-    """A table off the middle of the room with chairs around it, where there is room for them."""
+    """Return a table off the middle of the room with chairs around it, where there is room for them."""
     top = furniture.table(rng)
     low, high = extent(top)
     for _ in range(20):
@@ -114,7 +114,7 @@ def _dining_group(rng, plan: Plan) -> list[Box]:
 
 
 def walk(room: Room, frames: int, seed: int) -> np.ndarray:
-    """A smooth walk around the room that looks across it: camera-to-world (frames, 4, 4), OpenCV axes."""
+    """Return a smooth walk around the room that looks across it: camera-to-world (frames, 4, 4), OpenCV axes."""
     rng = np.random.default_rng([seed, 2])
     middle = room.size[:2] / 2
     phases, start = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0, 2 * np.pi)

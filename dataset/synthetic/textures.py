@@ -38,20 +38,20 @@ PAINTS = (
 
 
 def plain(color, glow: float = 0.0, gloss: float = 0.0) -> Surface:
-    """One colour."""
+    """Return one colour."""
     texture = np.tile(np.asarray(np.clip(color, 0, 1)) * 255, (4, 4, 1)).astype(np.uint8)
     return Surface(texture, glow=glow, gloss=gloss)
 
 
 def paint(rng, color=None) -> Surface:
-    """Emulsion on plaster: nearly one colour, cloudy, with the roller's grain."""
+    """Return emulsion on plaster: nearly one colour, cloudy, with the roller's grain."""
     color = _vary(rng, PAINTS[rng.integers(len(PAINTS))] if color is None else color, 0.04)
     shade = 1 + 0.015 * _noise(rng, 1.7) + 0.012 * _noise(rng, 0.3)
     return _surface(color * shade[..., None], (1.6, 1.6))
 
 
 def wallpaper(rng) -> Surface:
-    """Stripes, or a motif printed in rows, on paper."""
+    """Return stripes, or a motif printed in rows, on paper."""
     ground = _vary(rng, PAINTS[rng.integers(len(PAINTS))], 0.06)
     ink = np.clip(ground * rng.uniform(0.78, 0.93) + rng.normal(0, 0.03, 3), 0, 1)
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
@@ -70,14 +70,14 @@ def wallpaper(rng) -> Surface:
 
 
 def wood(rng, color=None, gloss: float = 0.03, upright: bool = False) -> Surface:
-    """A board whose grain runs along u, or if it is `upright` along v."""
+    """Return a board whose grain runs along u, or if it is `upright` along v."""
     tone = _vary(rng, WOOD_TONES[rng.integers(len(WOOD_TONES))] if color is None else color, 0.06)
     image = tone * _grain(rng, 0.10)[..., None]
     return _surface(image.swapaxes(0, 1), (0.5, 1.3), gloss) if upright else _surface(image, (1.3, 0.5), gloss)
 
 
 def parquet(rng) -> Surface:
-    """Floor boards along u, each with a tone of its own, dark in the joints."""
+    """Return floor boards along u, each with a tone of its own, dark in the joints."""
     tone = _vary(rng, WOOD_TONES[rng.integers(len(WOOD_TONES))], 0.05)
     rows, columns = int(rng.integers(8, 13)), 2
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
@@ -95,7 +95,7 @@ def parquet(rng) -> Surface:
 
 
 def tiles(rng, color=None, edge: float | None = None, gloss: float = 0.05) -> Surface:
-    """Square tiles in grout, some like marble, each a little different."""
+    """Return square tiles in grout, some like marble, each a little different."""
     edge = rng.uniform(0.2, 0.45) if edge is None else edge
     color = _vary(rng, PAINTS[rng.integers(len(PAINTS))] if color is None else color, 0.05)
     count = 4
@@ -113,14 +113,14 @@ def tiles(rng, color=None, edge: float | None = None, gloss: float = 0.05) -> Su
 
 
 def carpet(rng, color=None) -> Surface:
-    """Pile: speckled, slightly cloudy."""
+    """Return carpet pile: speckled, slightly cloudy."""
     color = _vary(rng, rng.uniform(0.3, 0.7, 3) * 0.5 + 0.25 if color is None else color, 0.05)
     shade = 1 + 0.09 * _noise(rng, 0.15) + 0.03 * _noise(rng, 1.4)
     return _surface(color * shade[..., None], (0.9, 0.9))
 
 
 def fabric(rng, color=None) -> Surface:
-    """Woven cloth: of the colour that is asked for, or of any, and then perhaps striped, chequered or printed."""
+    """Return woven cloth: of the colour that is asked for, or of any, and then perhaps striped, chequered or printed."""
     kind = 1.0 if color is not None else rng.random()
     color = _vary(rng, cloth_color(rng) if color is None else color, 0.05)
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
@@ -141,7 +141,7 @@ def fabric(rng, color=None) -> Surface:
 
 
 def stone(rng) -> Surface:
-    """A worktop of granite or marble."""
+    """Return a worktop of granite or marble."""
     color = _vary(rng, np.full(3, rng.choice([0.2, 0.35, 0.6, 0.8, 0.88])), 0.04)
     speckle = np.clip(1 + rng.uniform(0.03, 0.25) * _noise(rng, 0.4), 0.3, 1.6)
     vein = 1 - rng.choice([0.0, 0.15]) * np.exp(-np.abs(_noise(rng, 1.8)) * 8)
@@ -149,7 +149,7 @@ def stone(rng) -> Surface:
 
 
 def brick(rng) -> Surface:
-    """A wall of bricks, bare or painted."""
+    """Return a wall of bricks, bare or painted."""
     rows, columns = 8, 3
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
     row = np.floor(v * rows).astype(int)
@@ -163,7 +163,7 @@ def brick(rng) -> Surface:
 
 
 def rug(rng) -> Surface:
-    """A whole rug, to cover a face once: a border, a field, and a medallion or bands."""
+    """Return a whole rug, to cover a face once: a border, a field, and a medallion or bands."""
     ground, border, third = (_vary(rng, cloth_color(rng), 0.05) for _ in range(3))
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
     inner = np.minimum(np.minimum(u, 1 - u), np.minimum(v, 1 - v))
@@ -185,7 +185,7 @@ def rug(rng) -> Surface:
 
 
 def painting(rng) -> Surface:
-    """A picture, to cover a face once: a landscape, or an abstract of blots and bars."""
+    """Return a picture, to cover a face once: a landscape, or an abstract of blots and bars."""
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
     if rng.random() < 0.5:
         image = _landscape(rng, u, v)
@@ -200,14 +200,14 @@ def painting(rng) -> Surface:
 
 
 def outside(rng) -> Surface:
-    """The view from a window, hazy: sky and trees."""
+    """Return the view from a window, hazy: sky and trees."""
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
     image = 0.6 * _landscape(rng, u, v) + 0.4
     return Surface(_bytes(cv2.GaussianBlur(image.astype(np.float32), (0, 0), 2.5)))
 
 
 def screen(rng) -> Surface:
-    """A display that shows windows on a desktop, or is off."""
+    """Return a display that shows windows on a desktop, or is off."""
     image = np.ones((SIZE, SIZE, 3)) * rng.uniform(0.1, 0.6, 3)
     if rng.random() < 0.5:
         return plain((0.03, 0.03, 0.035), gloss=0.08)
@@ -221,7 +221,7 @@ def screen(rng) -> Surface:
 
 
 def spines(rng) -> Surface:
-    """The backs of a row of books, upright; it covers a face of any length, 0.4 m a period."""
+    """Return the backs of a row of books, upright; it covers a face of any length, 0.4 m a period."""
     image = np.zeros((128, SIZE, 3))
     x = 0
     palette = [_vary(rng, cloth_color(rng), 0.05) for _ in range(7)]
@@ -242,23 +242,23 @@ def _surface(image: np.ndarray, period, gloss: float = 0.0) -> Surface:
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:
-    """Row 0 is at the bottom, v = 0, as of all textures of meshes."""
+    """Convert to uint8 with row 0 at the bottom, v = 0, as in all textures of meshes."""
     return np.ascontiguousarray((image.clip(0, 1) * 255).astype(np.uint8)[::-1])
 
 
 def _vary(rng, color, spread: float) -> np.ndarray:
-    """The colour a little lighter or darker, and a little warmer or colder."""
+    """Return the colour a little lighter or darker, and a little warmer or colder."""
     return np.clip(np.asarray(color) * rng.normal(1, spread) + rng.normal(0, spread / 5, 3), 0.02, 0.97)
 
 
 def cloth_color(rng) -> np.ndarray:
-    """Mostly muted, now and then a strong colour."""
+    """Draw a colour, mostly muted, now and then strong."""
     hue, saturation, value = rng.random(), rng.beta(1.3, 3.2), rng.uniform(0.2, 0.9)
     return np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
 
 def _noise(rng, steepness: float, stretch: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
-    """Periodic noise (SIZE, SIZE) of mean 0 and deviation 1 whose amplitudes fall as frequency ** -steepness."""
+    """Return periodic noise (SIZE, SIZE) of mean 0 and deviation 1 whose amplitudes fall as frequency ** -steepness."""
     white = np.fft.rfft2(rng.normal(size=(SIZE, SIZE)))
     fy = np.fft.fftfreq(SIZE)[:, None] * SIZE * stretch[0]
     fx = np.fft.rfftfreq(SIZE)[None] * SIZE * stretch[1]
@@ -269,14 +269,14 @@ def _noise(rng, steepness: float, stretch: tuple[float, float] = (1.0, 1.0)) -> 
 
 
 def _grain(rng, contrast: float) -> np.ndarray:
-    """Brightness of wood, its fibres along u."""
+    """Return the brightness of wood, its fibres along u."""
     fibres = _noise(rng, 1.0, (1.0, 14.0))
     rings = np.sin(6 * np.cumsum(1 + 0.3 * _noise(rng, 1.5, (1.0, 8.0)), 0) / SIZE * 2 * np.pi)
     return 1 + contrast * (0.6 * fibres + 0.4 * rings * np.sin(np.linspace(0, np.pi, SIZE))[:, None])
 
 
 def _motif(rng, u, v, count: int) -> np.ndarray:
-    """Flowers of several petals in rows, each other row shifted: amounts in [0, 1]."""
+    """Return flowers of several petals in rows, each other row shifted: amounts in [0, 1]."""
     row = np.floor(v * count * 2)
     x, y = (u * count + 0.5 * (row % 2)) % 1 - 0.5, (v * count * 2) % 1 - 0.5
     radius, angle = np.hypot(x, y * 0.7), np.arctan2(y, x)
@@ -285,7 +285,7 @@ def _motif(rng, u, v, count: int) -> np.ndarray:
 
 
 def _landscape(rng, u, v) -> np.ndarray:
-    """Sky over hills and trees, row 0 at the top."""
+    """Return sky over hills and trees, row 0 at the top."""
     sky = np.array([0.55, 0.72, 0.92]) * (1 - v[..., None]) + np.array([0.95, 0.93, 0.88]) * v[..., None]
     clouds = np.clip(_noise(rng, 1.7, (2.0, 1.0)), 0, 1.5)[..., None] / 1.5
     image = sky * (1 - 0.7 * clouds) + 0.7 * clouds

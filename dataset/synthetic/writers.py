@@ -74,7 +74,7 @@ LOST_POSE = np.full((4, 4), -np.inf)
 
 
 def write_label_table(folder: Path) -> None:
-    """The tab-separated table of raw ids, with the real file's columns."""
+    """Write the tab-separated table of raw ids, with the real file's columns."""
     rows = ["\t".join(COLUMNS)]
     for raw, (category, name) in sorted(CATEGORIES.items()):
         nyu40 = SCANNET_CLASSES[name][0] if name else NYU40_CEILING
@@ -96,12 +96,12 @@ class Writer:
     kind: str
 
     def files(self, frame: int) -> list[Path]:
-        """The image files of a frame; it is there if they all are."""
+        """Return the image files of a frame; it is there if they all are."""
         raise NotImplementedError
 
     def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
-        """(3, 3) of the camera that makes images of `size` (h, w): about ScanNet's field of view, the principal
-        point a little off the middle."""
+        """Return the intrinsics (3, 3) of the camera that makes images of `size` (h, w): about ScanNet's field of view,
+        the principal point a little off the middle."""
         height, width = size
         focal = 0.89 * width
         return np.array([[focal, 0, width * 0.497], [0, focal, height * 0.503], [0, 0, 1]])
@@ -111,11 +111,11 @@ class Writer:
         raise NotImplementedError
 
     def write_frame(self, frame: int, color, depth, classes, pose, lost: bool) -> None:
-        """A frame: color (h, w, 3) uint8, depth (h, w) metres, classes (h, w) with 20 to be ignored."""
+        """Write a frame: color (h, w, 3) uint8, depth (h, w) metres, classes (h, w) with 20 to be ignored."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Called after the last frame."""
+        """Finish the scene, after its last frame."""
 
 
 class ScanNetWriter(Writer):

@@ -11,7 +11,7 @@ from network.ops.language import tl, triton
 
 @triton.jit
 def attend(tile, counts, group, there, matrices, norm, eps, PRECISION: tl.constexpr, WHOLE: tl.constexpr):
-    """`SelfAttention` of rows (M, C) among those of the same group that are there; queries times `counts`, of 0 and 1.
+    """Apply `SelfAttention` to rows (M, C) among those of the same group that are there; queries times `counts`, of 0 and 1.
 
     WHOLE: all rows are there, and of one group.
     """

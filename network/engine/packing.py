@@ -55,7 +55,7 @@ class _Table:
     def layer(
         self, number: tl.constexpr, weight: torch.Tensor, bias: torch.Tensor | None = None, outputs: int | None = None
     ) -> None:
-        """A layer (out, in), with zeros to `outputs`, and to a multiple of 16 inputs."""
+        """Pack a layer (out, in), with zeros to `outputs`, and to a multiple of 16 inputs."""
         weight = F.pad(weight, (0, -weight.shape[1] % 16, 0, (outputs or len(weight)) - len(weight)))
         self.matrices[number.value] = weight.T
         if bias is not None:
@@ -73,7 +73,7 @@ class _Table:
 
 
 def pack(stage: Stage, dtype: torch.dtype) -> Weights:
-    """The weights of a stage, for activations of `dtype`: float16, or float32 for products to its precision."""
+    """Return the weights of a stage, for activations of `dtype`: float16, or float32 for products to its precision."""
     table = _Table()
     _pack_decoders(table, stage.dist_decoder)
     _pack_embedding(table, stage)
@@ -89,7 +89,7 @@ def pack(stage: Stage, dtype: torch.dtype) -> Weights:
 
 
 def _pack_decoders(table: _Table, decoder: DistDecoder) -> None:
-    """The last layers in four columns: both components at the near end of a sample, then both at its far end."""
+    """Pack the last layers in four columns: both components at the near end of a sample, then both at its far end."""
     numbers = MEAN_DECODER, VAR_DECODER, WEIGHT_DECODER, VISIBILITY_DECODER
     networks = decoder.mean_decoder, decoder.var_decoder, decoder.aw_decoder, decoder.vis_decoder
     for number, network in zip(numbers, networks, strict=True):
@@ -116,7 +116,8 @@ def _pack_embedding(table: _Table, stage: Stage) -> None:
 
 
 def _folded_embedding(impl: CRANet, last: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
-    """`prob_embed`'s last layer and those that read it, neuray_fc's and base_fc's first, as one layer: all are linear."""
+    """Return `prob_embed`'s last layer and those that read it, neuray_fc's and base_fc's first, as one layer: all are
+    linear."""
     readers = torch.cat([impl.neuray_fc[0].weight, impl.base_fc[0].weight[:, STATISTICS + OWN :]])
     biases = torch.cat([impl.neuray_fc[0].bias, impl.base_fc[0].bias])
     with torch.autocast(readers.device.type, enabled=False):
@@ -165,5 +166,5 @@ def _pack_samples(table: _Table, impl: CRANet) -> None:
 
 
 def linear_layers(network: torch.nn.Sequential) -> list[torch.nn.Linear]:
-    """Those between the activations, in order."""
+    """Return the linear layers between the activations, in order."""
     return [layer for layer in network if isinstance(layer, torch.nn.Linear)]

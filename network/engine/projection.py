@@ -1,4 +1,4 @@
-"""Where samples fall in the views, and the colour there: once for each sample and view, before the networks.
+"""Projection of samples into the views and the colour there, once for each sample and view, before the networks.
 
 Twin: `network.sight.look`, without the feature maps, which the next kernel reads. Apart from it, since there
 several threads share a row, and each would find all of this again.
@@ -20,13 +20,13 @@ ENTRIES = 256  # samples times views of a program (with more, Triton 3.6 fails t
 
 @triton.jit
 def _load_3(pointer, there, other: tl.constexpr):
-    """Three numbers that lie together; the last is `other` where there is none."""
+    """Load three numbers that lie together; the last is `other` where there is none."""
     return tl.load(pointer, there, 0.0), tl.load(pointer + 1, there, 0.0), tl.load(pointer + 2, there, other)
 
 
 @triton.jit
 def _project(px, py, pz, matrix, inside, image_height, image_width):
-    """Pixels, depth, and whether a view sees a point: `geometry.project`."""
+    """Return pixels, depth, and whether a view sees a point: `geometry.project`."""
     u = px * tl.load(matrix, inside, 0.0) + py * tl.load(matrix + 1, inside, 0.0)
     u += pz * tl.load(matrix + 2, inside, 0.0) + tl.load(matrix + 3, inside, 0.0)
     v = px * tl.load(matrix + 4, inside, 0.0) + py * tl.load(matrix + 5, inside, 0.0)
@@ -42,7 +42,7 @@ def _project(px, py, pz, matrix, inside, image_height, image_width):
 
 @triton.jit
 def _direction_difference(px, py, pz, dx, dy, dz, centre, inside):
-    """Unit vectors to the view and to the query: their difference, and how much they agree."""
+    """Return the difference and the dot product of the unit vectors to the view and to the query."""
     cx, cy, cz = _load_3(centre, inside, 0.0)
     vx, vy, vz = cx - px, cy - py, cz - pz
     length = tl.maximum(tl.sqrt(vx * vx + vy * vy + vz * vz), 1e-5)
@@ -61,7 +61,7 @@ def _within(x, size, image_size, SPREAD: tl.constexpr):
 
 @triton.jit
 def _read(plane, x, y, width, height, here):
-    """Bilinear value of a map of one channel."""
+    """Read the bilinear value of a map of one channel."""
     left, top = x.to(tl.int32), y.to(tl.int32)
     right_part, low_part = x - left, y - top
     right, low = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1) * width
@@ -74,7 +74,7 @@ def _read(plane, x, y, width, height, here):
 
 @triton.jit
 def _eight(a, b, c, d, e, f, g, h):
-    """Eight numbers of each entry (V, N) side by side: (V, N, 8)."""
+    """Store eight numbers of each entry (V, N) side by side: (V, N, 8)."""
     even = tl.join(tl.join(a, e), tl.join(c, g))
     odd = tl.join(tl.join(b, f), tl.join(d, h))
     return tl.reshape(tl.join(even, odd), (a.shape[0], a.shape[1], 8))
@@ -127,7 +127,7 @@ def _sight_kernel(
 
 @dataclass(frozen=True)
 class Sights:
-    """What V views see of N samples.
+    """Projections of N samples into V views.
 
     places (4, V, N), float32: x and y in the feature maps, x -1 where the view does not see the sample, and the sample's
     near and far end as the view's normalised inverse depths. sights (V, N, 8), in the maps' type: direction difference 4,
@@ -140,7 +140,7 @@ class Sights:
 
 
 def see(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sights:
-    """Samples at depths (R, S) in the views of an encoding; N = R * S."""
+    """Project samples at depths (R, S) into the views of an encoding; N = R * S."""
     cameras, device = encoding.cameras, depths.device
     views, samples = len(cameras), depths.numel()
     before, after = interval_halves(inverse_depth_intervals(depths, rays.depth_range))

@@ -1,4 +1,4 @@
-"""What a ray makes of its samples: attention along it, density, where it ends, and what it sees there.
+"""Per-ray kernel: attention along the ray, density, hit probabilities, and the rendered outputs.
 
 Twin: `network.cranet.CRANet`, from the attention in `_ray_geometry` to the sums over the samples.
 """
@@ -28,7 +28,7 @@ def _sum_of_rays(x, RAYS: tl.constexpr, PADDED: tl.constexpr):
 
 @triton.jit
 def _hits(density, there, RAYS: tl.constexpr, PADDED: tl.constexpr):
-    """`compositing.hit_probabilities`, of the samples of each ray."""
+    """Compute `compositing.hit_probabilities` of the samples of each ray."""
     alpha = tl.where(there, 1 - exp(-tl.maximum(density, 0.0)), 0.0)
     passing = tl.log(1 - alpha + 1e-10)
     so_far = tl.reshape(tl.cumsum(tl.reshape(passing, (RAYS, PADDED)), 1), (RAYS * PADDED,))
@@ -99,7 +99,7 @@ class RaysOutput:
 
 
 def pack_head(impl: CRANet) -> torch.Tensor:
-    """`out_geometry_fc` as the kernel reads it: 256 weights, 16 biases, 16 weights, a bias."""
+    """Pack `out_geometry_fc` as the kernel reads it: 256 weights, 16 biases, 16 weights, a bias."""
     first, last = linear_layers(impl.out_geometry_fc)
     parts = first.weight.T, first.bias, last.weight, last.bias
     return torch.cat([part.detach().float().reshape(-1) for part in parts])
@@ -109,7 +109,8 @@ def end_rays(
     stage: Stage, attention: Layer, head: torch.Tensor, geometry: torch.Tensor, valid: torch.Tensor,
     depths: torch.Tensor, color: torch.Tensor | None,
 ) -> RaysOutput:  # fmt: skip
-    """geometry (N, 16) and color (N, 3) of the samples at depths (R, S), N = R * S, which views see where valid (V, N) is 1.
+    """Run the kernel on geometry (N, 16) and color (N, 3) of the samples at depths (R, S), N = R * S, which views see
+    where valid (V, N) is 1.
 
     Without color only densities are asked for.
     """

@@ -23,7 +23,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def reason_against(network: Renderer, encoding: Encoding) -> str | None:
-    """None if the engine renders what the network's own modules would; otherwise what stands against it.
+    """Return None if the engine renders what the network's own modules would; otherwise the reason against it.
 
     It was built for passes of at most LONGEST samples a ray and MOST_VIEWS views with 32 image and 32 ray features, of
     exactly the modules that `DistDecoder` and `AggregateNet` are made of: of these classes, widths and settings (heads of
@@ -52,7 +52,7 @@ def reason_against(network: Renderer, encoding: Encoding) -> str | None:
 
 
 def _built_for(stage: Stage) -> tuple[nn.Module, nn.Module]:
-    """The networks that the engine expects where these are, which may differ in their settings."""
+    """Return the networks that the engine expects where these are, which may differ in their settings."""
     use_vis = getattr(stage.dist_decoder, "vis_decoder", None) is not None
     impl = getattr(stage.agg_net, "agg_impl", None)
     classes = getattr(getattr(impl, "semantic_fc2_new", None), "out_features", 1) - 1

@@ -87,7 +87,7 @@ def fuse_views(weights: Weights, encoding: Encoding, seen: Sights, density_only:
 
 
 def _logits(own: EngineStage, fused: ViewsOutput, valid: torch.Tensor, ends: RaysOutput) -> torch.Tensor:
-    """Class logits of each ray: (R, K+1)."""
+    """Return the class logits of each ray: (R, K+1)."""
     impl, hit = own.stage.agg_net.agg_impl, ends.hit
     need = (hit.flatten() > NEGLIGIBLE).to(torch.int8)
     attended = _attend(own, fused, valid, ends.several, need)
@@ -102,7 +102,7 @@ def _logits(own: EngineStage, fused: ViewsOutput, valid: torch.Tensor, ends: Ray
 def _attend(
     own: EngineStage, fused: ViewsOutput, valid: torch.Tensor, several: torch.Tensor, need: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-Reprojection Attention, and the sum over the views: (N, 32)."""
+    """Apply Cross-Reprojection Attention and return the sum over the views: (N, 32)."""
     latent, impl = fused.latent, own.stage.agg_net.agg_impl
     positions = first_places(impl.semantic_places, several.shape[1])
 

@@ -1,4 +1,4 @@
-"""What V views make of each sample, in one kernel: read the maps, all networks of a view, statistics, blending.
+"""Per-view kernel: reading the maps, all networks of a view, statistics over the views, and blending.
 
 Twin: `network.stage.Stage.shade` up to `CRANet._blending_weights`. A program takes M samples with all their views as
 M * VIEWS rows (VIEWS is V rounded up to a power of 2); only what attention needs leaves it. Sums over the views of a
@@ -23,7 +23,7 @@ def _vector(vectors, LAYER: tl.constexpr, N: tl.constexpr):
 
 @triton.jit
 def _matrix(matrices, vectors, LAYER: tl.constexpr, K: tl.constexpr, N: tl.constexpr):
-    """The matrix of a layer, (K, N), and what it lacks, where that counts.
+    """Load the matrix of a layer, (K, N), and what it lacks, where that counts.
 
     Functions load all of theirs before they use the first: so they wait for memory, and threads for each other, once.
     """
@@ -37,7 +37,7 @@ def _matrix(matrices, vectors, LAYER: tl.constexpr, K: tl.constexpr, N: tl.const
 
 @triton.jit
 def _product(x, matrix, total):
-    """total (rows, N) plus x (rows, K) times a matrix, float32."""
+    """Return total (rows, N) plus x (rows, K) times a matrix, float32."""
     return dot(x, matrix[0], total, matrix[1])
 
 
@@ -48,7 +48,7 @@ def _times(x, matrix):
 
 @triton.jit
 def _layer(x, matrix, vectors, LAYER: tl.constexpr):
-    """A layer without its ELU: (rows, K) -> (rows, N), float32."""
+    """Apply a layer without its ELU: (rows, K) -> (rows, N), float32."""
     return _times(x, matrix) + _vector(vectors, LAYER, matrix[0].shape[1]).to(tl.float32)
 
 
@@ -59,7 +59,7 @@ def _elu_layer(x, matrix, vectors, LAYER: tl.constexpr):
 
 @triton.jit
 def _number(x, matrix, vectors, LAYER: tl.constexpr):
-    """A layer with one output, which stands in the first of 16 columns of zeros: (rows, K) -> (rows,)."""
+    """Apply a layer with one output, which stands in the first of 16 columns of zeros: (rows, K) -> (rows,)."""
     return tl.sum(_layer(x, matrix, vectors, LAYER), 1)
 
 
@@ -72,7 +72,7 @@ def _sum_to_views(x, M: tl.constexpr, VIEWS: tl.constexpr):
 
 @triton.jit
 def _read(entries, x, y, width, height, seen):
-    """Bilinear values (rows, 32) of maps of 64 channels, channels last, in their type, at x and y within the map."""
+    """Read bilinear values (rows, 32) of maps of 64 channels, channels last, in their type, at x and y within the map."""
     kind: tl.constexpr = entries.dtype.element_ty
     left, top = x.to(tl.int32), y.to(tl.int32)
     right_part, low_part = x - left, y - top
@@ -89,7 +89,7 @@ def _read(entries, x, y, width, height, seen):
 
 @triton.jit
 def _decoder(matrices, vectors, DECODER: tl.constexpr):
-    """The three matrices of one of the four decoders."""
+    """Load the three matrices of one of the four decoders."""
     first = _matrix(matrices, vectors, DECODER, 32, 32)
     second = _matrix(matrices, vectors, DECODER + 1, 32, 32)
     return first, second, _matrix(matrices, vectors, DECODER + 2, 32, 16)
@@ -134,7 +134,7 @@ def _hit_and_visibility(ray_features, near, far, matrices, vectors, mask, USE_VI
 
 @triton.jit
 def _embed_and_trust(ray_features, hit, visible, matrices, vectors):
-    """prob_embed up to what reads it, (rows, 32), and neuray_fc of that, (rows,)."""
+    """Apply prob_embed up to the layer that reads it, (rows, 32), and neuray_fc to that, (rows,)."""
     kind: tl.constexpr = ray_features.dtype
     embed = _matrix(matrices, vectors, layers.EMBED, 32, 32)
     trust_first = _matrix(matrices, vectors, layers.TRUST_FIRST, 32, 16)
@@ -149,7 +149,7 @@ def _embed_and_trust(ray_features, hit, visible, matrices, vectors):
 
 @triton.jit
 def _add_directions(sight, features, matrices, vectors):
-    """ray_dir_fc, added to what a view shows: colour (rows, 16), three columns of it, and features (rows, 32)."""
+    """Add ray_dir_fc to what a view shows: colour (rows, 16), three columns of it, and features (rows, 32)."""
     first = _matrix(matrices, vectors, layers.DIRECTION, 16, 16)
     to_color = _matrix(matrices, vectors, layers.DIRECTION_COLOR, 16, 16)
     to_features = _matrix(matrices, vectors, layers.DIRECTION_FEATURES, 16, 32)
@@ -162,7 +162,7 @@ def _add_directions(sight, features, matrices, vectors):
 
 @triton.jit
 def _statistics(x, weight, group, mean_matrix, variance_matrix, total):
-    """total (rows, 64) plus what a layer makes of x's mean and variance over the views by `weight`."""
+    """Return total (rows, 64) plus what a layer makes of x's mean and variance over the views by `weight`."""
     weight = weight.to(x.dtype)[:, None]
     mean = choose(group, x * weight).to(x.dtype)
     difference = x - mean
@@ -173,7 +173,7 @@ def _statistics(x, weight, group, mean_matrix, variance_matrix, total):
 
 @triton.jit
 def _add_statistics(color, own, weight, group, matrices, vectors, COLOR, FEATURES, total):
-    """total (rows, 64) plus base_fc's part of the statistics by one kind of weight."""
+    """Return total (rows, 64) plus base_fc's part of the statistics by one kind of weight."""
     color_mean = _matrix(matrices, vectors, COLOR, 16, 64)
     color_variance = _matrix(matrices, vectors, COLOR + 1, 16, 64)
     own_mean = _matrix(matrices, vectors, FEATURES, 32, 64)
@@ -184,7 +184,7 @@ def _add_statistics(color, own, weight, group, matrices, vectors, COLOR, FEATURE
 
 @triton.jit
 def _fuse(color, own, embedding, trusted, uniform, group, matrices, vectors):
-    """base_fc, of the statistics over the views and of what is the view's own: (rows, 32)."""
+    """Apply base_fc to the statistics over the views and of what is the view's own: (rows, 32)."""
     of_color = _matrix(matrices, vectors, layers.BASE_COLOR, 16, 64)
     of_own = _matrix(matrices, vectors, layers.BASE_FEATURES, 32, 64)
     of_embedding = _matrix(matrices, vectors, layers.BASE_EMBED, 32, 64)
@@ -197,7 +197,7 @@ def _fuse(color, own, embedding, trusted, uniform, group, matrices, vectors):
 
 @triton.jit
 def _refine(latent, uniform, mask, matrices, vectors):
-    """vis_fc and vis_fc2: the latent again, and how visible the sample is in each view."""
+    """Apply vis_fc and vis_fc2: the latent again, and how visible the sample is in each view."""
     first = _matrix(matrices, vectors, layers.VIS_FIRST, 32, 32)
     number = _matrix(matrices, vectors, layers.VIS_NUMBER, 32, 16)
     residual = _matrix(matrices, vectors, layers.VIS_RESIDUAL, 32, 32)
@@ -213,7 +213,7 @@ def _refine(latent, uniform, mask, matrices, vectors):
 
 @triton.jit
 def _geometry(refined, visibility, group, views, matrices, vectors, M: tl.constexpr, VIEWS: tl.constexpr):
-    """geometry_fc of the statistics by visibility: (rows, 16), the same for all views."""
+    """Apply geometry_fc to the statistics by visibility: (rows, 16), the same for all views."""
     of_mean = _matrix(matrices, vectors, layers.GEOMETRY_MEAN, 32, 64)
     of_variance = _matrix(matrices, vectors, layers.GEOMETRY_VARIANCE, 32, 64)
     last = _matrix(matrices, vectors, layers.GEOMETRY_LAST, 64, 16)
@@ -226,7 +226,7 @@ def _geometry(refined, visibility, group, views, matrices, vectors, M: tl.conste
 
 @triton.jit
 def _blending(refined, visibility, sight, seen, inside, matrices, vectors, M: tl.constexpr, VIEWS: tl.constexpr):
-    """rgb_fc and the softmax over the views: (M * VIEWS,). inside: rows that are a view, not what pads them."""
+    """Apply rgb_fc and the softmax over the views: (M * VIEWS,). inside: rows that are a view, not what pads them."""
     kind: tl.constexpr = sight.dtype
     of_refined = _matrix(matrices, vectors, layers.RGB_FIRST, 32, 16)
     of_direction = _matrix(matrices, vectors, layers.RGB_DIRECTION, 16, 16)

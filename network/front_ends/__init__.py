@@ -1,4 +1,4 @@
-"""What a network knows of the geometry of its references. A front end owns its config keys, its needs and its weights.
+"""Front ends, which find the geometry of the references. Each owns its config keys, its needs and its weights.
 
 `network.init_net` chooses one by `init_net_type`.
 """
@@ -17,7 +17,7 @@ from dataset.views import Views
 
 
 class GeometryFeatures(NamedTuple):
-    """What a front end finds: features (V, channels, H, W), usually at a quarter of the images' size.
+    """Output of a front end: features (V, channels, H, W), usually at a quarter of the images' size.
 
     depth: (V, 1, H, W) metres, of any size, if it predicts it. surfaces: depth at the images' size (V, 1, h, w) that says
     where surfaces are; None: the views' own depth does.
@@ -46,7 +46,7 @@ class FrontEnd(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def of(cls, cfg, image_channels: int) -> FrontEnd:
-        """The front end of a config. image_channels: of the image features it may read."""
+        """Build the front end of a config. image_channels: of the image features it may read."""
 
     @staticmethod
     @abstractmethod

@@ -52,7 +52,7 @@ class CostVolumeInitNet(FrontEnd):
         return Needs(sources=SOURCES, supervision=not cfg.mvsnet.frozen)
 
     def load_weights(self, cfg) -> None:
-        """MVSNet's published weights; a frozen one is of no use without."""
+        """Load MVSNet's published weights; a frozen one is of no use without."""
         if cfg.mvsnet.weights is not None:
             load_mvsnet(self.mvsnet, find_weights("mvsnet.weights", cfg.mvsnet.weights, "trains it from scratch"))
         elif self.frozen and cfg.load_pretrain is None:
@@ -61,14 +61,14 @@ class CostVolumeInitNet(FrontEnd):
             )
 
     def train(self, mode: bool = True) -> CostVolumeInitNet:
-        """A frozen MVSNet keeps its running statistics."""
+        """Set the mode; a frozen MVSNet keeps its running statistics."""
         super().train(mode)
         if self.frozen:
             self.mvsnet.eval()
         return self
 
     def forward(self, views: Views, image_features: torch.Tensor | None = None) -> GeometryFeatures:
-        """views: images (V, 3, h, w) with `sources`."""
+        """Find features and depth. views: images (V, 3, h, w) with `sources`."""
         if views.sources is None:
             raise UserError(
                 "init_net_type: cost_volume needs neighbours of the reference views, and the batch has none"
@@ -80,7 +80,8 @@ class CostVolumeInitNet(FrontEnd):
         return GeometryFeatures(self.out_conv(torch.cat(features, 1)), depth, at_size(depth, views.cameras.size))
 
     def _sweep(self, views: Views) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probabilities of the planes (V, PLANES, h/4, w/4), and the expected depth (V, 1, h/4, w/4) in metres."""
+        """Return the probabilities of the planes (V, PLANES, h/4, w/4), and the expected depth (V, 1, h/4, w/4) in
+        metres."""
         height, width = (side // FEATURE_STRIDE for side in views.cameras.size)
         below, right = -height % VOLUME_STRIDE * FEATURE_STRIDE, -width % VOLUME_STRIDE * FEATURE_STRIDE
 

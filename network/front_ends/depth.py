@@ -40,7 +40,7 @@ class DepthFrontEnd(FrontEnd):
         self.conv_out = nn.Conv2d(skip + self.res_net.channels, channels, 1)
 
     def features(self, views: Views) -> torch.Tensor:
-        """(V, channels, h/4, w/4) from the views' images and depth."""
+        """Return features (V, channels, h/4, w/4) from the views' images and depth."""
         inverse = to_inverse_depth(views.depth, views.cameras.depth_range).clamp(0, 1)
         known = None
         if self.fill_holes:
@@ -110,7 +110,7 @@ def view_differences(views: Views, known: torch.Tensor | None = None) -> torch.T
 
 
 def _mean_and_variance(x: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Over the first axis, counting only where weights are 1."""
+    """Return mean and variance over the first axis, of the entries whose weights are 1."""
     total = weights.sum(0).clamp_min(1e-4)
     mean = (x * weights).sum(0) / total
     return mean, ((x - mean) ** 2 * weights).sum(0) / total

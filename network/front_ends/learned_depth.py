@@ -72,14 +72,14 @@ def _volume_block(in_channels: int, out_channels: int, dilation: int = 1) -> lis
 
 
 def log_planes(depth_range: torch.Tensor) -> torch.Tensor:
-    """Logarithms of PLANES depths a view (V, PLANES), in equal ratios from near to far (V, 2)."""
+    """Return the logarithms of PLANES depths a view (V, PLANES), in equal ratios from near to far (V, 2)."""
     steps = torch.linspace(0, 1, PLANES, device=depth_range.device, dtype=depth_range.dtype)
     near, far = depth_range.log().unbind(1)
     return near[:, None] * (1 - steps) + far[:, None] * steps
 
 
 def nearest_views(cameras: Cameras) -> torch.Tensor:
-    """The nearest other views of each, (V, n) with n at most NEIGHBOURS, by camera centre."""
+    """Return the nearest other views of each, (V, n) with n at most NEIGHBOURS, by camera centre."""
     distances = torch.cdist(cameras.centres(), cameras.centres())
     distances.fill_diagonal_(float("inf"))
     return distances.argsort(1)[:, : min(NEIGHBOURS, len(distances) - 1)]
@@ -146,5 +146,5 @@ def _complete(depth: torch.Tensor | None) -> bool:
 
 
 def scaled_cameras(cameras: Cameras, size: tuple[int, int]) -> Cameras:
-    """The same cameras with images of another size (h, w)."""
+    """Return the same cameras with images of another size (h, w)."""
     return replace(cameras, Ks=scale_intrinsics(cameras.Ks, cameras.size, size), size=size)

@@ -19,7 +19,8 @@ MIN_DEPTH = 1e-4
 
 
 def _batch_norm(kind, channels: int) -> nn.Module:
-    """Without the counter of batches, which the published weights lack and a fixed momentum does not need."""
+    """Return a batch norm without the counter of batches, which the published weights lack and a fixed momentum does
+    not need."""
     layer = kind(channels)
     layer.num_batches_tracked = None
     return layer
@@ -105,7 +106,7 @@ class MVSNet(nn.Module):
         source_cameras: Cameras,
         index: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised images (V, 3, h, w) and those of their sources (N, 3, h, w); index (V, n): the sources of each.
+        """Match normalised images (V, 3, h, w) with those of their sources (N, 3, h, w); index (V, n): the sources of each.
 
         Returns the probability of each plane (V, PLANES, h/4, w/4) and the planes' depths (V, PLANES) in metres.
         h and w are multiples of 32.
@@ -122,14 +123,14 @@ class MVSNet(nn.Module):
 
 
 def plane_depths(depth_range: torch.Tensor) -> torch.Tensor:
-    """PLANES depths a view (V, PLANES), uniform in 1/z from near to far (V, 2)."""
+    """Return PLANES depths a view (V, PLANES), uniform in 1/z from near to far (V, 2)."""
     steps = torch.linspace(0, 1, PLANES, device=depth_range.device, dtype=depth_range.dtype)
     near, far = (1 / depth_range).unbind(1)
     return 1 / (near[:, None] * (1 - steps) + far[:, None] * steps)
 
 
 def _feature_matrices(cameras: Cameras) -> torch.Tensor:
-    """World to pixels of the features, (V, 4, 4)."""
+    """Return the matrices from the world to pixels of the features, (V, 4, 4)."""
     rows = cameras.Ks @ cameras.poses
     last = torch.zeros_like(rows[:, :1])
     last[..., 3] = 1
@@ -143,7 +144,8 @@ def variance_volume(
     source_matrices: torch.Tensor,
     planes: torch.Tensor,
 ) -> torch.Tensor:
-    """Variance over a view (C, H, W) and its sources (n, C, H, W) moved to it by each plane: (C, PLANES, H, W)."""
+    """Return the variance over a view (C, H, W) and its sources (n, C, H, W) moved to it by each plane: (C, PLANES, H,
+    W)."""
     total = features[:, None].expand(-1, PLANES, -1, -1)
     squares = total**2
     for source, source_matrix in zip(source_features, source_matrices, strict=True):

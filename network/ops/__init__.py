@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kernels:
-    """Which operations a module runs as kernels; `network.backend` decides and hands it to the modules.
+    """The set of operations that a module runs as kernels; `network.backend` decides and hands it to the modules.
 
     maps: normalisation and convolutions of images, with channels last in memory. volumes: convolutions and normalisation of
     volumes, and the plane sweep. attention: over the samples of rays and over views. tf32: float32 may round to TensorFloat-32.

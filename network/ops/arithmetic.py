@@ -1,4 +1,4 @@
-"""What the kernels compute with: exponentials in few instructions, and products on tensor cores to two precisions.
+"""Arithmetic of the kernels: exponentials in few instructions, and products on tensor cores at two precisions.
 
 A tile of activations has one of two types, and every function here follows it. float16: products are of float16 with
 sums in float32, and what lies between two of them is computed two numbers at a time. float32: a product is made of three
@@ -22,7 +22,7 @@ def _approximate(x, INSTRUCTION: tl.constexpr):
 
 @triton.jit
 def exp2(x):
-    """2^x; on a GPU by one instruction, which takes tiny results for 0, where `tl.exp2` spends three more on them."""
+    """Return 2^x; on a GPU by one instruction, which takes tiny results for 0, where `tl.exp2` spends three more on them."""
     return tl.exp2(x) if INTERPRETED else _approximate(x, "ex2.approx.ftz.f32 $0, $1;")
 
 
@@ -33,7 +33,7 @@ def exp(x):
 
 @triton.jit
 def reciprocal(x):
-    """1 / x, off by a unit in the last place."""
+    """Return 1 / x, off by a unit in the last place."""
     return 1 / x if INTERPRETED else _approximate(x, "rcp.approx.ftz.f32 $0, $1;")
 
 
@@ -54,7 +54,7 @@ def sigmoid(x):
 
 @triton.jit
 def elu(total, bias):
-    """elu(total + bias), in bias's type; total is float32.
+    """Return elu(total + bias), in bias's type; total is float32.
 
     In float16 eight instructions make two numbers; sums beyond float16's greatest number are taken for that.
     """
@@ -87,7 +87,7 @@ def elu(total, bias):
 
 @triton.jit
 def split(x):
-    """x, float32, as a float16 and what that lacks, a float16 again: together they have float32's precision."""
+    """Split x, float32, into a float16 and what that lacks, a float16 again: together they have float32's precision."""
     high = x.to(tl.float16)
     return high, (x - high.to(tl.float32)).to(tl.float16)
 
@@ -112,7 +112,7 @@ def dot(a, b, total, b_low):
 
 @triton.jit
 def choose(which, x):
-    """The product of `which` (N, K), float16 of 0 and 1, and x (K, C): sums of chosen rows, float32."""
+    """Return the product of `which` (N, K), float16 of 0 and 1, and x (K, C): sums of chosen rows, float32."""
     if x.dtype == tl.float16:
         product = tl.dot(which, x)
     else:

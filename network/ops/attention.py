@@ -35,7 +35,7 @@ def _along(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: i
 
 
 def _across(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
-    """For all B side by side: there are few A."""
+    """Attend for all B side by side: there are few A."""
     query, key, value = (x.permute(2, 0, 1).unflatten(0, (heads, -1)) for x in (query, key, value))
     weights = torch.softmax((query[:, :, :, None] * key[:, :, None]).sum(1), 2)  # (heads, A, A, B)
     return (weights[:, None] * value[:, :, None]).sum(3).flatten(0, 1).permute(1, 2, 0)
@@ -49,7 +49,7 @@ def kernel_takes(qkv: torch.Tensor, heads: int, along: bool) -> bool:
 
 @triton.jit
 def product(a, b, PRECISION: tl.constexpr):
-    """A product in Triton's own precisions; in "float16"; or in "float32", to its precision by three of
+    """Compute a product in Triton's own precisions; in "float16"; or in "float32", to its precision by three of
     float16 (see `arithmetic.dot`), which gradients are too small for."""
     if PRECISION == "float16":
         product = tl.dot(a.to(tl.float16), b.to(tl.float16))
@@ -77,8 +77,8 @@ def find_rows(pid, count, length, other, ALONG: tl.constexpr, PADDED: tl.constex
 
 @triton.jit
 def _powers(q, k, head, group, there, PRECISION: tl.constexpr, WHOLE: tl.constexpr):
-    """One head's attention among rows of the same group, (M, M), before it is divided by its sums over the columns, their
-    reciprocals, and which columns are the head's. WHOLE: all rows are there, and of one group."""
+    """Return one head's attention among rows of the same group, (M, M), before it is divided by its sums over the
+    columns, their reciprocals, and which columns are the head's. WHOLE: all rows are there, and of one group."""
     column = tl.arange(0, q.shape[1])
     mine = (column // 4 == head)[None, :]
     # half the product, as a power of 2
@@ -91,14 +91,14 @@ def _powers(q, k, head, group, there, PRECISION: tl.constexpr, WHOLE: tl.constex
 
 @triton.jit
 def _weights(q, k, head, group, there, PRECISION: tl.constexpr, WHOLE: tl.constexpr):
-    """Softmax of one head's scores (M, M), and which columns are the head's."""
+    """Return the softmax of one head's scores (M, M), and which columns are the head's."""
     powers, scale, mine = _powers(q, k, head, group, there, PRECISION, WHOLE)
     return powers * scale, mine
 
 
 @triton.jit
 def attended(q, k, v, group, there, PRECISION: tl.constexpr, WHOLE: tl.constexpr):
-    """The values of all heads, weighted by each one's attention: (M, 16)."""
+    """Return the values of all heads, weighted by each one's attention: (M, 16)."""
     result = tl.zeros([q.shape[0], 16], tl.float32)
     for head in tl.static_range(4):
         powers, scale, mine = _powers(q, k, head, group, there, PRECISION, WHOLE)
@@ -204,5 +204,5 @@ _operation.register_autograd(_differentiate, setup_context=_keep)
 
 
 def attention_kernel(qkv: torch.Tensor, query_mask: torch.Tensor, heads: int, along: bool) -> torch.Tensor:
-    """`attention` as a kernel, an operation that torch.compile knows. Only of what `kernel_takes`."""
+    """Run `attention` as a kernel, an operation that torch.compile knows. Only of what `kernel_takes`."""
     return _operation(qkv, query_mask, along)

@@ -27,7 +27,8 @@ def normalize(
     border: bool,
     plus: torch.Tensor | None,
 ) -> torch.Tensor:
-    """activation(norm(x) + plus), with a border of one reflected pixel or without: (V, C, H, W) -> (V, C, H [+ 2], W [+ 2]).
+    """Return activation(norm(x) + plus), with a border of one reflected pixel or without: (V, C, H, W) -> (V, C, H [+
+    2], W [+ 2]).
 
     weight, bias: (C,). activation: one of ACTIVATIONS. plus: maps of the result's size. Volumes (V, C, D, H, W) have no border.
     """
@@ -39,18 +40,18 @@ def normalize(
 
 
 def add_border(x: torch.Tensor) -> torch.Tensor:
-    """(V, C, H, W) -> (V, C, H+2, W+2)."""
+    """Pad (V, C, H, W) to (V, C, H+2, W+2)."""
     return F.pad(x, (1, 1, 1, 1), mode="reflect")
 
 
 def without_border(x: torch.Tensor, stride: int = 1) -> torch.Tensor:
-    """Every `stride`-th pixel within the border of (V, C, H+2, W+2)."""
+    """Return every `stride`-th pixel within the border of (V, C, H+2, W+2)."""
     return x[..., 1:-1:stride, 1:-1:stride]
 
 
 @triton.jit
 def _channels(channels, C: tl.constexpr):
-    """This program's view and channels, (1, C)."""
+    """Return this program's view and channels, (1, C)."""
     blocks = tl.cdiv(channels, C)
     view = (tl.program_id(0) // blocks).to(tl.int64)
     return view, (tl.program_id(0) % blocks * C + tl.arange(0, C))[None, :]
@@ -70,7 +71,7 @@ def _sums(partial, view, part, channel, channels):
 
 @triton.jit
 def _reflected(i, length):
-    """The place in 0 … length - 1 that a place outside of it mirrors."""
+    """Return the place in 0 … length - 1 that a place outside of it mirrors."""
     i = tl.abs(i)
     return tl.where(i < length, i, 2 * (length - 1) - i)
 
@@ -141,14 +142,14 @@ def _activate_kernel(
 
 @triton.jit
 def _load_moments(moments, view, channel, channels):
-    """The mean, and one over the deviation, that `_activate_kernel` kept, (V, 2, C)."""
+    """Load the mean, and one over the deviation, that `_activate_kernel` kept, (V, 2, C)."""
     here = moments + view * 2 * channels + channel
     return tl.load(here, channel < channels, 0.0), tl.load(here + channels, channel < channels, 0.0)
 
 
 @triton.jit
 def _unreflected(grad, view, pixel, channel, height, width, channels, border, there):
-    """The gradient at a place within the border: its own, and that of what mirrors it on the border."""
+    """Return the gradient at a place within the border: its own, and that of what mirrors it on the border."""
     out_width = width + 2 * border
     out_pixels = (height + 2 * border) * out_width
     row, column = pixel // out_width, pixel % out_width
@@ -172,7 +173,7 @@ def _sum_gradients_kernel(
     grad, y, x, moments, inner, partial, height, width, channels, tiles, border, activation,
     P: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """The gradient before the activation, with a border of zeros; of each part its sum, and that of its product with
+    """Compute the gradient before the activation, with a border of zeros; of each part its sum, and that of its product with
     the normalised map."""
     view, channel = _channels(channels, C)
     out_width = width + 2 * border
@@ -201,7 +202,7 @@ def _sum_gradients_kernel(
 
 @triton.jit
 def _joined(partial, view, channel, parts, channels):
-    """The two sums of a whole map, from those of its parts."""
+    """Return the two sums of a whole map, from those of its parts."""
     part = tl.arange(0, PARTS)[:, None]
     here, there = _sums(partial, view, part, channel, channels), (part < parts) & (channel < channels)
     first = tl.sum(tl.load(here, there, 0.0), 0, keep_dims=True)
@@ -213,7 +214,7 @@ def _gradient_kernel(
     inner, x, weight, moments, partial, out, of_parameters, views, parts, height, width, channels, border,
     P: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of x, and, by the programs of the first view's first tile, of bias and weight, (2, C)."""
+    """Compute the gradients of x, and, by the programs of the first view's first tile, of bias and weight, (2, C)."""
     view, channel = _channels(channels, C)
     pixels, out_width = height * width, width + 2 * border
     out_pixels = (height + 2 * border) * out_width
@@ -284,7 +285,7 @@ def _partial(x: torch.Tensor) -> torch.Tensor:
 
 
 def _blocks(x: torch.Tensor) -> int:
-    """Programs that share out views and channels."""
+    """Return the programs that share out views and channels."""
     return len(x) * triton.cdiv(x.shape[1], TILE_CHANNELS)
 
 
@@ -303,7 +304,7 @@ def normalize_kernel(
     border: bool,
     plus: torch.Tensor | None,
 ) -> torch.Tensor:
-    """`normalize` as kernels. weight and bias are float32; the result has its channels last in memory."""
+    """Run `normalize` as kernels. weight and bias are float32; the result has its channels last in memory."""
     if x.dim() == 5:  # planes below each other
         flat = x.contiguous(memory_format=torch.channels_last_3d).flatten(2, 3)
         return normalize_kernel(flat, weight, bias, eps, activation, border, plus).unflatten(2, x.shape[2:4])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 def read_rows(
     maps: torch.Tensor, pixels: torch.Tensor, mask: torch.Tensor, image_size: tuple[int, int], align_corners: bool
 ) -> torch.Tensor:
-    """`geometry.read_map` of maps with channels last (V, H, W, C), times mask (V, N, 1): (V, N, C)."""
+    """Apply `geometry.read_map` to maps with channels last (V, H, W, C), times mask (V, N, 1): (V, N, C)."""
     count, height, width, channels = maps.shape
     index, weights = bilinear_corners((height, width), pixels, image_size, align_corners)
     index = index + (torch.arange(count, device=maps.device) * (height * width))[:, None, None]
@@ -25,7 +25,7 @@ def read_rows(
 def bilinear_corners(
     map_size: tuple[int, int], pixels: torch.Tensor, image_size: tuple[int, int], align_corners: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The four entries of a map (H * W) that a pixel (V, N, 2) lies between, and their weights: (V, N, 4) each."""
+    """Return the four entries of a map (H * W) that a pixel (V, N, 2) lies between, and their weights: (V, N, 4) each."""
     (height, width), (image_height, image_width) = map_size, image_size
     # align_corners=False maps -1 and 1 to the outer borders of the outer pixels, True to their centres
     spread = 0 if align_corners else 1

@@ -1,4 +1,4 @@
-"""What the depth of references says of another view: their pixels splatted into it, and their colours blended there.
+"""Splatting of the references' pixels into another view by their depth, and blending of their colours there.
 
 Nothing is learned here. A depth map is z-depth in metres, 0 where unknown.
 """
@@ -47,7 +47,8 @@ def splat_depth(depth: torch.Tensor, cameras: Cameras, query: Cameras) -> torch.
 
 
 def _pixel_to_pixel(cameras: Cameras, query: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matrices (V, 3, 3) and offsets (V, 3) by which pixel p of a camera at depth z lands at z (M p) + o in the query."""
+    """Return matrices (V, 3, 3) and offsets (V, 3) by which pixel p of a camera at depth z lands at z (M p) + o in the
+    query."""
     Ks, poses, query_K, query_pose = (x.double() for x in (cameras.Ks, cameras.poses, query.Ks[0], query.poses[0]))
     turn = query_pose[:, :3] @ poses[:, :, :3].transpose(1, 2)
     offsets = query_pose[:, 3:] - turn @ poses[:, :, 3:]
@@ -85,15 +86,15 @@ def nearest_known(known: torch.Tensor) -> torch.Tensor:
 
 
 class Sighting(NamedTuple):
-    """Where V references see the surface of a query view: pixels (V, N, 2) and weights (V, N), which add up to 1 over the
-    references, or to 0 where none sees it; N = h * w."""
+    """Projections of a query view's surface into V references: pixels (V, N, 2) and weights (V, N), which add up to 1
+    over the references, or to 0 where none sees it; N = h * w."""
 
     pixels: torch.Tensor
     weights: torch.Tensor
 
     @property
     def seen(self) -> torch.Tensor:
-        """(N,) bool."""
+        """Return which pixels a reference sees, (N,) bool."""
         return self.weights.sum(0) > 0
 
 

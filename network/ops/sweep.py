@@ -1,4 +1,4 @@
-"""How well a view's features agree with its neighbours' on each of many planes.
+"""Plane sweep: agreement of a view's features with its neighbours' on each of many planes.
 
 In the kernels what is read of the neighbours, all channels for each voxel and neighbour, is never written to memory. A
 tile is some pixels of a view times their channels.
@@ -53,7 +53,7 @@ def kernel_takes(channels: int, groups: int) -> bool:
 
 @triton.jit
 def _own(features, view, pixels, M: tl.constexpr, C: tl.constexpr):
-    """This program's pixels of a view (M, 1), if they are there, the channels (1, C), and the features (M, C)."""
+    """Return this program's pixels of a view (M, 1), if they are there, the channels (1, C), and the features (M, C)."""
     pixel, channel = (tl.program_id(0) * M + tl.arange(0, M))[:, None], tl.arange(0, C)[None, :]
     inside = pixel < pixels
     return pixel, inside, channel, tl.load(features + (view * pixels + pixel) * C + channel, inside, 0.0)
@@ -79,7 +79,7 @@ def _land(pairs, others, pair, pixel, inside, far, height, width):
 
 @triton.jit
 def _corner(column, row, low, right, width, height):
-    """One of the four pixels that a place lies between: its number, and its share."""
+    """Return one of the four pixels that a place lies between: its number, and its share."""
     left, top = tl.floor(column), tl.floor(row)
     x_part, y_part = column - left, row - top
     at_x = tl.minimum(left.to(tl.int32) + right, width - 1)
@@ -89,7 +89,7 @@ def _corner(column, row, low, right, width, height):
 
 @triton.jit
 def _read(features, first, column, row, channel, there, height, width, C: tl.constexpr):
-    """Features (…, C) between pixels, bilinearly: (M, C). first: the number of the map's first pixel."""
+    """Read features (…, C) between pixels, bilinearly: (M, C). first: the number of the map's first pixel."""
     total = tl.zeros(there.shape, tl.float32) + channel * 0.0
     for low in tl.static_range(2):
         for right in tl.static_range(2):
@@ -103,7 +103,7 @@ def _agree_kernel(
     features, pairs, others, depths, out, shares, planes, neighbours, height, width,
     M: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr,
 ):  # fmt: skip
-    """The mean agreement of one view on one plane with the neighbours that see it, and one over their number."""
+    """Compute the mean agreement of one view on one plane with the neighbours that see it, and one over their number."""
     view, plane = tl.program_id(2).to(tl.int64), tl.program_id(1)
     pixels = height * width
     pixel, inside, channel, own = _own(features, view, pixels, M, C)
@@ -177,14 +177,14 @@ class _Agree(torch.autograd.Function):
 def agreement_kernel(
     features: torch.Tensor, groups: int, cameras: Cameras, depths: torch.Tensor, neighbours: torch.Tensor
 ) -> torch.Tensor:
-    """`agreement` as kernels, of float32 features whose channels and groups the `kernel_takes`."""
+    """Run `agreement` as kernels, of float32 features whose channels and groups the `kernel_takes`."""
     moves, neighbours = _movements(cameras, neighbours), neighbours.contiguous()
     return _Agree.apply(features, groups, moves, neighbours, depths.contiguous())
 
 
 def _movements(cameras: Cameras, neighbours: torch.Tensor) -> torch.Tensor:
-    """For each view's neighbours the matrix, row by row, and the offset that take (x d, y d, d) of the view to (u z, v z, z)
-    of the neighbour: (V, n, 12)."""
+    """Return for each view's neighbours the matrix, row by row, and the offset that take (x d, y d, d) of the view to
+    (u z, v z, z) of the neighbour: (V, n, 12)."""
     rotations, offsets = cameras.poses[:, :, :3], cameras.poses[:, :, 3:]
     turned = rotations[neighbours] @ rotations.transpose(1, 2)[:, None]
     Ks = cameras.Ks[neighbours]

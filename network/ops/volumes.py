@@ -21,7 +21,7 @@ SIZES = ["voxels", "depth", "height", "width", "dilation", "tiles"]  # one kerne
 def convolve(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, dilation: int, tf32: bool = False
 ) -> torch.Tensor:
-    """x (V, C, D, H, W), weight (C', C, 3, 3, 3), bias (C'): (V, C', D, H, W), padded by zeros.
+    """Convolve x (V, C, D, H, W), weight (C', C, 3, 3, 3), bias (C'): (V, C', D, H, W), padded by zeros.
 
     tf32: whether products of the kernel may round to TensorFloat-32; torch's follow cuDNN's setting.
     """
@@ -35,13 +35,13 @@ def kernel_takes(channels: int) -> bool:
 
 @triton.jit
 def _quotient(a, b):
-    """a // b of small numbers, none negative: a division of integers takes ten times as long."""
+    """Return a // b of small numbers, none negative: a division of integers takes ten times as long."""
     return tl.floor((a.to(tl.float32) + 0.5) * (1.0 / b)).to(tl.int32)
 
 
 @triton.jit
 def _voxels(first, depth, height, width, M: tl.constexpr):
-    """M voxels from `first` on: their numbers and z, y, x in their volume, (M, 1) each."""
+    """Return M voxels from `first` on: their numbers and z, y, x in their volume, (M, 1) each."""
     step = tl.arange(0, M)[:, None]
     x = first % width + step
     rows = _quotient(x, width)
@@ -53,7 +53,7 @@ def _voxels(first, depth, height, width, M: tl.constexpr):
 
 @triton.jit
 def _around(volume, voxel, z, y, x, z_step, y_step, x_step, channel, there, depth, height, width, C: tl.constexpr):
-    """The channel of voxels so many steps further, where it is `there`; zeros outside."""
+    """Load the channel of voxels so many steps further, where it is `there`; zeros outside."""
     z, y, x = z + z_step, y + y_step, x + x_step
     there = there & (z >= 0) & (z < depth) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
     source = voxel + (z_step * height + y_step) * width + x_step
@@ -174,5 +174,5 @@ def _channels_last(x: torch.Tensor) -> torch.Tensor:
 def convolve_kernel(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, dilation: int, tf32: bool = False
 ) -> torch.Tensor:
-    """`convolve` as kernels, of float32 volumes whose channels `kernel_takes`."""
+    """Run `convolve` as kernels, of float32 volumes whose channels `kernel_takes`."""
     return _Convolve.apply(x, weight, bias, dilation, "tf32" if tf32 else "tf32x3")

@@ -25,7 +25,7 @@ HEADS, HEAD_WIDTH = 4, 4
 
 
 def render(stage: Stage, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool = False) -> Rendering:
-    """What `stage(encoding, rays, depths, density_only)` should return."""
+    """Return what `stage(encoding, rays, depths, density_only)` should return."""
     points = rays.points(depths)
     cameras, size = encoding.cameras, encoding.cameras.size
 
@@ -105,7 +105,7 @@ def weighted_mean_and_variance(x: torch.Tensor, weights: torch.Tensor) -> tuple[
 
 @dataclass
 class Aggregation:
-    """What V views contribute to R rays of S samples, from `CRANet`'s weights.
+    """Contributions of V views to R rays of S samples, from `CRANet`'s weights.
 
     color (V, R, S, 3), features (V, R, S, 32) of the images, embedding (V, R, S, 32) of the ray distributions, direction
     (V, R, S, 4), valid (V, R, S) bool.
