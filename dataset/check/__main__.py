@@ -88,7 +88,9 @@ def check_scene(name: str, data_root: Path, sample: int, label_ids: str = "auto"
         return SceneReport(name, str(error))
     shown = tuple(pairs[:: max(1, len(pairs) // SHOWN_PAIRS)][:SHOWN_PAIRS])
     hints = _hints(scene, inventory, label_ids)
-    return SceneReport(name, None, inventory, check_consistency(pairs), shown, scene.labels, hints)
+    return SceneReport(
+        name, None, inventory, check_consistency(pairs, parsed.kind == "transforms"), shown, scene.labels, hints
+    )
 
 
 def _hints(scene: Scene, inventory: Inventory, label_ids: str) -> tuple[str, ...]:

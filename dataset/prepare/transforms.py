@@ -30,6 +30,7 @@ from utils.logging import say, warn
 FOLDERS = {"color": "images", "depth": "depth", "labels": "labels", "mask": "masks"}
 FILE_KEYS = {"color": "file_path", "depth": "depth_file_path", "labels": "semantic_path", "mask": "mask_path"}
 MADE_FROM = "prepared_from"  # in a transforms.json that may be replaced, because it was made here
+EXIF_OR_XMP = 0xE1  # of a JPEG's segments
 DEPTH_MARGIN, NEAREST = 1.1, 0.05  # around what the depth maps show; metres
 
 
@@ -172,19 +173,18 @@ def _write_color(frame: CaptureFrame, color: np.ndarray, folder: Path, number: i
 
 
 def without_orientation(data: bytes) -> bytes:
-    """Return a JPEG or PNG file without its EXIF data, where the tag is that makes other programs turn it."""
+    """Return a JPEG or PNG file without its EXIF and XMP data, where tags are that make other programs turn it."""
     if data.startswith(PNG):
         kept, at = [data[:8]], 8
         while at < len(data):
             end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-            kept += [] if data[at + 4 : at + 8] == b"eXIf" else [data[at:end]]
+            kept += [] if data[at + 4 : at + 8] in (b"eXIf", b"iTXt", b"tEXt", b"zTXt") else [data[at:end]]
             at = end
         return b"".join(kept)
     kept, at = [data[:2]], 2
     while data[at : at + 1] == b"\xff" and data[at + 1] not in (0xDA, 0xD9):  # up to the pixels
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        is_exif = data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0"
-        kept += [] if is_exif else [data[at:end]]
+        kept += [] if data[at + 1] == EXIF_OR_XMP else [data[at:end]]
         at = end
     return b"".join([*kept, data[at:]])
 
