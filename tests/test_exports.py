@@ -12,7 +12,7 @@ import pytest
 from captures import FRAMES, assert_same, both, change_poses, edit, edit_frames, image, opened, prepared
 from PIL import Image, ImageCms
 
-from dataset.check.__main__ import check_scene
+from dataset.check.__main__ import check_scene, find_scenes
 from dataset.check.page import verdict
 from dataset.intrinsics import read_intrinsics
 from dataset.maps import DepthUnit, read_depth, read_ids
@@ -286,6 +286,31 @@ def test_one_image_with_two_poses_is_said(capture, link, capsys):
     edit(capture, change)
     opened(capture)
     assert "1 frames have the image of another one, but another pose (24)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "transforms.json", "labels/3.png"])
+def test_what_was_done_to_a_prepared_folder_is_not_lost(capture, name):
+    prepared(capture)
+    mine = capture.parent / "data" / "transforms" / "mine" / name
+    mine.write_text("mine")
+    with pytest.raises(UserError, match=f"{name} was added or changed since preparation"):
+        prepared(capture)
+    assert mine.read_text() == "mine"
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced(capture):
+    place = capture.parent / "data" / "transforms"
+    place.mkdir(parents=True)
+    (place / "mine").symlink_to(place / "gone")
+    with pytest.raises(UserError, match="is there already and was not made by preparation"):
+        prepared(capture)
+
+
+def test_what_an_interrupted_preparation_left_is_no_scene(capture):
+    prepared(capture)
+    place = capture.parent / "data" / "transforms"
+    (place / ".mine.x1y2").mkdir()
+    assert [name for name, _ in find_scenes(str(place), Path("data"))] == ["transforms/mine/black_240"]
 
 
 # What the check sees through

@@ -64,7 +64,11 @@ def find_scenes(text: str, data_root: Path) -> list[tuple[str, Path]]:
     for level in (folder, folder.parent, folder.parent.parent):
         kind = level.name.lower()
         if kind in SCENE_KINDS and (kind == "transforms" or capture_file(folder) is None):
-            below = [folder] if level != folder else sorted(path for path in folder.iterdir() if path.is_dir())
+            below = (
+                [folder]
+                if level != folder
+                else sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+            )
             below = [sequence for path in below for sequence in (find_sequences(path) or [path])]
             if not below:
                 break
