@@ -151,6 +151,9 @@ def _read_content(path: Path) -> dict[str, Any]:
 def _read_parts(path: Path) -> dict[str, Any]:
     if path.name not in BLENDER_FILES.values():
         content = _read_one(path)
+        others = [name for name in BLENDER_FILES.values() if path.with_name(name).is_file()]
+        if others:
+            warn(f"{path}: is read alone; {', '.join(others)} beside it are not")
         more = content.pop("test_frames", None)  # of ScanNet++
         if more:
             _check_frames(more, path, "test_frames")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.camera import CAMERA_KEYS, number
+from dataset.camera import CAMERA_KEYS, LOOSE_KEYS, number
 from dataset.intrinsics import DEPTH, DEPTH_CAMERA_KEYS, LENGTHS, SIZE_KEYS
 from dataset.maps import DepthUnit
 from dataset.name_lists import LISTS, SPLIT
@@ -95,6 +95,8 @@ TURN_OF_BLENDER = "rotation"  # radians from one frame to the next, in Blender's
 KNOWN = FOR_ALL | OF_A_FRAME | WITHOUT_MEANING | {*CAMERA_KEYS, *MARKS, *SIZE_KEYS, *LENGTHS, *DEPTH_CAMERA_KEYS}
 KNOWN |= {TURN_OF_BLENDER, *KINDS["mask"]}
 
+HARMLESS_INSIDE = WITHOUT_MEANING | set(LOOSE_KEYS)  # of keys that are not read
+
 
 def check_keys(content: dict, path: Path) -> None:
     """Refuses keys that say something else than holds here, stand where they are not read, or are not read though they speak of
@@ -117,9 +119,23 @@ def check_keys(content: dict, path: Path) -> None:
             if key not in KNOWN:
                 if not unknown[key]:
                     refuse_unread(key, KNOWN - WITHOUT_MEANING, path)
+                _check_inside(value, key, path)
                 unknown[key] += 1
     if unknown:
         warn(f"{path}: keys that are not read: {', '.join(unknown)}")
+
+
+def _check_inside(value, key: str, path: Path) -> None:
+    """Refuses what would count at the top or in a frame, but stands inside of a key that is not read."""
+    for part in value if isinstance(value, list) else []:
+        _check_inside(part, key, path)
+    for inner, content in value.items() if isinstance(value, dict) else ():
+        if check_statement(inner, content, path) or content in (None, "", [], {}, False) or inner in HARMLESS_INSIDE:
+            continue
+        if inner in KNOWN:
+            raise UserError(f"{path}: {inner} stands inside of {key}, where it is not read; move it, or remove it")
+        refuse_unread(inner, KNOWN - WITHOUT_MEANING, path)
+        _check_inside(content, f"{key}.{inner}", path)
 
 
 def is_marked(entry: dict, path: Path) -> bool:

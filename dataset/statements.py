@@ -65,7 +65,10 @@ STATEMENTS = (
     _statement("color_order channel_order", "rgb", "channels should be RGB"),
     _statement("pixel_center pixel_centre", "0.5 half", "pixel centres should be at +0.5"),
     _statement(
-        "ignore_label ignore_index ignore_id void_id void_label", "255", "255 is ignored; give semantic_ids instead"
+        "ignore_label ignore_index ignore_id ignored_id ignore_class void_id void_label void_class background_id background_label "
+        "unlabeled_id unlabelled_id",
+        "255",
+        "255 is ignored; give semantic_ids instead",
     ),
     _statement("invalid_depth depth_invalid_value invalid_depth_value", "0 0.0 65535 nan", "unknown depth should be 0"),
     _statement(
@@ -85,7 +88,7 @@ PARTS = _words(
     "orient "
     "color colour gamma linear hdr transparen alpha "
     "label semantic categor segment instance panoptic mask ignore void class "
-    "split filename holdout track lost outlier"
+    "split filename holdout track lost outlier background znear zfar upside portrait landscape offset"
 )
 WORDS = _words("k f r t s p fx fy ppx ppy dist roi rotate near far bgr path paths file files train val test eval x y")
 FURTHER = _words(  # what else a capture may name: it changes nothing of what is read, and is only named in a warning

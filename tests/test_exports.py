@@ -234,6 +234,39 @@ def test_a_key_that_denies_what_holds_is_refused(capture, base, key):
     assert_same(opened(capture), opened(base))
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"metadata": {"units": "mm"}}, "units is mm, but lengths should be metres"),
+        ({"meta": {"depth_scale": 5000}}, "depth_scale stands inside of meta"),
+        ({"info": {"rig": [{"k1": 0.2}]}}, "k1 stands inside of info.rig"),
+        ({"meta": {"quaternion": [1, 0, 0, 0]}}, "quaternion is not read"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", ["top", "frame"])
+def test_keys_inside_of_others_are_not_passed_over(capture, base, keys, message, place):
+    edit(capture, lambda content: (content if place == "top" else content["frames"][5]).update(keys))
+    refused(capture, message)
+    harmless = {"description": "a kitchen", "model": "iPhone", "camera_make": "Apple", "depth_scale": None}
+    edit(capture, lambda c: (c if place == "top" else c["frames"][5]).update({key: harmless for key in keys}))
+    assert_same(opened(capture), opened(base))
+
+
+@pytest.mark.parametrize(
+    "keys", [{"background_id": 0}, {"white_background": True}, {"upside_down": True}, {"frame_offset": 1}], ids=str
+)
+def test_further_keys_that_speak_of_pixels_are_refused(capture, keys):
+    edit(capture, lambda content: content.update(keys))
+    refused(capture, f"{next(iter(keys))} is ")
+
+
+def test_blender_s_files_beside_a_transforms_json_are_said(capture, capsys):
+    shutil.copy(capture / "transforms.json", capture / "transforms_train.json")
+    opened(capture)
+    assert "is read alone; transforms_train.json beside it" in capsys.readouterr().err
+
+
 def test_the_state_of_tracking_is_not_passed_over(capture):
     edit_frames(capture, lambda frame: frame.update(tracking_state="limited"))
     refused(capture, "tracking_state is not read")
