@@ -1,6 +1,7 @@
 """What other programs write beside or into images, maps and keys: honoured by the values that arrive, or refused by name."""
 
 import io
+import json
 import os
 import shutil
 import struct
@@ -17,6 +18,7 @@ from dataset.check.page import verdict
 from dataset.intrinsics import read_intrinsics
 from dataset.maps import DepthUnit, read_depth, read_ids
 from dataset.poses import to_pose
+from dataset.render_dataset import open_scene
 from utils.errors import UserError
 from utils.files import read_color, read_map, require_whole
 
@@ -344,6 +346,29 @@ def test_what_an_interrupted_preparation_left_is_no_scene(capture):
     place = capture.parent / "data" / "transforms"
     (place / ".mine.x1y2").mkdir()
     assert [name for name, _ in find_scenes(str(place), Path("data"))] == ["transforms/mine/black_240"]
+
+
+@pytest.mark.parametrize("place", ["Sequence_1", "scene", "above", "beside NICE-SLAM's"])
+def test_the_camera_of_a_semantic_nerf_scene(replica_rooms, tmp_path, place):
+    data = tmp_path / "data"
+    shutil.copytree(replica_rooms / "Replica" / "train_000", data / "Replica" / "train_000")
+    truth = open_scene("replica/train_000/Sequence_1/black_64", replica_rooms)
+    height, width = truth.raw_size
+    camera = {"fx": 0.6 * width, "fy": 0.7 * width, "cx": 0.48 * width, "cy": 0.52 * height, "w": width, "h": height}
+    if place.startswith("beside"):
+        (data / "Replica" / "room0" / "results").mkdir(parents=True)
+    folder = {"Sequence_1": "train_000/Sequence_1", "scene": "train_000"}.get(place, "")
+    (data / "Replica" / folder / "cam_params.json").write_text(json.dumps({"camera": {**camera, "scale": 2000.0}}))
+    scene = open_scene("replica/train_000/Sequence_1/black_64", data)
+    frame = truth.frame_ids[:1]
+    found, expected = (s.views(frame, depth=True).to("cpu").depth for s in (scene, truth))
+    if place.startswith("beside"):
+        np.testing.assert_allclose(scene.Ks, truth.Ks)
+    else:
+        K = [[camera["fx"], 0, camera["cx"]], [0, camera["fy"], camera["cy"]], [0, 0, 1]]
+        np.testing.assert_allclose(scene.Ks[0], K)
+        expected = expected / 2
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 # What the check sees through
