@@ -424,3 +424,19 @@ AXES = np.diag([1.0, -1, -1, 1])
 def test_axes_of_a_capture_are_named_as_its_format_has_them(capture, change, cause):
     change_poses(capture, change)
     assert f"likely cause: {cause}" in checked(capture)
+
+
+def change_every_other_image(capture, change):
+    for number in range(0, FRAMES, 2):
+        values = cv2.imread(str(image(capture, number)))
+        cv2.imwrite(str(image(capture, number)), np.ascontiguousarray(change(values)))
+
+
+def test_what_every_other_image_has_is_seen(capture):
+    change_every_other_image(capture, lambda values: 255 - values)
+    assert "colour does not fit depth and poses" in checked(capture)
+
+
+def test_images_of_one_colour_are_counted(capture):
+    change_every_other_image(capture, np.zeros_like)
+    assert "2 of the color images of 4 frames show a single colour" in checked(capture)

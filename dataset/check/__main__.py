@@ -110,8 +110,10 @@ def _hints(scene: Scene, inventory: Inventory, label_ids: str) -> tuple[str, ...
     if inventory.depth_valid == 0:
         hints.append("no depth map holds a depth")
     for kind, count in inventory.empty.items():
-        told = "hold no depth" if kind == "depth" else "leave nothing of their image"
-        hints.append(f"{count} of the {kind} maps of {inventory.decoded} frames {told}")
+        told = {"depth": "hold no depth", "mask": "leave nothing of their image", "color": "show a single colour"}[kind]
+        hints.append(
+            f"{count} of the {kind} {'images' if kind == 'color' else 'maps'} of {inventory.decoded} frames {told}"
+        )
     if inventory.highest:
         highest, known = max(inventory.highest), inventory.depth_known
         if inventory.highest[highest] > CUT_OFF * known:

@@ -21,6 +21,7 @@ COLOR_OF_THE_BEST = (3.0, 0.02)  # times as much disagreement of colour as in th
 ENOUGH_DETAIL, DETAIL_OF_THE_BEST = 0.4, 0.5  # correlation of fine detail in an average pair; share of the best pairs'
 DETAIL_SIZE = 60  # of an image's width: detail is what is finer than a 60th of it
 CLEARLY_BETTER = (1.15, 0.08)  # times as much agreement, and so much more, names a cause
+NEAREST_OF = 3  # frames that make a pair with another one, one of which is taken
 PAIR_ANGLES = (5.0, 20.0)  # degrees between the views of a pair
 STRIDE = 4  # pixels between those that are moved when causes are tried
 FACTORS = np.geomspace(1 / 2000, 2000, 101)  # of depth, that are tried
@@ -181,7 +182,8 @@ def choose_pairs(scene: Scene, count: int) -> list[Pair]:
         cosine = (np.einsum("ij,nij->n", rotations[first], rotations[first + 1 :]) - 1) / 2
         angles = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         fitting = np.flatnonzero((angles > PAIR_ANGLES[0]) & (angles < PAIR_ANGLES[1]))
-        second = first + 1 + (int(fitting[0]) if len(fitting) else 0)
+        place = len(pairs) % NEAREST_OF  # at other distances, so that what every other frame has is seen
+        second = first + 1 + (int(fitting[min(place, len(fitting) - 1)]) if len(fitting) else 0)
         if second < len(scene):
             pairs.append(_read_pair(scene, scene.frame_ids[first], scene.frame_ids[second]))
     return [pair for pair in pairs if pair is not None]
@@ -260,7 +262,7 @@ def check_consistency(pairs: list[Pair], opengl: bool = False) -> Consistency | 
     colors = np.array([compare_color(pair, one) for pair, one in zip(pairs, warps, strict=True)])
     colors = colors[np.isfinite(colors).all(1)]
     nothing = np.full(2, np.nan)
-    color, detail = np.median(colors, 0) if len(colors) else nothing
+    color, detail = (np.median(colors[:, 0]), colors[:, 1].mean()) if len(colors) else nothing
     best_color = np.quantile(colors[:, 0], 1 - BEST_PAIRS) if len(colors) else np.nan
     best_detail = np.quantile(colors[:, 1], BEST_PAIRS) if len(colors) else np.nan
     return Consistency(
