@@ -17,7 +17,7 @@ import numpy as np
 
 from dataset.camera import CAMERA_KEYS, Lens, read_lens
 from dataset.capture_files import find_file_of, require_files
-from dataset.capture_keys import KINDS, MARKS, check_keys, read_depth_range, read_depth_unit, read_scale
+from dataset.capture_keys import KINDS, check_keys, is_marked, read_depth_range, read_depth_unit, read_scale
 from dataset.depth_range import evenly
 from dataset.frames import BAD, COPY, OTHER_SIZE, same_shape
 from dataset.intrinsics import DEPTH_CAMERA_KEYS, LENGTHS, SIZE_KEYS, read_depth_camera, read_intrinsics
@@ -27,14 +27,14 @@ from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.registration import DepthCamera
 from dataset.view_selection import Split
 from utils.errors import UserError
-from utils.files import image_size, orientation, read_json
+from utils.files import color_profile, image_size, orientation, read_json
 from utils.logging import warn
 
 CAPTURE_FILE = "transforms.json"
 BLENDER_FILES = {split: f"transforms_{split}.json" for split in ("train", "val", "test")}
 NO_FILE = "no image file"
 LARGEST_ID = 65535  # of a class in 16-bit label maps
-TAGS_LOOKED_AT = 16  # images whose orientation tag is looked at
+TAGS_LOOKED_AT = 16  # images whose tags are looked at
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def read_capture(path: Path) -> Capture:
     there = [number for number, found in enumerate(files) if found["color"].is_file()]
     if not there:
         raise UserError(f"{path}: none of its {len(entries)} images is there, for example {files[0]['color']}")
-    _say_of_turned([files[number]["color"] for number in there], path)
+    _say_of_tags([files[number]["color"] for number in there], path)
     sizes = {number: image_size(files[number]["color"]) for number in there}
     size = _usual_size(sizes.values())
     frames, scale = [], read_scale(content, path)
@@ -121,7 +121,7 @@ def read_capture(path: Path) -> Capture:
     require_files(path, [(frame.entry, frame.files) for frame in frames])
     left_out = {number: NO_FILE for number in range(len(frames)) if number not in sizes}
     left_out |= {n: OTHER_SIZE for n, own in sizes.items() if not same_shape(own, size)}
-    left_out |= {n: BAD for n, frame in enumerate(frames) if _is_marked(frame.entry)}
+    left_out |= {n: BAD for n, frame in enumerate(frames) if is_marked(frame.entry, path)}
     left_out |= _listed_again(frames, path)
     classes = _classes(content, frames, path)
     return Capture(
@@ -151,6 +151,9 @@ def _read_content(path: Path) -> dict[str, Any]:
 def _read_parts(path: Path) -> dict[str, Any]:
     if path.name not in BLENDER_FILES.values():
         content = _read_one(path)
+        others = [name for name in BLENDER_FILES.values() if path.with_name(name).is_file()]
+        if others:
+            warn(f"{path}: is read alone; {', '.join(others)} beside it are not")
         more = content.pop("test_frames", None)  # of ScanNet++
         if more:
             _check_frames(more, path, "test_frames")
@@ -220,10 +223,6 @@ def _class_ids(content: dict, classes: tuple[str, ...], path: Path) -> tuple[int
 # Frames
 
 
-def _is_marked(entry: dict) -> bool:
-    return any(key in entry and entry[key] is not None and bool(entry[key]) == bad for key, bad in MARKS.items())
-
-
 def _listed_again(frames: list[CaptureFrame], path: Path) -> dict[int, str]:
     """Return the frames whose image is an earlier one's. Raises UserError where their poses differ."""
     seen: dict[str, CaptureFrame] = {}
@@ -237,9 +236,15 @@ def _listed_again(frames: list[CaptureFrame], path: Path) -> dict[int, str]:
     return again
 
 
-def _say_of_turned(files: list[Path], path: Path) -> None:
-    """Warn of orientation tags, which turn nothing here: other programs show such images otherwise."""
-    turned = [file.name for file in evenly(files, TAGS_LOOKED_AT) if orientation(file) not in (0, 1)]
+def _say_of_tags(files: list[Path], path: Path) -> None:
+    """Warn of orientation tags, which turn nothing here, and of colour profiles: other programs show such images otherwise."""
+    some = evenly(files, TAGS_LOOKED_AT)
+    turned = [file.name for file in some if orientation(file) not in (0, 1)]
+    profiles = sorted({name for file in some for name, profile in [color_profile(file)] if name and profile})
+    if profiles:
+        warn(
+            f"{path}: images have a colour profile ({', '.join(profiles)}); they are converted to sRGB when they are read"
+        )
     if turned:
         warn(
             f"{path}: images have an orientation tag ({', '.join(turned[:3])}); they are taken as they are stored, not turned"

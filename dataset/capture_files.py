@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
 
 from dataset.capture_keys import KINDS
-from dataset.name_lists import normal
+from dataset.name_lists import normal, spelling
 from utils.errors import UserError
 from utils.logging import warn
 
@@ -57,14 +55,15 @@ def _find(path: Path, name: str) -> Path:
 def _below(path: Path, name: str) -> Path | None:
     """Return a file that an absolute path of another machine names, by its last parts, two at least."""
     parts = PurePosixPath(name).parts
-    if not (name.startswith(("/", "file:")) or name[1:3] == ":/"):
+    if not (name.startswith("/") or name[1:3] == ":/"):
         return None
     for start in range(1, len(parts) - 1):
         tail = "/".join(parts[start:])
         found = path.parent / tail
         found = found if found.is_file() else _similar(path.parent, tail)
         if found:
-            warn(f"{path}: names files of another machine; they are taken from its own folder ({tail})")
+            where = PurePosixPath(tail).parent
+            warn(f"{path}: names files of another machine; they are taken from its own folder ({where})")
             return found
     return None
 
@@ -77,7 +76,7 @@ def _similar(folder: Path, name: str) -> Path | None:
         if part in ("..", "/"):
             at = at / part
             continue
-        found = _entries(at, at.stat().st_mtime_ns).get(_key(part), []) if at.is_dir() else []
+        found = _entries(at, at.stat().st_mtime_ns).get(spelling(part), []) if at.is_dir() else []
         if len(found) != 1:
             return None
         at = at / found[0]
@@ -88,12 +87,8 @@ def _similar(folder: Path, name: str) -> Path | None:
 def _entries(folder: Path, _time: int) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for entry in folder.iterdir():
-        found.setdefault(_key(entry.name), []).append(entry.name)
+        found.setdefault(spelling(entry.name), []).append(entry.name)
     return found
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", unquote(name)).casefold()
 
 
 def require_files(path: Path, frames: Iterable[tuple[dict, dict[str, Path]]]) -> None:

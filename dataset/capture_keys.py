@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.camera import CAMERA_KEYS, number
+from dataset.camera import CAMERA_KEYS, LOOSE_KEYS, number
 from dataset.intrinsics import DEPTH, DEPTH_CAMERA_KEYS, LENGTHS, SIZE_KEYS
 from dataset.maps import DepthUnit
 from dataset.name_lists import LISTS, SPLIT
 from dataset.poses import SQUARE, numbers_of
-from dataset.statements import check_statement, refuse_unread
+from dataset.statements import check_statement, refuse_denial, refuse_unread
 from utils.errors import UserError
 from utils.logging import warn
 
@@ -22,12 +22,17 @@ KINDS = {  # kind of image: the keys that name its file
     "labels": ("semantic_path",),
     "mask": ("mask_path",),
 }
-MARKS = {  # a frame's key: its value in a frame that is not to be used
-    **dict.fromkeys(
-        ("is_bad", "bad", "is_blurry", "blurry", "skip", "ignore", "exclude", "excluded", "disabled"), True
-    ),
-    **dict.fromkeys(("valid", "is_valid", "enabled", "use", "good", "registered", "is_registered"), False),
-}
+BAD = (
+    "is_bad bad is_blurry blurry skip skipped ignore ignored exclude excluded disabled invalid is_invalid reject rejected "
+    "discard discarded drop outlier is_outlier lost is_lost tracking_lost"
+)
+GOOD = (
+    "valid is_valid pose_valid is_pose_valid enabled use good is_good registered is_registered keep include included tracked "
+    "is_tracked accepted usable"
+)
+# a frame's key: its value in a frame that is not to be used
+MARKS = {**dict.fromkeys(BAD.split(), True), **dict.fromkeys(GOOD.split(), False)}
+SAID = {**dict.fromkeys(("true", "yes", "1", "1.0"), True), **dict.fromkeys(("false", "no", "0", "0.0"), False)}
 DEPTH_UNITS = ("integer_depth_scale", "depth_unit_scale_factor", "depth_scale", "png_depth_scale")
 DEPTH_UNIT_NAMES = ("depth_unit", "depth_units")
 NAMED_UNITS = {
@@ -90,6 +95,8 @@ TURN_OF_BLENDER = "rotation"  # radians from one frame to the next, in Blender's
 KNOWN = FOR_ALL | OF_A_FRAME | WITHOUT_MEANING | {*CAMERA_KEYS, *MARKS, *SIZE_KEYS, *LENGTHS, *DEPTH_CAMERA_KEYS}
 KNOWN |= {TURN_OF_BLENDER, *KINDS["mask"]}
 
+HARMLESS_INSIDE = WITHOUT_MEANING | set(LOOSE_KEYS)  # of keys that are not read
+
 
 def check_keys(content: dict, path: Path) -> None:
     """Refuses keys that say something else than holds here, stand where they are not read, or are not read though they speak of
@@ -98,7 +105,10 @@ def check_keys(content: dict, path: Path) -> None:
     for values in (content, *content["frames"]):
         _check_places(values, content, path)
         for key, value in values.items():
-            if check_statement(key, value, path) or value in (None, "", [], {}, False):
+            if check_statement(key, value, path):
+                continue
+            if value in (None, "", [], {}, False):
+                refuse_denial(key, value, KNOWN, path)
                 continue
             if key == TURN_OF_BLENDER and not (isinstance(value, float) and abs(value) < 1):
                 raise UserError(f"{path}: {key} is not read; turn the images, and give poses as transform_matrix")
@@ -108,10 +118,38 @@ def check_keys(content: dict, path: Path) -> None:
                 )
             if key not in KNOWN:
                 if not unknown[key]:
-                    refuse_unread(key, KNOWN, path)
+                    refuse_unread(key, KNOWN - WITHOUT_MEANING, path)
+                _check_inside(value, key, path)
                 unknown[key] += 1
     if unknown:
         warn(f"{path}: keys that are not read: {', '.join(unknown)}")
+
+
+def _check_inside(value, key: str, path: Path) -> None:
+    """Refuses what would count at the top or in a frame, but stands inside of a key that is not read."""
+    for part in value if isinstance(value, list) else []:
+        _check_inside(part, key, path)
+    for inner, content in value.items() if isinstance(value, dict) else ():
+        if check_statement(inner, content, path) or content in (None, "", [], {}, False) or inner in HARMLESS_INSIDE:
+            continue
+        if inner in KNOWN:
+            raise UserError(f"{path}: {inner} stands inside of {key}, where it is not read; move it, or remove it")
+        refuse_unread(inner, KNOWN - WITHOUT_MEANING, path)
+        _check_inside(content, f"{key}.{inner}", path)
+
+
+def is_marked(entry: dict, path: Path) -> bool:
+    """Return whether a frame is marked as not to be used. Raises UserError for a mark that says neither yes nor no."""
+    for key, bad in MARKS.items():
+        value = entry.get(key)
+        if value in (None, ""):
+            continue
+        said = SAID.get(str(value).strip().lower())
+        if said is None:
+            raise UserError(f"{path}: {key} of {entry['file_path']} should be true or false, but is {str(value)[:40]}")
+        if said == bad:
+            return True
+    return False
 
 
 def _check_places(values: dict, content: dict, path: Path) -> None:

@@ -21,6 +21,7 @@ LOST, RESET = "tracking lost", "pose reset to the identity"
 COPY, OTHER_SIZE, BAD = "a second copy of a frame", "of another image size", "marked as bad"
 
 
+SAME_POSE = 1e-6  # metres, and of a rotation's entries
 LARGEST_ROOM = 100.0  # metres between the outermost cameras
 
 
@@ -76,7 +77,9 @@ def usable_frames(
     if numbers:
         reset = reset_poses(np.stack(list(poses.values())))
         reasons |= {number: RESET for number, is_reset in zip(numbers, reset, strict=True) if is_reset}
-    reasons |= dict.fromkeys(_copies({n: pose for n, pose in poses.items() if n not in reasons}, files["color"]), COPY)
+    reasons |= dict.fromkeys(
+        _copies(scene, {n: pose for n, pose in poses.items() if n not in reasons}, files["color"]), COPY
+    )
     usable = [number for number in numbers if number not in reasons]
     skipped = dict(Counter(reasons[number] for number in sorted(reasons)))
     total, told = len(files["color"]), ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
@@ -107,18 +110,23 @@ def _say_of_poses(scene: str, numbers: list[int], poses: np.ndarray) -> None:
         warn(f"{scene}: all {len(poses)} frames have the same pose")
 
 
-def _copies(poses: dict[int, np.ndarray], images: dict[int, Path]) -> list[int]:
-    """Return the frames that have the pose, and byte for byte the image, of an earlier one."""
-    same_pose: dict[bytes, list[int]] = {}
-    for number, pose in poses.items():
-        same_pose.setdefault((pose.round(6) + 0.0).tobytes(), []).append(number)
-    copies = []
-    for numbers in same_pose.values():
-        seen: set[bytes] = set()
+def _copies(scene: str, poses: dict[int, np.ndarray], images: dict[int, Path]) -> list[int]:
+    """Return the frames that have byte for byte the image, and the pose, of an earlier one. Those with another pose are warned of."""
+    same_length: dict[int, list[int]] = {}
+    for number in poses:
+        same_length.setdefault(images[number].stat().st_size if images[number].is_file() else 0, []).append(number)
+    copies, moved = [], []
+    for numbers in same_length.values():
+        first: dict[bytes, int] = {}
         for number in numbers if len(numbers) > 1 else []:
             content = hashlib.blake2b(images[number].read_bytes() if images[number].is_file() else b"").digest()
-            copies += [number] if content in seen else []
-            seen.add(content)
+            earlier = first.setdefault(content, number)
+            if earlier != number:
+                same = np.abs(poses[number] - poses[earlier]).max() < SAME_POSE
+                (copies if same else moved).append(number)
+    if moved:
+        some = ", ".join(map(str, sorted(moved)[:5]))
+        warn(f"{scene}: {len(moved)} frames have the image of another one, but another pose ({some}); are they right?")
     return copies
 
 

@@ -101,11 +101,11 @@ def _lengths(content: dict, entry: dict, size: tuple[int, int], origin: str) -> 
             if not 0 < angle < np.pi:
                 raise UserError(f"{origin}: {key} should be radians below pi, but is {angle:g}")
             angles[length] = (key, side / 2 / np.tan(angle / 2))
-    if given["fl_x"] is None and "fl_x" in angles:
+    if given["fl_x"] is None and given["fl_y"] is None and angles:
         given["cx"] = width / 2 if given["cx"] is None else given["cx"]
         given["cy"] = height / 2 if given["cy"] is None else given["cy"]
-        given["fl_x"] = angles["fl_x"][1]
-        given["fl_y"] = angles["fl_y"][1] if given["fl_y"] is None and "fl_y" in angles else given["fl_y"]
+        given |= {length: value for length, (_, value) in angles.items()}
+        given["fl_x"] = given["fl_y"] if given["fl_x"] is None else given["fl_x"]
     given["fl_y"] = given["fl_x"] if given["fl_y"] is None else given["fl_y"]
     values = {key: number(given[key], key, origin) for key in ("fl_x", "fl_y", "cx", "cy")}
     if min(values["fl_x"], values["fl_y"]) <= 0:

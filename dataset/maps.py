@@ -11,9 +11,9 @@ from dataset.depth_range import evenly
 from utils.errors import UserError
 from utils.files import read_map, read_palette, read_pixels
 
-NO_READING = 65535  # what some sensors write instead of 0
+NO_READING = (0, 65535, 2**31 - 1, 2**32 - 1)  # what whole numbers say where nothing is known
 FARTHEST = 65534  # millimetres that 16 bits hold; what is farther counts as unknown
-ENDLESS = 1e5  # from here on, renderers mean "nothing"
+ENDLESS = 1e5  # from here on, renderers that write floats mean "nothing"
 NEAREST = 0.03  # metres: no middle of a depth map is nearer
 PALETTES_LOOKED_AT = 32  # label images
 
@@ -61,10 +61,7 @@ def read_depth(path: Path, unit: DepthUnit = MILLIMETRES) -> np.ndarray:
 def _require_plausible(values: np.ndarray, unit: DepthUnit, path: Path) -> None:
     """Raise UserError for depth behind the camera, or whose middle no room has."""
     whole = values.dtype.kind != "f"
-    told = np.isfinite(values) & (values != 0) & (np.abs(values) < ENDLESS)
-    if values.dtype == np.uint16:
-        told &= values != NO_READING
-    given = values[told]
+    given = values[_is_known(values)]
     if not given.size:
         return
     middle = float(np.median(given))
@@ -85,13 +82,17 @@ def _require_plausible(values: np.ndarray, unit: DepthUnit, path: Path) -> None:
         )
 
 
+def _is_known(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind == "f":
+        return np.isfinite(values) & (values != 0) & (np.abs(values) < ENDLESS)
+    return ~np.isin(values, NO_READING)
+
+
 def to_millimetres(values: np.ndarray, unit: DepthUnit) -> np.ndarray:
     """Return depth (h, w) of any type in millimetres, uint16; 0 where it is unknown, or farther than 65.5 m."""
     if values.dtype == np.uint16 and unit.whole == MILLIMETRES.whole:
-        return np.where(values == NO_READING, 0, values).astype(np.uint16)
-    known = np.isfinite(values) & (values > 0) & (values < ENDLESS)
-    if values.dtype == np.uint16:
-        known &= values != NO_READING
+        return np.where(values > FARTHEST, 0, values).astype(np.uint16)
+    known = _is_known(values) & (values > 0)
     scale = 1000 * (unit.floating if values.dtype.kind == "f" else unit.whole)
     millimetres = np.where(known, values, 0).astype(np.float64) * scale
     return np.where(millimetres <= FARTHEST, millimetres, 0).round().astype(np.uint16)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import posixpath
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 from dataset.view_selection import Split
 from utils.errors import UserError
@@ -16,8 +18,17 @@ TEST_STEP = 8  # without lists of file names, every eighth frame is for testing
 
 
 def normal(name: str) -> str:
-    """Return a path as it is compared: with slashes, without ./ and .. where that can be."""
-    return posixpath.normpath(name.strip().replace("\\", "/"))
+    """Return a path as it is compared: with slashes, without ./ and .. where that can be; of a file:// address, its path."""
+    name = name.strip().replace("\\", "/")
+    if name.startswith("file:"):
+        name = unquote(name.removeprefix("file:").removeprefix("//localhost"))
+        name = "/" + name.lstrip("/")
+    return posixpath.normpath(name)
+
+
+def spelling(name: str) -> str:
+    """Return what names have in common that differ in capitals, in %20 for a space, or in how letters are composed."""
+    return unicodedata.normalize("NFC", unquote(name)).casefold()
 
 
 def natural(text: str) -> list:
@@ -86,7 +97,8 @@ def _numbers(content: Mapping, key: str, names: list[str], path: Path) -> list[i
 
 
 def _similar(entry: str, number_of: dict[str, int], origin: str) -> int:
-    """Return the one frame whose path ends like `entry`, or the other way round; without extension if need be."""
+    """Return the one frame whose path ends like `entry`, or the other way round; in another spelling, or without extension if need
+    be."""
 
     def same(a: str, b: str) -> bool:
         return a == b or a.endswith(f"/{b}") or b.endswith(f"/{a}")
@@ -95,6 +107,9 @@ def _similar(entry: str, number_of: dict[str, int], origin: str) -> int:
         return posixpath.splitext(name)[0]
 
     matches = [n for name, n in number_of.items() if same(name, entry)]
+    if not matches:
+        entry, number_of = spelling(entry), {spelling(name): n for name, n in number_of.items()}
+        matches = [n for name, n in number_of.items() if same(name, entry)]
     matches = matches or [
         n for name, n in number_of.items() if same(stem(name), stem(entry)) or same(stem(name), entry)
     ]

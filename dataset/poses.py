@@ -32,9 +32,8 @@ def to_pose(values, source, what: str) -> np.ndarray:
     if not np.isfinite(matrix).all() or not matrix[:3, :3].any():
         return LOST_POSE
     if np.abs(matrix[3, :3]).max() > 1e-6 or matrix[3, 3] == 0:
-        raise UserError(
-            f"{source}: {what} is no rotation and position (its last row is not 0 0 0 1); is it transposed?"
-        )
+        hint = "; is it transposed?" if not matrix[:3, 3].any() else ""
+        raise UserError(f"{source}: {what} is no rotation and position (its last row is not 0 0 0 1){hint}")
     return _with_rotation(matrix / matrix[3, 3], source, what)
 
 

@@ -60,8 +60,8 @@ def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
     info, camera = _above(folder, "info_semantic.json"), _above(folder, CAMERA_FILE)
     labels = replica_labels(info) if "labels" in files else None
     size = image_size(files["color"][min(files["color"])])
-    if layout is SEMANTIC_NERF and camera not in (folder / CAMERA_FILE, folder.parent / CAMERA_FILE):
-        camera = None  # of scenes of the other layout beside it
+    if camera and layout is SEMANTIC_NERF and any(camera.parent.glob("*/results")):
+        camera = None  # of scenes of the other layout beside this one
     K, unit = read_camera(camera, size, MILLIMETRES if layout is SEMANTIC_NERF else None)
     trajectory = folder / layout.trajectory
 

@@ -65,7 +65,10 @@ STATEMENTS = (
     _statement("color_order channel_order", "rgb", "channels should be RGB"),
     _statement("pixel_center pixel_centre", "0.5 half", "pixel centres should be at +0.5"),
     _statement(
-        "ignore_label ignore_index ignore_id void_id void_label", "255", "255 is ignored; give semantic_ids instead"
+        "ignore_label ignore_index ignore_id ignored_id ignore_class void_id void_label void_class background_id background_label "
+        "unlabeled_id unlabelled_id",
+        "255",
+        "255 is ignored; give semantic_ids instead",
     ),
     _statement("invalid_depth depth_invalid_value invalid_depth_value", "0 0.0 65535 nan", "unknown depth should be 0"),
     _statement(
@@ -85,12 +88,18 @@ PARTS = _words(
     "orient "
     "color colour gamma linear hdr transparen alpha "
     "label semantic categor segment instance panoptic mask ignore void class "
-    "split filename holdout"
+    "split filename holdout track lost outlier background znear zfar upside portrait landscape offset"
 )
 WORDS = _words("k f r t s p fx fy ppx ppy dist roi rotate near far bgr path paths file files train val test eval x y")
 FURTHER = _words(  # what else a capture may name: it changes nothing of what is read, and is only named in a warning
     "confidence normal mesh ply video audio thumbnail feature score velocity acceleration imu gps bounding bbox points "
     "trainer timestamp"
+)
+
+
+HOLDING = _words(  # parts of names that say what holds here, unless their value denies it
+    "c2w to_world metric row_major right_hand opengl srgb half_pixel pixel_cent registered aligned rectified undistorted zdepth "
+    "z_depth"
 )
 
 
@@ -102,6 +111,12 @@ def check_statement(key: str, value, path: Path) -> bool:
     if value not in (None, "", [], {}) and plain(value) not in statement.values:
         raise UserError(f"{path}: {key} is {str(value)[:SHOWN]}, but {statement.holds}")
     return True
+
+
+def refuse_denial(key: str, value, known: Collection[str], path: Path) -> None:
+    """Raise UserError for a key that is not read, says no (False, or 0), and is named after something that holds here."""
+    if value is not None and value == 0 and key not in known and any(part in key.lower() for part in HOLDING):
+        raise UserError(f"{path}: {key} is {value}, but only what is so can be read")
 
 
 def refuse_unread(key: str, known: Collection[str], path: Path) -> None:

@@ -149,6 +149,17 @@ def test_a_truncated_file_keeps_what_is_whole_and_says_where_it_ends(tmp_path, c
     )
 
 
+def test_frames_that_the_header_leaves_out_and_turned_sizes_are_said(tmp_path, capsys):
+    source = release(tmp_path, sens=sens_bytes(claimed=4)[0])
+    assert prepared(source, tmp_path)[1]
+    assert "holds more than the 4 frames that its header says" in capsys.readouterr().out
+    data = sens_bytes()[0]
+    turned = data.replace(struct.pack("<II", 32, 24), struct.pack("<II", 24, 32), 1)
+    (tmp_path / "turned").mkdir()
+    assert not prepared(release(tmp_path / "turned", sens=turned), tmp_path / "turned")[1]
+    assert "64x48 for colour and 24x32 for depth; one is turned" in capsys.readouterr().out
+
+
 def test_a_blob_that_claims_to_be_huge_is_not_read(tmp_path):
     data = bytearray(sens_bytes()[0])
     start = data.index(struct.pack("<QQ", 1, 2)) + 16
@@ -165,6 +176,27 @@ def test_a_complete_scene_is_skipped_and_a_changed_source_is_not(tmp_path, capsy
     os.utime(source / "scans" / "scene0000_00" / "scene0000_00.sens", (1, 1))
     prepared(source, tmp_path)
     assert "1 were complete already" not in capsys.readouterr().out
+
+
+def test_another_recording_is_not_mixed_with_what_is_there(tmp_path, capsys):
+    source = release(tmp_path)
+    folder, _ = prepared(source, tmp_path)
+    before = {path: path.read_bytes() for path in folder.rglob("*.*") if path.name != ".prepared"}
+    sens = source / "scans" / "scene0000_00" / "scene0000_00.sens"
+    sens.write_bytes(sens.read_bytes().replace(b"cam", b"gam", 1))
+    assert not prepared(source, tmp_path)[1]
+    assert "holds frames of another recording than" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_label_of_the_same_length_is_written_anew(tmp_path):
+    source = release(tmp_path)
+    folder, _ = prepared(source, tmp_path)
+    label = folder / "label-filt" / "0.png"
+    right = label.read_bytes()
+    label.write_bytes(bytes(len(right)))
+    prepared(source, tmp_path, stride=2)
+    assert label.read_bytes() == right
 
 
 def test_stride_and_missing_labels_and_scenes_without_any(tmp_path, capsys):

@@ -19,6 +19,7 @@ BASELINE, PROGRESSIVE_AND_OTHERS = (
 )
 HUFFMAN, QUANTIZATION, RESTART, SCAN = 0xC4, 0xDB, 0xDD, 0xDA
 RESTARTS = re.compile(rb"\xff[\xd0-\xd7]")
+NO_CODES = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # a marker that ends them; files may hold more pictures behind it
 NO_CODE = 0  # as a step: no symbol begins with these bits
 END_OF_BLOCK = 64  # coefficients that it stands for
 BRIGHTEST = 1024  # of a block's mean, times 8, about the middle
@@ -47,7 +48,8 @@ def find_damage(data: bytes) -> str | None:
         return "its header is damaged"
     if layout is None:
         return None
-    end = data.rfind(b"\xff\xd9")
+    marker = NO_CODES.search(data, layout.first)
+    end = marker.start() if marker else len(data)
     pieces = RESTARTS.split(data[layout.first : end]) if layout.interval else [data[layout.first : end]]
     left = _units(layout)
     for piece in pieces:

@@ -76,7 +76,11 @@ def find_scenes(text: str, data_root: Path) -> list[tuple[str, Path]]:
     for level in (folder, folder.parent, folder.parent.parent):
         kind = level.name.lower()
         if kind in SCENE_KINDS and (kind == "transforms" or capture_file(folder) is None):
-            below = [folder] if level != folder else sorted(path for path in folder.iterdir() if path.is_dir())
+            below = (
+                [folder]
+                if level != folder
+                else sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+            )
             below = [sequence for path in below for sequence in (find_sequences(path) or [path])]
             if not below:
                 break
@@ -100,7 +104,9 @@ def check_scene(name: str, data_root: Path, sample: int, label_ids: str = "auto"
         return SceneReport(name, str(error))
     shown = tuple(pairs[:: max(1, len(pairs) // SHOWN_PAIRS)][:SHOWN_PAIRS])
     hints = _hints(scene, inventory, label_ids)
-    return SceneReport(name, None, inventory, check_consistency(pairs), shown, scene.labels, hints)
+    return SceneReport(
+        name, None, inventory, check_consistency(pairs, parsed.kind == "transforms"), shown, scene.labels, hints
+    )
 
 
 def _hints(scene: Scene, inventory: Inventory, label_ids: str) -> tuple[str, ...]:
@@ -116,8 +122,10 @@ def _hints(scene: Scene, inventory: Inventory, label_ids: str) -> tuple[str, ...
     if inventory.depth_valid == 0:
         hints.append("no depth map holds a depth")
     for kind, count in inventory.empty.items():
-        told = "hold no depth" if kind == "depth" else "leave nothing of their image"
-        hints.append(f"{count} of the {kind} maps of {inventory.decoded} frames {told}")
+        told = {"depth": "hold no depth", "mask": "leave nothing of their image", "color": "show a single colour"}[kind]
+        hints.append(
+            f"{count} of the {kind} {'images' if kind == 'color' else 'maps'} of {inventory.decoded} frames {told}"
+        )
     if inventory.highest:
         highest, known = max(inventory.highest), inventory.depth_known
         if inventory.highest[highest] > CUT_OFF * known:

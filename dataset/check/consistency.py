@@ -21,12 +21,19 @@ COLOR_OF_THE_BEST = (3.0, 0.02)  # times as much disagreement of colour as in th
 ENOUGH_DETAIL, DETAIL_OF_THE_BEST = 0.4, 0.5  # correlation of fine detail in an average pair; share of the best pairs'
 DETAIL_SIZE = 60  # of an image's width: detail is what is finer than a 60th of it
 CLEARLY_BETTER = (1.15, 0.08)  # times as much agreement, and so much more, names a cause
+NEAREST_OF = 3  # frames that make a pair with another one, one of which is taken
 PAIR_ANGLES = (5.0, 20.0)  # degrees between the views of a pair
 STRIDE = 4  # pixels between those that are moved when causes are tried
 FACTORS = np.geomspace(1 / 2000, 2000, 101)  # of depth, that are tried
 FINE_FACTORS = np.geomspace(0.91, 1.09, 37)
 FINE_TOLERANCES = (0.003, 0.005, 0.01)  # that tell near factors apart
 SCALE_OFF, SCALE_SURE, SCALE_GAIN = 0.04, 3.0, 0.02  # a factor counts from 4% on, at 3 standard errors, if it gains 2%
+FOCAL_FACTORS = [factor for factor in np.geomspace(0.2, 5, 33) if abs(np.log(factor)) > 0.15]
+BEND_BELOW = 0.6  # agreement, from which on none is looked for
+BEND_ENDS = (0.02, 0.98)  # quantiles of depth
+BEND_METRES = np.geomspace(0.5, 10, 10)  # that are tried at these ends
+BEND_STEPS = (1.18, 1.08, 1.04, 1.02, 1.01)  # factors of them, one after the other
+BEND_TOLERANCES = (0.02, 0.05, 0.15)
 PARALLAX = 0.25  # of the way to full agreement from what frames reach as if cameras did not move
 NEAR_A_UNIT = 0.04  # a factor so close to a unit's names it
 ROOM_DEPTH = (0.4, 5.5)  # metres: the middle of what cameras in rooms see
@@ -108,6 +115,11 @@ def _flip_axes(pose):
     return pose @ np.diag([1.0, -1, -1, 1])
 
 
+def _roll(pose, quarters):
+    cosine, sine = round(np.cos(quarters * np.pi / 2)), round(np.sin(quarters * np.pi / 2))
+    return pose @ np.array([[cosine, -sine, 0, 0], [sine, cosine, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+
+
 def _swap_axes(K):
     return K[[1, 0, 2]][:, [1, 0, 2]]
 
@@ -119,13 +131,14 @@ def _still(pose):
 @dataclass(frozen=True)
 class Cause:
     """Something that people get wrong, and what undoes it: a change of poses, intrinsics, or depth. along_rays: depth is the distance
-    along each pixel's ray."""
+    along each pixel's ray. bent: what makes metres of the depth (h, w) where it is another function of them."""
 
     text: str
     pose: Callable[[np.ndarray], np.ndarray] = lambda pose: pose
     K: Callable[[np.ndarray], np.ndarray] = lambda K: K
     depth: float = 1.0
     along_rays: bool = False
+    bent: Callable[[np.ndarray], np.ndarray] = lambda depth: depth
 
 
 CAUSES = [
@@ -135,7 +148,18 @@ CAUSES = [
     Cause("width and height are swapped in the intrinsics (fx with fy, cx with cy)", K=_swap_axes),
     Cause("intrinsics are of images of twice the size", K=lambda K: np.diag([0.5, 0.5, 1]) @ K),
     Cause("intrinsics are of images of half the size", K=lambda K: np.diag([2.0, 2, 1]) @ K),
+    Cause("images are turned by 90 degrees against the poses", pose=lambda pose: _roll(pose, 1)),
+    Cause("images are turned by 90 degrees against the poses", pose=lambda pose: _roll(pose, 3)),
+    Cause("images are turned by 180 degrees against the poses", pose=lambda pose: _roll(pose, 2)),
+    Cause("depth is mirrored against the poses", bent=lambda depth: depth[:, ::-1]),
+    Cause("depth is upside down against the poses", bent=lambda depth: depth[::-1]),
+    Cause("depth is turned by 180 degrees against the poses", bent=lambda depth: depth[::-1, ::-1]),
 ]
+OF_OPENGL = {  # the same of files whose poses should have OpenGL axes
+    CAUSES[0].text: "poses have OpenCV axes (y down, z forward) instead of OpenGL's",
+    CAUSES[1].text: "poses are world-to-camera with OpenCV axes",
+    CAUSES[2].text: "poses are world-to-camera instead of camera-to-world",
+}
 AS_IT_IS = Cause("")
 ALONG_RAYS = Cause(
     "depth is the distance along the ray of each pixel, not z-depth along the optical axis", along_rays=True
@@ -158,7 +182,8 @@ def choose_pairs(scene: Scene, count: int) -> list[Pair]:
         cosine = (np.einsum("ij,nij->n", rotations[first], rotations[first + 1 :]) - 1) / 2
         angles = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         fitting = np.flatnonzero((angles > PAIR_ANGLES[0]) & (angles < PAIR_ANGLES[1]))
-        second = first + 1 + (int(fitting[0]) if len(fitting) else 0)
+        place = len(pairs) % NEAREST_OF  # at other distances, so that what every other frame has is seen
+        second = first + 1 + (int(fitting[min(place, len(fitting) - 1)]) if len(fitting) else 0)
         if second < len(scene):
             pairs.append(_read_pair(scene, scene.frame_ids[first], scene.frame_ids[second]))
     return [pair for pair in pairs if pair is not None]
@@ -191,7 +216,7 @@ def _classes(scene: Scene, *frames: str) -> list[np.ndarray] | None:
 def warp(pair: Pair, cause: Cause = AS_IT_IS, stride: int = 1, tolerances: tuple[float, ...] = TOLERANCES) -> Warp:
     """Move the first frame into the second one's view, with what `cause` says undone."""
     K1, K2 = (cause.K(K) for K in pair.Ks)
-    depths = [depth * cause.depth for depth in pair.depths]
+    depths = [cause.bent(depth) * cause.depth for depth in pair.depths]
     if cause.along_rays:
         depths = [depth / ray_lengths(K, depth.shape) for depth, K in zip(depths, (K1, K2), strict=True)]
     pose1, pose2 = (cause.pose(pose) for pose in pair.poses)
@@ -223,8 +248,8 @@ def ray_lengths(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.sqrt(1 + ((columns - K[0, 2]) / K[0, 0]) ** 2 + ((rows - K[1, 2]) / K[1, 1]) ** 2)
 
 
-def check_consistency(pairs: list[Pair]) -> Consistency | None:
-    """Compare frames with each other; None if there is nothing to compare."""
+def check_consistency(pairs: list[Pair], opengl: bool = False) -> Consistency | None:
+    """Compare frames with each other; None if there is nothing to compare. opengl: the axes that poses should have in the scene's files."""
     if not pairs:
         return None
     warps = [warp(pair) for pair in pairs]
@@ -237,7 +262,7 @@ def check_consistency(pairs: list[Pair]) -> Consistency | None:
     colors = np.array([compare_color(pair, one) for pair, one in zip(pairs, warps, strict=True)])
     colors = colors[np.isfinite(colors).all(1)]
     nothing = np.full(2, np.nan)
-    color, detail = np.median(colors, 0) if len(colors) else nothing
+    color, detail = (np.median(colors[:, 0]), colors[:, 1].mean()) if len(colors) else nothing
     best_color = np.quantile(colors[:, 0], 1 - BEST_PAIRS) if len(colors) else np.nan
     best_detail = np.quantile(colors[:, 1], BEST_PAIRS) if len(colors) else np.nan
     return Consistency(
@@ -249,7 +274,7 @@ def check_consistency(pairs: list[Pair]) -> Consistency | None:
         float(best_color),
         float(detail),
         float(best_detail),
-        find_cause(pairs),
+        find_cause(pairs, opengl),
         find_color_cause(pairs, warps, float(detail)),
     )
 
@@ -257,18 +282,23 @@ def check_consistency(pairs: list[Pair]) -> Consistency | None:
 # What is wrong with the geometry
 
 
-def find_cause(pairs: list[Pair]) -> str | None:
+def find_cause(pairs: list[Pair], opengl: bool = False) -> str | None:
     """Return what would make frames agree clearly better than they do; None if nothing that is known here does."""
     as_it_is = agreement_under(AS_IT_IS, pairs)
-    scores = [agreement_under(cause, pairs).mean() for cause in CAUSES]
-    best = int(np.argmax(scores))
-    times, more = CLEARLY_BETTER
     now = as_it_is.mean()
-    scale = find_scale(pairs, as_it_is, max(now, scores[best]) if scores[best] > now + more else now)
+    scores = {cause: agreement_under(cause, pairs).mean() for cause in [*CAUSES, *map(of_focal_length, FOCAL_FACTORS)]}
+    best = max(scores, key=scores.__getitem__)
+    times, more = CLEARLY_BETTER
+    to_beat = max(now, scores[best]) if scores[best] > now + more else now
+    if now < BEND_BELOW and (bend := find_bend(pairs)):
+        scores[bend] = agreement_under(bend, pairs).mean()
+        best = max(best, bend, key=scores.__getitem__)
+        to_beat = max(to_beat, scores[bend] - more)  # a unit is the simpler reason
+    scale = find_scale(pairs, as_it_is, to_beat)
     if scale is not None:
         return scale
-    if scores[best] > max(times * now, now + more):
-        return CAUSES[best].text
+    if scores[best] > max(times * now, now + more, ENOUGH_AGREEMENT):
+        return OF_OPENGL.get(best.text, best.text) if opengl else best.text
     fine = [agreement_under(cause, pairs, FINE_TOLERANCES) for cause in (AS_IT_IS, ALONG_RAYS)]
     gains = fine[1] - fine[0]
     if gains.mean() > max(SCALE_GAIN, SCALE_SURE * gains.std() / np.sqrt(len(gains))):
@@ -284,6 +314,52 @@ def agreement_under(cause: Cause, pairs: list[Pair], tolerances: tuple[float, ..
 
 def _cameras_move(pairs: list[Pair]) -> bool:
     return any(np.linalg.norm(pair.poses[0][:3, 3] - pair.poses[1][:3, 3]) > 0.01 for pair in pairs)
+
+
+def of_focal_length(factor: float) -> Cause:
+    lengths = np.array([[factor, 1, 1], [1, factor, 1], [1, 1, 1]])
+    return Cause(
+        f"the focal length does not fit: frames agree if it is {factor:.2g} times as long", K=lambda K: K * lengths
+    )
+
+
+def find_bend(pairs: list[Pair]) -> Cause | None:
+    """Return the best of the causes that depth is a linear function of distance, or of its inverse, with unknown ends: a disparity, a
+    depth buffer, values stretched to those of a file. None where none makes frames agree."""
+    known = np.concatenate([depth[depth > 0] for pair in pairs for depth in pair.depths] or [np.zeros(0)])
+    low, high = np.quantile(known, BEND_ENDS) if len(known) else (0, 0)
+    if not low < high:
+        return None
+
+    def cause(inverse: bool, first: float, last: float) -> Cause:
+        """first, last: metres at the ends."""
+        a, b = (1 / first, 1 / last) if inverse else (first, last)
+
+        def bend(depth: np.ndarray) -> np.ndarray:
+            value = np.maximum(a + (depth - low) / (high - low) * (b - a), 1e-3)
+            return np.where(depth > 0, 1 / value if inverse else value, 0)
+
+        return Cause(_bend_text(inverse, first, last), bent=bend)
+
+    def score(candidate: tuple[bool, float, float]) -> float:
+        return float(agreement_under(cause(*candidate), some, BEND_TOLERANCES).mean())
+
+    some = pairs[::2]
+    tried = [(inverse, a, b) for inverse in (True, False) for a in BEND_METRES for b in BEND_METRES if a != b]
+    best = max(tried, key=score)
+    for step in BEND_STEPS:
+        inverse, a, b = best
+        best = max(((inverse, a * s, b * t) for s in (1 / step, 1, step) for t in (1 / step, 1, step)), key=score)
+    still = agreement_under(STANDING_STILL, pairs).mean()
+    found = agreement_under(cause(*best), pairs).mean()
+    return cause(*best) if found > max(ENOUGH_AGREEMENT, still + PARALLAX * (1 - still)) else None
+
+
+def _bend_text(inverse: bool, first: float, last: float) -> str:
+    ends = f"its smallest values stand for about {first:.1g} m and its largest for {last:.1g} m"
+    if not inverse:
+        return f"depth is stretched to the numbers of its files, not in a unit: {ends}"
+    return f"depth is {'inverse depth, or disparity' if first > last else 'that of a depth buffer, 1/z'}: {ends}"
 
 
 def find_scale(pairs: list[Pair], as_it_is: np.ndarray, to_beat: float) -> str | None:

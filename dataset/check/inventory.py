@@ -15,6 +15,7 @@ from utils.errors import UserError
 from utils.files import require_whole
 
 THREADS = 8
+FEWEST = 3  # of 255 that colours of an image differ by, if it shows anything
 SHOWN_FILES = 3  # of those that have the same problem
 
 
@@ -22,7 +23,7 @@ SHOWN_FILES = 3  # of those that have the same problem
 class Inventory:
     """Of a scene: frames usable, skipped by reason, gaps in the numbering, (w, h) of each kind of image -> how many,
     files that cannot be read, or are of another scene, and why, share of pixels with depth and how many those are, pixels of each class, of each raw id, and of ids that the table does not know,
-    length of the camera's path in metres, frames that were decoded, maps (depth, mask) that hold nothing, pixels at the largest depth of
+    length of the camera's path in metres, frames that were decoded, images and maps (color, depth, mask) that hold nothing, pixels at the largest depth of
     a map by that depth, pixels of labels between two others in number and place, and pixels at borders of labels."""
 
     name: str
@@ -131,7 +132,9 @@ def _read_frame(scene: Scene, frame: str) -> _Found:
         if kind == "depth":
             found.depth_known, found.depth_pixels = int((values > 0).sum()), values.size
             found.highest = {int(values.max()): int((values == values.max()).sum())} if found.depth_known else {}
-        if kind in ("depth", "mask") and not values.any():
+        if (kind in ("depth", "mask") and not values.any()) or (
+            kind == "color" and np.ptp(values, (0, 1)).max() < FEWEST
+        ):
             found.empty.append(kind)
         if kind == "labels":
             found.blended, found.borders = count_blended(values)

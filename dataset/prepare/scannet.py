@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import zipfile
@@ -19,12 +20,15 @@ from dataset.labels import SCANNET_TABLE
 from dataset.poses import to_pose
 from dataset.prepare.sens import SensFile, SensFrame, Truncated
 from utils.errors import UserError
-from utils.files import atomic_write, write_image, write_text
+from utils.files import atomic_write, read_text, write_image, write_text
 from utils.logging import say
 
 LABEL_MEMBER = re.compile(r"(?:[\w-]+/)?label-filt/(\d+)\.png")  # the folder above may be the scan's
 DONE = ".complete"  # written last: with the stride and the source's size and time it says that a scene is whole
-BEGUN = ".prepared"  # written first: what is in the folder may be added to and written anew
+BEGUN = (
+    ".prepared"  # written first, with a hash of the recording's: what is in the folder may be added to and written anew
+)
+BEGINNING = 1024  # bytes of a recording, up to its first pose and time stamps
 SHOWN_PROBLEMS = 3  # of one kind
 
 
@@ -145,7 +149,7 @@ def prepare_scan(sens: Path, folder: Path, stride: int, show_progress: bool) -> 
         outcome.frames = sum(1 for _ in (folder / "pose").glob("*.txt"))
         return outcome
     try:
-        _claim(folder)
+        _claim(folder, sens)
         with SensFile(sens) as file:
             _write_intrinsics(file, folder)
             _write_frames(file, folder, stride, outcome, show_progress)
@@ -163,13 +167,19 @@ def prepare_scan(sens: Path, folder: Path, stride: int, show_progress: bool) -> 
     return outcome
 
 
-def _claim(folder: Path) -> None:
-    """Raise UserError if there is a scene in `folder` that was not made by preparation: it is the user's."""
+def _claim(folder: Path, sens: Path) -> None:
+    """Raise UserError if there is a scene in `folder` that was not made by preparation: it is the user's; or one of another
+    recording, whose frames would stay beside this one's."""
     if (folder / "color").is_dir() and not any((folder / mark).is_file() for mark in (BEGUN, DONE)):
         raise UserError(
             f"{folder}: is there already and was not made by preparation; choose another --out, or remove it"
         )
-    write_text(folder / BEGUN, "python -m dataset.prepare scannet\n")
+    with open(sens, "rb") as file:
+        recording = f"recording {hashlib.blake2b(file.read(BEGINNING), digest_size=16).hexdigest()}\n"
+    before = read_text(folder / BEGUN) if (folder / BEGUN).is_file() else ""
+    if "recording" in before and before != recording:
+        raise UserError(f"{folder}: holds frames of another recording than {sens}; choose another --out, or remove it")
+    write_text(folder / BEGUN, recording)
 
 
 def _write_intrinsics(file: SensFile, folder: Path) -> None:
@@ -192,6 +202,10 @@ def _write_frames(file: SensFile, folder: Path, stride: int, outcome: Outcome, s
                     outcome.frames += 1
                 except (ValueError, cv2.error, zlib.error, UserError) as error:
                     damaged[number] = str(error).splitlines()[0]
+        if file.left_over():
+            outcome.notes.append(
+                f"{file.path.name} holds more than the {file.header.frames} frames that its header says; those are left out"
+            )
     except Truncated:
         outcome.problems.append(
             f"{file.path.name} ends inside frame {number + 1} of {file.header.frames}; the frames before it are there"
@@ -245,7 +259,7 @@ def _write_labels(archive: Path, folder: Path, outcome: Outcome) -> int:
 
 
 def _write_label(members: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
-    if path.is_file() and path.stat().st_size == member.file_size:
+    if path.is_file() and zlib.crc32(path.read_bytes()) == member.CRC:
         return
     with members.open(member) as content, atomic_write(path) as temporary, open(temporary, "wb") as target:
         shutil.copyfileobj(content, target)

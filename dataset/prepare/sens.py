@@ -25,6 +25,7 @@ VERSION = 4
 LONGEST_NAME, LARGEST_BLOB = 4096, 256 * 2**20  # more than any real file has: what claims more is damaged
 RAW, PNG, JPEG = 0, 1, 2  # colour compression
 RAW_DEPTH, ZLIB_DEPTH, OCCI_DEPTH = 0, 1, 2  # depth compression
+IMU_FRAME = 128  # bytes
 FRAME = struct.Struct("<16f4Q")  # pose, two time stamps, bytes of colour and of depth
 
 
@@ -103,6 +104,10 @@ class SensFile:
             raise UserError(f"{self.path}: depth compression {depth} is not known (0 raw, 1 zlib)")
         if not np.isfinite(shift) or shift <= 0:
             raise UserError(f"{self.path}: a depth shift of {shift} makes no sense")
+        if (width < height) != (depth_width < depth_height):
+            raise UserError(
+                f"{self.path}: its header says {width}x{height} for colour and {depth_width}x{depth_height} for depth; one is turned"
+            )
         return Header(
             {"color": matrices[0], "depth": matrices[2]},
             {"color": matrices[1], "depth": matrices[3]},
@@ -120,6 +125,14 @@ class SensFile:
             if max(color_bytes, depth_bytes) > LARGEST_BLOB:
                 raise Truncated
             yield SensFrame(np.array(values).reshape(4, 4), self._read(color_bytes), self._read(depth_bytes))
+
+    def left_over(self) -> int:
+        """Return how many bytes are behind the frames, which were read, that are no IMU data: of frames that the header leaves out."""
+        begin, end = self._file.tell(), self.path.stat().st_size
+        if end - begin < 8:
+            return end - begin
+        imu = 8 + IMU_FRAME * self._unpack("Q")
+        return 0 if begin + imu == end else end - begin
 
     def color_file(self, frame: SensFrame) -> tuple[str, bytes]:
         """Return a frame's colour as a file: suffix and content. What is jpeg or png already stays byte for byte. Raises

@@ -24,12 +24,14 @@ from dataset.poses import OPENGL_TO_OPENCV
 from dataset.scene import SceneName
 from dataset.transforms import unit_hint
 from utils.errors import UserError
-from utils.files import PNG, read_color, require_whole, write_image, write_text
+from utils.files import PNG, read_color, read_text, require_whole, write_image, write_text
 from utils.logging import say, warn
 
 FOLDERS = {"color": "images", "depth": "depth", "labels": "labels", "mask": "masks"}
 FILE_KEYS = {"color": "file_path", "depth": "depth_file_path", "labels": "semantic_path", "mask": "mask_path"}
-MADE_FROM = "prepared_from"  # in a transforms.json that may be replaced, because it was made here
+MADE_FROM = "prepared_from"  # in the transforms.json that is made here
+MADE = ".prepared"  # lists what was made: a folder that holds nothing else may be replaced
+EXIF_OR_XMP = 0xE1  # of a JPEG's segments
 DEPTH_MARGIN, NEAREST = 1.1, 0.05  # around what the depth maps show; metres
 
 
@@ -56,6 +58,7 @@ def prepare_transforms(source: Path, out: Path, name: str) -> None:
         }
         content = _content(capture, frames, depth_ends)
         write_text(folder / CAPTURE_FILE, json.dumps(content, indent=1) + "\n")
+        write_text(folder / MADE, "\n".join(_listing(folder)) + "\n")
     _say_what_was_made(name, content, found.camera_to_world)
 
 
@@ -83,15 +86,23 @@ def _require_apart(capture: Capture, target: Path) -> None:
     for file in mine:
         if place in Path(os.path.realpath(file)).parents:
             raise UserError(f"{target}: holds {file.name} of the source itself; choose another --out or --name")
-    if target.exists():
-        try:
-            made_here = MADE_FROM in json.loads((target / CAPTURE_FILE).read_text())
-        except (OSError, ValueError):
-            made_here = False
-        if not made_here:
+    if target.exists() or target.is_symlink():
+        if not (target / MADE).is_file():
             raise UserError(
                 f"{target}: is there already and was not made by preparation; choose another --name, or remove it"
             )
+        changed = set(_listing(target)) - set(read_text(target / MADE).splitlines())
+        if changed:
+            name = min(changed).rsplit(" ", 2)[0]
+            raise UserError(
+                f"{target}: {name} was added or changed since preparation; choose another --name, or remove the folder"
+            )
+
+
+def _listing(folder: Path) -> list[str]:
+    """All files in a folder that was made here, with their sizes and times."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MADE)
+    return [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
 
 
 @contextmanager
@@ -172,19 +183,18 @@ def _write_color(frame: CaptureFrame, color: np.ndarray, folder: Path, number: i
 
 
 def without_orientation(data: bytes) -> bytes:
-    """Return a JPEG or PNG file without its EXIF data, where the tag is that makes other programs turn it."""
+    """Return a JPEG or PNG file without its EXIF and XMP data, where tags are that make other programs turn it."""
     if data.startswith(PNG):
         kept, at = [data[:8]], 8
         while at < len(data):
             end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-            kept += [] if data[at + 4 : at + 8] == b"eXIf" else [data[at:end]]
+            kept += [] if data[at + 4 : at + 8] in (b"eXIf", b"iTXt", b"tEXt", b"zTXt") else [data[at:end]]
             at = end
         return b"".join(kept)
     kept, at = [data[:2]], 2
     while data[at : at + 1] == b"\xff" and data[at + 1] not in (0xDA, 0xD9):  # up to the pixels
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        is_exif = data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0"
-        kept += [] if is_exif else [data[at:end]]
+        kept += [] if data[at + 1] == EXIF_OR_XMP else [data[at:end]]
         at = end
     return b"".join([*kept, data[at:]])
 
