@@ -467,3 +467,10 @@ def test_a_gpus_recording_renders_what_the_modules_do(batch, name):
         error = (expected.color - found.color).square().mean()
         assert -10 * torch.log10(error) > (80 if name == "exact" else 45)
         assert ((expected.depth / found.depth - 1).abs() < 0.01).float().mean() > 0.99
+
+
+@pytest.mark.gpu
+def test_a_training_step_is_recorded_on_a_gpu(config, capsys):
+    cfg = config(**PLUS, **MERGED, total_step=6, val_set_list=[], train_log_step=3)
+    Trainer(cfg).run()
+    assert "cannot be recorded" not in capsys.readouterr().err

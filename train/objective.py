@@ -83,8 +83,8 @@ def known_of_blocks(labels: torch.Tensor, block: int, ignore: int) -> torch.Tens
     height, width = (side // block for side in labels.shape[1:])
     blocks = labels[:, : height * block, : width * block].unflatten(2, (width, block)).unflatten(1, (height, block))
     values = blocks.transpose(2, 3).flatten(3)
-    preference = torch.ones(block * block, device=labels.device)
-    preference[block // 2 * (block + 1)] = 2
+    # Not by writing one entry, which on a GPU is a copy from the host that no recording can hold.
+    preference = 1.0 + (torch.arange(block * block, device=labels.device) == block // 2 * (block + 1))
     chosen = ((values != ignore) * preference).argmax(-1, keepdim=True)
     return values.gather(-1, chosen)[..., 0]
 
