@@ -47,7 +47,8 @@ class Sampler(ABC):
 
     def groups(self, rays: Rays, several: int | None = None) -> list[tuple[torch.Tensor | None, Rays]]:
         """Return parts of the rays that need different numbers of samples, each with the places of its rays; None: all of
-        them, in their order. several: rays of the first part, at least `several`; None: as many as need it."""
+        them, in their order. A later part takes the place of an earlier one. several: rays of the last part, at least
+        `several`; None: as many as need it."""
         return [(None, rays)]
 
     def several(self, rays: Rays) -> torch.Tensor | None:
@@ -133,19 +134,22 @@ class OnSurfaces(Sampler):
         return torch.stack([*around, second, third], -1).sort(-1).values
 
     def groups(self, rays: Rays, several: int | None = None) -> list[tuple[torch.Tensor | None, Rays]]:
-        """Return rays that meet several surfaces or none, and those that meet one, as nineteen of twenty do."""
+        """Return all rays with one sample, as nineteen of twenty need no more, and those that meet several surfaces or none with
+        all. Without a number of these, the others alone are in the first part."""
         single = _meet_one_surface(rays)
         if several is None:
-            parts = (~single).nonzero()[:, 0], single.nonzero()[:, 0]
+            first, places = single.nonzero()[:, 0], (~single).nonzero()[:, 0]
         else:
-            order = single.int().argsort(stable=True)
-            parts = order[:several], order[several:]
-        groups = []
-        for places, count in zip(parts, (LAYERS, 1), strict=True):
-            if len(places):
-                part = rays[places]
-                groups.append((places, replace(part, layers=part.layers.nearest(count))))
-        return groups
+            order = single.int().argsort(stable=True)[:several]
+            # Spare room is for the first of them once more: a ray that one sample serves must not be rendered otherwise.
+            needed = torch.arange(several, device=order.device) < self.several(rays)
+            first, places = None, torch.where(needed, order, order[0])
+        groups = [(first, rays if first is None else rays[first]), (places, rays[places])]
+        return [
+            (where, replace(part, layers=part.layers.nearest(count)))
+            for (where, part), count in zip(groups, (1, LAYERS), strict=True)
+            if len(part)
+        ]
 
     def several(self, rays: Rays) -> torch.Tensor:
         return (~_meet_one_surface(rays)).sum()

@@ -429,7 +429,7 @@ def test_rays_that_meet_one_surface_have_one_sample_and_lie_in_their_places(batc
     rays = network.sampler.rays(encoding, query, pixel_grid(*query.size)[None])
     groups = network.sampler.groups(rays)
     assert sorted(torch.cat([places for places, _ in groups]).tolist()) == list(range(len(rays)))
-    (others, several), (places, single) = groups
+    (places, single), (others, several) = groups
     assert len(others) == network.sampler.several(rays)
     assert (rays.layers.depth[places, 1:] == 0).all() and rays.layers.found[places].all()
     assert torch.equal(network.sampler.depths(encoding, single, (), None), rays.layers.depth[places, :1])
@@ -441,14 +441,19 @@ def test_rays_that_meet_one_surface_have_one_sample_and_lie_in_their_places(batc
         torch.testing.assert_close(view.depth[of_group][shown], by_hand.depth[shown], rtol=1e-4, atol=1e-4)
 
 
-def test_room_for_more_rays_than_need_it_leaves_none_out(batch):
+def test_room_for_more_rays_than_need_it_changes_nothing(batch):
     network, query = build(batch, **MERGED), batch.query.cameras
-    rays = network.sampler.rays(network.encode(batch.references), query, pixel_grid(*query.size)[None])
-    (needed, _), _ = network.sampler.groups(rays)
-    (first, several), (rest, single) = network.sampler.groups(rays, len(needed) + 7)
-    assert len(first) == len(needed) + 7 and set(needed.tolist()) <= set(first.tolist())
-    assert sorted([*first.tolist(), *rest.tolist()]) == list(range(len(rays)))
-    assert several.layers.depth.shape[1] == 3 and single.layers.depth.shape[1] == 1
+    encoding = network.encode(batch.references)
+    rays = network.sampler.rays(encoding, query, pixel_grid(*query.size)[None])
+    _, (needed, _) = network.sampler.groups(rays)
+    (everywhere, single), (places, several) = network.sampler.groups(rays, len(needed) + 7)
+    assert everywhere is None and len(single) == len(rays) and single.layers.depth.shape[1] == 1
+    assert len(places) == len(needed) + 7 and set(places.tolist()) == set(needed.tolist())
+    assert several.layers.depth.shape[1] == 3
+    renderer = ViewRenderer(network)
+    expected, found = (renderer._render(encoding, rays, query.size, room) for room in (None, len(needed) + 7))
+    torch.testing.assert_close(found.color, expected.color, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.depth, expected.depth, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.gpu
