@@ -27,11 +27,11 @@ from viewing.video import render_video
 
 ROOT = Path("data/demo")
 FRAMES = 60  # of the room that are taken as references and tests
-CPU_WIDTH, GPU_WIDTH = 208, 320  # of pictures
+CPU_WIDTH, GPU_WIDTH = 256, 320  # of pictures
 FILM_SECONDS = 5  # how long the film is, and ...
-FILM_BUDGET = 22  # ... how long it may take to render, in ...
+FILM_BUDGET = 32  # ... how long it may take to render, in ...
 FEWEST_FRAMES, MOST_FRAMES = 16, 120
-MESH_VIEWS, VOXEL = 12, 0.03  # metres
+MESH_VIEWS, VOXEL = 16, 0.03  # metres
 
 
 def main() -> None:
