@@ -1,4 +1,4 @@
-"""Processes train together (gloo, on the CPU): two as one would that averages their gradients, three until one is killed."""
+"""Processes train together (gloo, on the CPU): two as one would that averages their gradients, four until one is killed."""
 
 import json
 import os
@@ -122,7 +122,7 @@ def test_nothing_watches_for_failures_any_more_once_the_processes_have_ended():
     assert result.returncode == 0, result.stderr[-2000:]
 
 
-@pytest.mark.parametrize("processes, rank, kind", [(2, 0, "UserError"), (2, 1, "UserError"), (3, 2, "RuntimeError")])
+@pytest.mark.parametrize("processes, rank, kind", [(2, 0, "UserError"), (2, 1, "UserError"), (4, 2, "RuntimeError")])
 def test_a_process_that_fails_between_exchanges_ends_the_others(tmp_path, processes, rank, kind):
     """It says why; the others, which wait for it, say nothing."""
     result = torchrun(SCRIPTS / "fails.py", rank, kind, processes=processes, timeout=60)
@@ -133,27 +133,29 @@ def test_a_process_that_fails_between_exchanges_ends_the_others(tmp_path, proces
 
 
 @pytest.mark.slow
-def test_three_processes_end_when_one_is_killed_and_another_number_goes_on(config, tmp_path):
+def test_four_processes_end_when_one_is_killed_and_two_go_on(config, tmp_path):
     """Killed from outside a process says nothing: torchrun names it, and how it ended."""
-    checkpoint = tmp_path / "model" / "three" / "model.pth"
-    endless = config(name="three", total_step=10**6, val_set_list=[], save_interval=2)
+    checkpoint = tmp_path / "model" / "four" / "model.pth"
+    endless = config(name="four", total_step=10**6, val_set_list=[], save_interval=2)
     cfg = written(endless, tmp_path / "endless.yaml")
-    running = start(SCRIPTS / "trains.py", tmp_path, "--cfg", cfg, processes=3)
+    running = start(SCRIPTS / "trains.py", tmp_path, "--cfg", cfg, processes=4)
     begin = time.monotonic()
     while not checkpoint.exists() and running.poll() is None and time.monotonic() < begin + 150:
         time.sleep(0.2)
-    pids = [int((tmp_path / f"{rank}.pid").read_text()) for rank in range(3)]
+    pids = [int((tmp_path / f"{rank}.pid").read_text()) for rank in range(4)]
     os.kill(pids[2], signal.SIGKILL)
     result = finish(running, timeout=60)
     assert result.returncode != 0
     assert "SIGKILL" in result.stderr and re.search(rf"exitcode\s*: -9 \(pid: {pids[2]}\)", result.stderr)
     assert not any(is_alive(pid) for pid in pids)
-    three = load_checkpoint(checkpoint)
-    assert three.samples == 3 * three.step
+    four = load_checkpoint(checkpoint)
+    assert four.samples == 4 * four.step
 
-    Trainer(config(name="three", total_step=three.step + 2, val_set_list=[], save_interval=2)).run()
-    alone = load_checkpoint(checkpoint)
-    assert (alone.step, alone.samples) == (three.step + 2, three.samples + 2)
+    cfg = config(name="four", total_step=four.step + 2, val_set_list=[], save_interval=2)
+    result = torchrun("run_training.py", "--cfg", written(cfg, tmp_path / "rest.yaml"))
+    assert result.returncode == 0, result.stderr[-2000:]
+    two = load_checkpoint(checkpoint)
+    assert (two.step, two.samples) == (four.step + 2, four.samples + 4)
 
 
 def is_alive(pid: int) -> bool:
