@@ -19,7 +19,7 @@ from network.view_renderer import ViewRenderer
 from network.weights import load_checkpoint
 from train.checkpoint import checkpoint_content, load_network, save_checkpoint
 from train.run import build_network
-from train.schedule import build_optimizer
+from train.schedule import build_optimizer, load_optimizer
 from train.trainer import Trainer
 from utils.errors import UserError
 
@@ -410,3 +410,15 @@ def test_losses_of_the_first_pass_alone_leave_the_fine_networks_as_they_were(con
     after = trainer.network.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("fine_"))
     assert not torch.equal(after["agg_net.agg_impl.rgb_fc.0.weight"], before["agg_net.agg_impl.rgb_fc.0.weight"])
+
+
+def test_a_resumed_run_steps_as_its_config_says_now(config):
+    """An optimiser's state brings what was learned, and not how the run that saved it computed a step."""
+    network = torch.nn.Linear(3, 2)
+    first = build_optimizer(network, config(optimizer_type="adam", lr_cfg={"optim_args": {"weight_decay": 0.0}}))
+    network(torch.ones(1, 3)).sum().backward()
+    first.step()
+    second = build_optimizer(network, config(optimizer_type="adamw", lr_cfg={"optim_args": {"weight_decay": 0.3}}))
+    load_optimizer(second, first.state_dict())
+    assert all(group["weight_decay"] == 0.3 and group["decoupled_weight_decay"] for group in second.param_groups)
+    assert torch.equal(second.state[network.weight]["exp_avg"], first.state[network.weight]["exp_avg"])

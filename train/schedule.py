@@ -46,7 +46,8 @@ def build_optimizer(network: nn.Module, cfg) -> torch.optim.Optimizer:
     )
 
 
-COMPUTED = ("lr", "fused", "foreach", "capturable")  # how a step is computed is the config's and the device's matter
+# how a step is computed is the config's and the device's matter
+COMPUTED = ("lr", "weight_decay", "decoupled_weight_decay", "fused", "foreach", "capturable")
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
