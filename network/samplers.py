@@ -142,7 +142,7 @@ class OnSurfaces(Sampler):
         else:
             order = single.int().argsort(stable=True)[:several]
             # Spare room is for the first of them once more: a ray that one sample serves must not be rendered otherwise.
-            needed = torch.arange(several, device=order.device) < self.several(rays)
+            needed = torch.arange(several, device=order.device) < (~single).sum()
             first, places = None, torch.where(needed, order, order[0])
         groups = [(first, rays if first is None else rays[first]), (places, rays[places])]
         return [
