@@ -10,7 +10,6 @@ colour, depth in the colour camera, and label maps, all `width` pixels wide and 
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -26,7 +25,7 @@ from dataset.labels import SCANNET_CLASSES, SCANNET_COLORS
 from dataset.poses import OPENGL_TO_OPENCV
 from dataset.render_dataset import open_scene
 from dataset.scene import Scene
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.errors import UserError
 from utils.files import image_size, write_image, write_text
 from utils.logging import say
@@ -42,7 +41,7 @@ Recording = tuple[dict, dict[str, np.ndarray]]  # keys that hold for all frames,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.captures", __doc__)
     parser.add_argument("name", choices=RECORDINGS, help="which recording it is")
     parser.add_argument("folder", type=Path, help="folder of the recording")
     parser.add_argument("--out", type=Path, default=Path("data/real"), help="folder to write to (default: %(default)s)")

@@ -10,7 +10,6 @@ again. Scores are means over the seeds, with the lowest and the highest.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -28,7 +27,7 @@ from network.backend import Backend
 from network.view_renderer import ViewRenderer
 from train.run import choose_device, load_trained, test_sets
 from train.settings import SCHEMA
-from utils.cli import run_command
+from utils.cli import add_overrides, command_parser, run_command
 from utils.config import load_config
 from utils.errors import UserError
 from utils.files import write_text
@@ -52,7 +51,7 @@ TRAIN, TEST = "configs/cra/train_cra_synthetic.yaml", "configs/cra/test_cra_synt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.compare", __doc__)
     parser.add_argument("--mvsnet", help=f"weights for {NEEDS_MVSNET}, as published (default: none)")
     parser.add_argument("--steps", type=int, default=1000, help="training steps of each run (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run each (default: 0)")
@@ -85,9 +84,7 @@ def main() -> None:
         help=f"networks to compare (default: all but {NEEDS_MVSNET})",
     )
     parser.add_argument("--out", type=Path, help="folder for the table and the curves (default: beside the rooms)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
-    )
+    add_overrides(parser)
     args = parser.parse_intermixed_args()
     if NEEDS_MVSNET in args.variants and not args.mvsnet:
         raise UserError(f"{NEEDS_MVSNET} needs --mvsnet")

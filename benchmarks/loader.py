@@ -27,7 +27,7 @@ from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from dataset.synthetic.room import furnish, walk
 from train.settings import SCHEMA
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.config import check_config
 from utils.files import write_image, write_text
 
@@ -110,7 +110,7 @@ def seconds_to_open(root: Path, cache: Cache | None) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.loader", __doc__)
     parser.add_argument(
         "--out", type=Path, default=Path("data/bench_loader"), help="folder of the scene (default: %(default)s)"
     )

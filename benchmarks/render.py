@@ -9,7 +9,6 @@ samples are of its own number). Weights are random unless --model-path names oth
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -25,7 +24,7 @@ from network.weights import load_checkpoint
 from train.checkpoint import load_network
 from train.run import build_network, choose_device
 from train.settings import SCHEMA
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.config import check_config, load_config
 from utils.files import write_text
 
@@ -35,7 +34,7 @@ VIEWS, SAMPLES = (2, 4, 8, 16), (32, 64)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.render", __doc__)
     parser.add_argument("--cfg", default="configs/base.yaml", help="YAML file of the config (default: %(default)s)")
     parser.add_argument(
         "--modes", nargs="+", default=["plain", "exact", "fast"], help="backends to time (default: all)"

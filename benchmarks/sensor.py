@@ -6,7 +6,6 @@ models. Renders rooms at 640x480, exact and sensed, and writes benchmarks/result
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import cv2
@@ -17,7 +16,7 @@ from dataset.synthetic import modelled
 from dataset.synthetic.meshcast import IGNORED, MeshCaster
 from dataset.synthetic.pack import Furniture
 from dataset.synthetic.raycast import Light
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.errors import UserError
 from utils.files import read_color, read_map, write_image, write_text
 
@@ -139,12 +138,9 @@ def _panel(versions) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sensor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("python -m benchmarks.sensor", __doc__)
     parser.add_argument("kitchen", type=Path, help="folder of the recording")
     parser.add_argument("furniture", type=Path, help="pack of dataset.synthetic.pack")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     real = statistics(*kitchen(args.kitchen))
     exact, sensed, panels = rendered(args.furniture)

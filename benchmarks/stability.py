@@ -28,7 +28,7 @@ from benchmarks.common import provenance
 from benchmarks.plot_curve import draw, read_scalars
 from benchmarks.runs import COLUMNS, Launcher, flat, parse, parse_variant, row_of, settings
 from dataset.render_dataset import list_scenes
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.errors import UserError
 from utils.files import read_color, write_image, write_text
 from utils.panels import text
@@ -76,7 +76,7 @@ class Results:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.stability", __doc__)
     parser.add_argument(
         "--tests",
         nargs="+",
