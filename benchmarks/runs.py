@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 import threading
@@ -17,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.compare import with_range
 from utils.cli import add_overrides
 from utils.errors import UserError
 
@@ -90,6 +90,12 @@ def row_of(rows: list[dict[str, float]], columns: dict[str, tuple[str, int]]) ->
 def cell(values: list[float | None], places: int) -> str:
     values = [value for value in values if value is not None]
     return with_range(tuple(values), places) if values else "–"
+
+
+def with_range(values: tuple[float, ...], places: int) -> str:
+    """Return the mean, and the lowest and highest of several."""
+    mean = f"{statistics.mean(values):.{places}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.{places}f} to {max(values):.{places}f})"
 
 
 @dataclass
