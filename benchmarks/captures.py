@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from benchmarks.labels import IGNORED, rasterise, read_polygons
 from dataset.camera import scale_intrinsics
+from dataset.database import open_scene
 from dataset.intrinsics import DEPTH, camera_keys
 from dataset.labels import SCANNET_CLASSES, SCANNET_COLORS
 from dataset.poses import OPENGL_TO_OPENCV
-from dataset.render_dataset import open_scene
 from dataset.scene import Scene
 from utils.cli import command_parser, run_command
 from utils.errors import UserError

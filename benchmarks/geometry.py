@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.common import model_parser, provenance, session_of
-from dataset.render_dataset import open_scene
+from dataset.database import open_scene
 from utils.cli import run_command
 from utils.errors import UserError
 from utils.files import write_image, write_text

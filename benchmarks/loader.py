@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 
 from dataset.cache import Cache
+from dataset.database import open_scene
 from dataset.loading import load
-from dataset.render_dataset import Needs, TrainingSet, open_scene
+from dataset.render_dataset import Needs, TrainingSet
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from dataset.synthetic.room import furnish, walk

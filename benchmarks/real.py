@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import provenance
+from dataset.database import configured_scene, list_scenes
 from dataset.labels import SCANNET_CLASSES, SCANNET_COLORS
-from dataset.render_dataset import TestSet, configured_scene, list_scenes
+from dataset.render_dataset import TestSet
 from dataset.views import Views
 from network.backend import Backend
 from network.init_net import needs

@@ -15,7 +15,8 @@ import torch
 
 from benchmarks.common import make_room, median_milliseconds, peak_gib, profile, provenance
 from benchmarks.plot_curve import pyplot
-from dataset.render_dataset import Needs, open_scene, read_references
+from dataset.database import open_scene
+from dataset.render_dataset import Needs, read_references
 from dataset.view_selection import test_references
 from dataset.views import Batch
 from network.backend import Backend

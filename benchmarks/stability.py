@@ -27,7 +27,7 @@ import torch
 from benchmarks.common import provenance
 from benchmarks.plot_curve import draw, read_scalars
 from benchmarks.runs import COLUMNS, Launcher, flat, parse, parse_variant, row_of, settings
-from dataset.render_dataset import list_scenes
+from dataset.database import list_scenes
 from utils.cli import command_parser, run_command
 from utils.errors import UserError
 from utils.files import read_color, write_image, write_text

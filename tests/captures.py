@@ -5,8 +5,8 @@ import json
 import numpy as np
 import torch
 
+from dataset.database import open_scene
 from dataset.prepare.transforms import prepare_transforms
-from dataset.render_dataset import open_scene
 
 SIZE = (96, 128)
 FRAMES = 24

@@ -12,7 +12,7 @@ import torch
 
 from dataset import cache as cache_module
 from dataset.cache import Cache, list_entries
-from dataset.render_dataset import open_scene
+from dataset.database import open_scene
 from dataset.scannet import read_matrix
 from utils import logging
 from utils.errors import UserError

@@ -14,8 +14,8 @@ from dataset.check.__main__ import check_scene, find_scenes
 from dataset.check.consistency import check_consistency, choose_pairs, warp
 from dataset.check.inventory import spread, take_inventory
 from dataset.check.page import verdict
+from dataset.database import open_scene
 from dataset.registration import DepthCamera
-from dataset.render_dataset import open_scene
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from utils.errors import UserError

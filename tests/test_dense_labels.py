@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from dataset.capture import read_capture
+from dataset.database import open_scene
 from dataset.labels import nyu40_labels, replica_labels
-from dataset.render_dataset import open_scene
 from network.rendering import CLASSES, RenderedView
 from network.view_renderer import ViewRenderer
 from train.run import build_network

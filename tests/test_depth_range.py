@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dataset.cache import Cache
+from dataset.database import configured_scene, open_scene
 from dataset.depth_range import range_of_depth, triangulate
-from dataset.render_dataset import configured_scene, open_scene
 from utils.errors import UserError
 from utils.files import read_map, write_image
 

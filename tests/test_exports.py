@@ -15,10 +15,10 @@ from PIL import Image, ImageCms
 
 from dataset.check.__main__ import check_scene, find_scenes
 from dataset.check.page import verdict
+from dataset.database import open_scene
 from dataset.intrinsics import read_intrinsics
 from dataset.maps import DepthUnit, read_depth, read_ids
 from dataset.poses import to_pose
-from dataset.render_dataset import open_scene
 from utils.errors import UserError
 from utils.files import read_color, read_map, require_whole
 

@@ -16,11 +16,12 @@ from PIL import Image
 from dataset.camera import read_lens
 from dataset.check.__main__ import check_scene
 from dataset.check.page import verdict
+from dataset.database import held_out_scenes, open_scene
 from dataset.labels import SCANNET_CLASSES
 from dataset.maps import read_depth, read_ids, read_mask
 from dataset.poses import to_pose
 from dataset.prepare.transforms import prepare_transforms
-from dataset.render_dataset import Needs, TestSet, TrainingSet, held_out_scenes, open_scene
+from dataset.render_dataset import Needs, TestSet, TrainingSet
 from dataset.synthetic.writers import CATEGORIES, NYU40_CEILING
 from utils import logging
 from utils.errors import UserError

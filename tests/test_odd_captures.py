@@ -16,11 +16,11 @@ from dataset.camera import read_lens, undistort
 from dataset.check.__main__ import check_scene, find_scenes
 from dataset.check.inventory import count_blended
 from dataset.check.page import verdict
+from dataset.database import open_scene
 from dataset.intrinsics import read_depth_camera, read_intrinsics
 from dataset.labels import scannet_labels
 from dataset.maps import DepthUnit, read_depth, read_mask
 from dataset.poses import leaps, to_pose
-from dataset.render_dataset import open_scene
 from dataset.replica import read_camera
 from utils.errors import UserError
 from utils.files import read_color, read_json

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dataset.render_dataset import Needs, TestSet, open_scene, random_patches
+from dataset.database import open_scene
+from dataset.render_dataset import Needs, TestSet, random_patches
 from dataset.view_selection import training_references
 from dataset.views import Cameras, Views
 from network.backend import Backend

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 import torch
 from tqdm import tqdm
 
+from dataset.database import held_out_scenes, list_scenes
 from dataset.loading import load
-from dataset.render_dataset import TrainingSet, held_out_scenes, list_scenes
+from dataset.render_dataset import TrainingSet
 from dataset.views import Batch
 from network.backend import Backend
 from network.init_net import needs

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from easydict import EasyDict
 
+from dataset.database import has_depth
 from dataset.prepare.transforms import undistorted
-from dataset.render_dataset import has_depth
 from dataset.views import Cameras
 from train.run import run_folder
 from train.settings import SCHEMA

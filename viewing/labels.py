@@ -12,11 +12,11 @@ import torch
 from tqdm import tqdm
 
 from dataset.camera import scale_intrinsics
+from dataset.database import open_scene
 from dataset.intrinsics import camera_keys
 from dataset.labels import SCANNET_CLASSES, LabelSet, capture_labels, nyu40_labels
 from dataset.maps import MILLIMETRES
 from dataset.poses import OPENGL_TO_OPENCV
-from dataset.render_dataset import open_scene
 from dataset.scene import Scene, SceneName, to_cameras, view_size
 from dataset.views import Cameras
 from network.rendering import RenderedView

@@ -11,9 +11,9 @@ from dataset.capture import capture_file
 from dataset.check.consistency import check_consistency, choose_pairs
 from dataset.check.inventory import Inventory, take_inventory
 from dataset.check.page import SceneReport, describe, verdict, write_page
+from dataset.database import SCENE_KINDS, open_scene, scene_name
 from dataset.labels import SCANNET_TABLE, look_like_nyu40
 from dataset.poses import leaps
-from dataset.render_dataset import SCENE_KINDS, open_scene, scene_name
 from dataset.replica import find_sequences
 from dataset.scannet import LABEL_IDS, NYU40_HINT
 from dataset.scene import Scene, SceneName

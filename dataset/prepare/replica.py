@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dataset.render_dataset import open_scene
+from dataset.database import open_scene
 from dataset.replica import find_sequences
 from utils.errors import UserError
 from utils.logging import say
