@@ -11,9 +11,10 @@ import pytest
 from programs import run_program
 
 from dataset.check.__main__ import check_scene, find_scenes
-from dataset.check.consistency import check_consistency, choose_pairs, warp
+from dataset.check.consistency import check_consistency
 from dataset.check.inventory import spread, take_inventory
 from dataset.check.page import verdict
+from dataset.check.warping import choose_pairs, warp
 from dataset.database import open_scene
 from dataset.registration import DepthCamera
 from dataset.synthetic.generate import Size, generate
@@ -85,7 +86,7 @@ def test_a_good_scene_passes(good):
 def test_what_is_wrong_is_named(damage, cause, data):
     damage(data)
     report = check_scene(NAME, data, 4)
-    assert report.consistency.looks_wrong
+    assert report.consistency.geometry_is_wrong
     (line,) = verdict(report)
     assert cause in line
 
@@ -121,7 +122,7 @@ def test_shuffled_poses_are_wrong_without_a_cause(data):
     for path, number in zip(paths, rng.permutation(len(paths)), strict=True):
         path.write_text(contents[number])
     consistency = check_consistency(choose_pairs(open_scene(NAME, data), 12))
-    assert consistency.looks_wrong and consistency.cause is None
+    assert consistency.geometry_is_wrong and consistency.cause is None
 
 
 def test_a_warp_lands_where_the_generator_says(good):

@@ -8,9 +8,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dataset.capture import capture_file
-from dataset.check.consistency import check_consistency, choose_pairs
+from dataset.check.consistency import check_consistency
 from dataset.check.inventory import Inventory, take_inventory
 from dataset.check.page import SceneReport, describe, verdict, write_page
+from dataset.check.warping import choose_pairs
 from dataset.database import SCENE_KINDS, open_scene, scene_name
 from dataset.labels import SCANNET_TABLE, look_like_nyu40
 from dataset.poses import leaps
