@@ -27,7 +27,8 @@ from dataset.poses import OPENGL_TO_OPENCV
 from dataset.scene import Scene
 from utils.cli import command_parser, run_command
 from utils.errors import UserError
-from utils.files import image_size, write_image, write_text
+from utils.files import write_text
+from utils.images import image_size, write_image
 from utils.logging import say
 
 KITCHEN_COLOR = np.array(

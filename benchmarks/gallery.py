@@ -26,7 +26,8 @@ from train.evaluator import evaluate
 from train.metrics import class_scores, confusion, depth_error, psnr, ssim
 from train.pictures import Comparison
 from utils.cli import run_command
-from utils.files import write_image, write_text
+from utils.files import write_text
+from utils.images import write_image
 from utils.panels import grid, mark_unseen
 
 PORT = 8765

@@ -14,7 +14,8 @@ from benchmarks.common import model_parser, provenance, session_of
 from dataset.database import open_scene
 from utils.cli import run_command
 from utils.errors import UserError
-from utils.files import write_image, write_text
+from utils.files import write_text
+from utils.images import write_image
 from viewing.geometry import DEPTHS, build, compare, measured, mesher
 from viewing.paths import up_of
 from viewing.preview import preview

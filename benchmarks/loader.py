@@ -30,7 +30,8 @@ from dataset.synthetic.room import furnish, walk
 from train.settings import SCHEMA
 from utils.cli import command_parser, run_command
 from utils.config import check_config
-from utils.files import write_image, write_text
+from utils.files import write_text
+from utils.images import write_image
 
 FRAMES, RENDERED, SAMPLES = 1500, 12, 40
 NAME = "scannet/train_000/black_320"

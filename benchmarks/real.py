@@ -37,7 +37,8 @@ from train.shipped import model_config
 from utils.cli import add_overrides, command_parser, run_command
 from utils.colors import color_depth
 from utils.errors import UserError
-from utils.files import write_image, write_text
+from utils.files import write_text
+from utils.images import write_image
 from utils.logging import say
 from utils.panels import grid, legend
 

@@ -18,7 +18,8 @@ from dataset.synthetic.pack import Furniture
 from dataset.synthetic.raycast import Light
 from utils.cli import command_parser, run_command
 from utils.errors import UserError
-from utils.files import read_color, read_map, write_image, write_text
+from utils.files import write_text
+from utils.images import read_color, read_map, write_image
 
 SIZE = (480, 640)
 K = np.array([[525.0, 0, 319.5], [0, 525, 239.5], [0, 0, 1]])

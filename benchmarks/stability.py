@@ -30,7 +30,8 @@ from benchmarks.runs import COLUMNS, Launcher, flat, parse, parse_variant, row_o
 from dataset.database import list_scenes
 from utils.cli import command_parser, run_command
 from utils.errors import UserError
-from utils.files import read_color, write_image, write_text
+from utils.files import write_text
+from utils.images import read_color, write_image
 from utils.panels import text
 
 EARLY = 0.05  # of the rays may end before half their depth once they have left the near plane

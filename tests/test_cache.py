@@ -16,7 +16,7 @@ from dataset.database import open_scene
 from dataset.scannet import read_matrix
 from utils import logging
 from utils.errors import UserError
-from utils.files import write_image
+from utils.images import write_image
 
 ROOM = "scannet/train_000/black_32"
 FIELDS = ("images", "depth", "labels")

@@ -20,7 +20,7 @@ from dataset.registration import DepthCamera
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from utils.errors import UserError
-from utils.files import write_image
+from utils.images import write_image
 
 REPOSITORY = Path(__file__).parent.parent
 NAME = "scannet/train_000/black_96"

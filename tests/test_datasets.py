@@ -19,7 +19,7 @@ from dataset.views import Cameras, Views
 from network.geometry import pixel_grid, pixel_rays, project
 from train import run
 from utils.errors import UserError
-from utils.files import write_image
+from utils.images import write_image
 
 ROOM = "scannet/train_000/black_64"
 DEPTH = Needs(depth=True)

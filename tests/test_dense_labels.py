@@ -16,7 +16,7 @@ from network.rendering import CLASSES, RenderedView
 from network.view_renderer import ViewRenderer
 from train.run import build_network
 from utils.errors import UserError
-from utils.files import read_map
+from utils.images import read_map
 from viewing import commands
 from viewing.labels import Shots, frame_shots, path_shots, write_labels
 from viewing.paths import make_path, path_cameras

@@ -9,7 +9,7 @@ from dataset.cache import Cache
 from dataset.database import configured_scene, open_scene
 from dataset.depth_range import range_of_depth, triangulate
 from utils.errors import UserError
-from utils.files import read_map, write_image
+from utils.images import read_map, write_image
 
 ROOM = "scannet/train_000/black_64"
 

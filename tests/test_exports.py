@@ -20,7 +20,7 @@ from dataset.intrinsics import read_intrinsics
 from dataset.maps import DepthUnit, read_depth, read_ids
 from dataset.poses import to_pose
 from utils.errors import UserError
-from utils.files import read_color, read_map, require_whole
+from utils.images import read_color, read_map, require_whole
 
 KEYS = {"images": "file_path", "depth": "depth_file_path", "labels": "semantic_path"}
 

@@ -25,7 +25,8 @@ from dataset.render_dataset import Needs, TestSet, TrainingSet
 from dataset.synthetic.writers import CATEGORIES, NYU40_CEILING
 from utils import logging
 from utils.errors import UserError
-from utils.files import read_color, read_json, require_whole, write_image
+from utils.files import read_json
+from utils.images import read_color, require_whole, write_image
 
 # 1. Orientation tags
 

@@ -23,7 +23,8 @@ from dataset.maps import DepthUnit, read_depth, read_mask
 from dataset.poses import leaps, to_pose
 from dataset.replica import read_camera
 from utils.errors import UserError
-from utils.files import read_color, read_json
+from utils.files import read_json
+from utils.images import read_color
 from viewing.paths import parse_path, path_cameras
 
 

@@ -15,7 +15,7 @@ from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from train.metrics import depth_edges
 from utils.errors import UserError
-from utils.files import write_image
+from utils.images import write_image
 
 SIZE = (96, 128)
 COLOR_K = np.array([[110.0, 0, 62], [0, 110, 48], [0, 0, 1]])

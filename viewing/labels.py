@@ -23,7 +23,8 @@ from network.rendering import RenderedView
 from train.metrics import class_scores, confusion
 from train.pictures import to_picture
 from utils.errors import UserError
-from utils.files import write_image, write_text
+from utils.files import write_text
+from utils.images import write_image
 from utils.logging import say
 from viewing.frame_files import FrameFiles, settings_of
 from viewing.references import Mix, References, mixes, one

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from dataset.maps import DepthUnit, to_millimetres
+from utils.decoding import decode_image
 from utils.errors import UserError
-from utils.files import decode_image
 
 VERSION = 4
 LONGEST_NAME, LARGEST_BLOB = 4096, 256 * 2**20  # more than any real file has: what claims more is damaged
