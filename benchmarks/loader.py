@@ -111,17 +111,8 @@ def seconds_to_open(root: Path, cache: Cache | None) -> float:
     return time.perf_counter() - begin
 
 
-def main() -> None:
-    parser = command_parser("python -m benchmarks.loader", __doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("data/bench_loader"), help="folder of the scene (default: %(default)s)"
-    )
-    parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    root = args.out
-    if args.only_memory:
-        print(*worker_memory(TrainingSet(configure(root, True), 0, Needs(depth=True))))
-        return
+def times(root: Path) -> list[tuple[str, str]]:
+    """Return what opening and a sample take, without and with a cache, cold and warm: rows of the table."""
     make_scene(root)
     shutil.rmtree(root / "cache", ignore_errors=True)
     cv2.setNumThreads(1)  # as in a worker
@@ -145,16 +136,28 @@ def main() -> None:
     drop_pages(root)
     rows.append(("sample, cache, cold", f"{milliseconds_a_sample(dataset, 0):.1f} ms"))
     rows.append(("sample, cache, warm", f"{milliseconds_a_sample(dataset, 0):.1f} ms"))
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.loader",
-        "--out",
-        str(root),
-        "--only-memory",
-    ]  # as a training run starts
+    return rows
+
+
+def memory(root: Path) -> tuple[str, str]:
+    """Return the row of a worker's memory, measured as a training run starts."""
+    command = [sys.executable, "-m", "benchmarks.loader", "--out", str(root), "--only-memory"]
     peak, private = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
-    rows.append(("a worker's peak memory", f"{peak:.0f} MiB resident, {private:.0f} MiB of it its own"))
+    return "a worker's peak memory", f"{peak:.0f} MiB resident, {private:.0f} MiB of it its own"
+
+
+def main() -> None:
+    parser = command_parser("python -m benchmarks.loader", __doc__)
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/bench_loader"), help="folder of the scene (default: %(default)s)"
+    )
+    parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    root = args.out
+    if args.only_memory:
+        print(*worker_memory(TrainingSet(configure(root, True), 0, Needs(depth=True))))
+        return
+    rows = [*times(root), memory(root)]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     print(
         f"`python -m benchmarks.loader`, commit {commit}, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores {platform.machine()}, "
