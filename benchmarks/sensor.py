@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from dataset.sensor import Sensor, drifting, sensed_color, sensed_depth, sensed_labels
-from dataset.synthetic import modelled
+from dataset.synthetic import modelled, walks
 from dataset.synthetic.meshcast import IGNORED, MeshCaster
 from dataset.synthetic.pack import Furniture
 from dataset.synthetic.raycast import Light
@@ -111,7 +111,7 @@ def rendered(furniture: Path):
     for seed in range(ROOMS):
         rng = np.random.default_rng(seed)
         room = modelled.furnish(models, 30000 + seed)
-        poses = modelled.walk(room, 60, seed)[:: 60 // FRAMES][:FRAMES]
+        poses = walks.walk(room, 60, seed)[:: 60 // FRAMES][:FRAMES]
         caster = MeshCaster(room, Light(), seed)
         caster.expose(K, poses, SIZE, room.key)
         sensor, drift = Sensor.drawn(rng), drifting(60, rng)
