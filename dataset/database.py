@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from dataset.cache import DEFAULTS as CACHE_DEFAULTS
@@ -34,20 +33,13 @@ DEFAULTS = {
 }
 
 
-def open_scene(
-    name: str,
-    data_root: str | Path,
-    cache: Cache | None = None,
-    depth_range: tuple[float, float] | None = None,
-    label_ids: str = "auto",
-) -> Scene:
+def open_scene(name: str, data_root: str | Path, cache: Cache | None = None, label_ids: str = "auto") -> Scene:
     """Open the scene that a database name, or a folder with a transforms.json, stands for. Raises UserError if it cannot
     be used.
 
-    depth_range: near and far in metres instead of the scene's own. label_ids: what ScanNet's label maps hold.
+    label_ids: what ScanNet's label maps hold.
     """
-    source = _find_files(name, data_root, label_ids)
-    return Scene(replace(source, depth_range=depth_range) if depth_range else source, cache)
+    return Scene(_find_files(name, data_root, label_ids), cache)
 
 
 def has_depth(name: str, data_root: str | Path) -> bool:
