@@ -189,5 +189,17 @@ def test_the_map_of_the_code_names_every_module(folder):
     assert set(named) == there and len(named) == len(there)
 
 
+def test_the_messages_of_troubleshooting_are_those_of_the_source():
+    """Each part of a quoted message, between what differs from case to case, stands in the code."""
+    folders = ("dataset", "network", "train", "utils", "viewing")
+    source = "\n".join(path.read_text() for folder in folders for path in (REPOSITORY / folder).rglob("*.py"))
+    source = re.sub(r'"\n +f?"', "", source)  # one message on two lines
+    symptoms = re.findall(r"^\| (.*?) \| ", (REPOSITORY / "docs/troubleshooting.md").read_text(), re.M)
+    quoted = [part for symptom in symptoms for pair in re.findall(r"`` (.*?) ``|`([^`]+)`", symptom) for part in pair]
+    parts = [part.strip() for message in quoted for part in re.split(r"…|'cuda'|\bnan\b|data/model/\S+", message)]
+    parts = [part for part in parts if len(part) > 3 and "/" not in part]
+    assert len(parts) > 30 and [part for part in parts if part not in source] == []
+
+
 def test_the_readme_is_short():
     assert len((REPOSITORY / "README.md").read_text().split()) <= 1300
