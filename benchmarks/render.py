@@ -1,8 +1,8 @@
 """Rendering time of a frame: python -m benchmarks.render [--cfg CFG] [--widths 320 640] [--model-path MODEL]
 
 A frame is everything from references on the device to colour, classes and depth of all pixels there: encoding the
-references, which change from frame to frame, and all passes. plain: the modules as they are; exact: the engine where it can,
-float32; fast: products in float16. Prints the median of some frames, what a reference view and a sample cost, and with
+references, which change from frame to frame, and all passes; kept: the passes alone, of references encoded before. plain:
+the modules as they are; exact: the engine where it can, float32; fast: products in float16. Prints the median of some frames, what a reference view and a sample cost, and with
 --profile where the time goes. --cfg: of the network (default: the paper's; configs/plus/surfaces.yaml for S-Ray+, whose
 samples are of its own number). Weights are random unless --model-path names others.
 """
@@ -58,7 +58,7 @@ def main() -> None:
     args = parser.parse_args()
     make_room(args.data)
     device = choose_device(check_config({}, SCHEMA))
-    lines = ["| frame | mode | views | samples | ms a frame | memory, GiB |", "|---|---|---|---|---|---|"]
+    lines = ["| frame | mode | views | samples | ms a frame | kept | memory, GiB |", "|---|---|---|---|---|---|---|"]
     cases = [(width, mode, args.views, args.samples) for width in args.widths for mode in args.modes]
     curves = [(320, args.modes[-1], views, samples) for samples in SAMPLES for views in VIEWS] if args.curves else []
     times = {}
@@ -103,11 +103,19 @@ def measure(args, device: torch.device, width: int, mode: str, views: int, sampl
     peak_gib(device)
     frames, warm_up = (min(args.frames, PLAIN_FRAMES), 1) if mode == "plain" else (args.frames, 5)
     milliseconds = median_milliseconds(run, frames, device, warm_up)
+    encodings = [renderer.encode(batch.references) for batch in batches]
+
+    def render(i: int) -> None:
+        renderer.render(encodings[i % len(batches)], batches[i % len(batches)].query.cameras)
+
+    kept = median_milliseconds(render, frames, device, warm_up)
     if args.profile and mode != "plain" and (width, views, samples) == (320, args.views, args.samples):
         profile(run, 1, args.profile, f"{mode}: one frame", device)
     height = batches[0].query.cameras.size[0]
     shown = network.sampler.most_samples
-    line = f"| {width}x{height} | {mode} | {views} | {shown} | {milliseconds:.1f} | {peak_gib(device):.2f} |"
+    line = (
+        f"| {width}x{height} | {mode} | {views} | {shown} | {milliseconds:.1f} | {kept:.1f} | {peak_gib(device):.2f} |"
+    )
     return milliseconds, line
 
 

@@ -105,6 +105,10 @@ class Backend:
         """Compute products in bfloat16, if `half`."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
+    def encoding(self, network: Renderer) -> torch.autocast:
+        """Encode references in float16, if `half`, for networks that only correct what surfaces show."""
+        return torch.autocast(self.device.type, torch.float16, enabled=self.half and network.sampler.reads_surfaces)
+
     @contextlib.contextmanager
     def at_work(self, network: nn.Module) -> Iterator[None]:
         """Run the modules of `network` with this backend's kernels and its rounding of convolutions."""

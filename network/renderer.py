@@ -193,11 +193,12 @@ class Renderer(nn.Module):
     def encode(self, references: Views, image_features: torch.Tensor | None = None) -> Encoding:
         """Encode the references: everything that depends on them alone. image_features: what `encode_images` made of them.
 
-        In float32 under autocast too, but for its result: bfloat16 would put features off by 5%.
+        In float32 under autocast to bfloat16 too, but for its result: it would put features off by 5%. float16 does by 0.3%.
         """
         unpadded, references = references, self.pad(references)
         device = references.images.device.type
-        with torch.autocast(device, enabled=False):
+        fine = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+        with torch.autocast(device, enabled=fine):
             image_features, geometry = self._read(references, image_features)
             ray_features = self.vis_encoder(image_features, geometry.features)
             features = torch.cat([image_features, ray_features], 1).permute(0, 2, 3, 1).contiguous()

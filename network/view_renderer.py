@@ -45,7 +45,11 @@ MOST_SHAPES = 8  # sizes of views and numbers of references for which a GPU's wo
 
 
 class ViewRenderer:
-    """`encode` references, then `render` any number of views from them. Nothing in between waits for the device."""
+    """`encode` references, then `render` any number of views from them.
+
+    The host waits for the device where its work depends on the numbers: whether the references' depth is complete, and how many
+    rays meet several surfaces.
+    """
 
     def __init__(self, network: Renderer, backend: Backend | None = None, rays_at_once: int | None = None):
         """backend: None for the fastest one. Where the engine renders, it reads the network's weights once."""
@@ -63,6 +67,8 @@ class ViewRenderer:
 
         names: of their images; what is known of an image by itself is kept under its name, for other sets of references.
         """
+        if self.network.init_net.measured_depth and references.depth is not None:
+            references = replace(references, complete=bool((references.depth > 0).all()))
         known = () if names is None else (self._image_features(references, names),)
         return self._encode(references, *known)
 
@@ -72,7 +78,7 @@ class ViewRenderer:
         new = [i for i, name in enumerate(names) if name not in features]
         if new:
             images = references.images[new]
-            with self.backend.at_work(self.network):
+            with self.backend.at_work(self.network), self.backend.encoding(self.network):
                 made = self.network.encode_images(Views(references.cameras, images))
             features.update((names[i], feature) for i, feature in zip(new, made, strict=True))
         self._images.update(features)
@@ -81,15 +87,17 @@ class ViewRenderer:
     @torch.no_grad()
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
         """Render the whole image of one camera. Raises UserError if the device's memory is too small for anything."""
-        if self._in_engine(encoding):
+        in_engine = self._in_engine(encoding)
+        if in_engine:
             encoding = replace(encoding, features=encoding.features.to(self._product_type))
-            return self._render(encoding, self._rays(encoding, camera), camera.size, in_engine=True)
         if self.network.balances_exposure:
             encoding = self._balanced(encoding, camera)
-        if self.backend.record and math.prod(camera.size) <= LARGE_VIEW:
+        # Elsewhere the engine has few kernels, which take long.
+        many_kernels = not in_engine or self.network.sampler.reads_surfaces
+        if self.backend.record and many_kernels and math.prod(camera.size) <= LARGE_VIEW:
             rays = self._recorded_rays(encoding, camera)
-            return self._recorded_render(encoding, rays, camera.size, self._several(rays))
-        return self._render(encoding, self._rays(encoding, camera), camera.size)
+            return self._recorded_render(encoding, rays, camera.size, self._several(rays), in_engine)
+        return self._render(encoding, self._rays(encoding, camera), camera.size, None, in_engine)
 
     def _rays(self, encoding: Encoding, camera: Cameras) -> Rays:
         pixels = pixel_grid(*camera.size, device=encoding.images.device)[None]
@@ -106,7 +114,7 @@ class ViewRenderer:
 
     @functools.cached_property
     def _recorded_render(self) -> Callable[..., RenderedView]:
-        """`_render` in the network's own modules, whose kernels are many and small."""
+        """`_render` where its kernels are many and small."""
         this = weakref.proxy(self)
         return self.backend.recorded(lambda *inputs: this._render(*inputs), MOST_SHAPES, self.network)
 
@@ -125,13 +133,13 @@ class ViewRenderer:
         self, encoding: Encoding, rays: Rays, size: tuple[int, int], several: int | None = None, in_engine: bool = False
     ) -> RenderedView:
         work = len(rays) * self._samples() * len(encoding.cameras)
-        if in_engine:
-            render_batch = self._engine
+        if in_engine and not self.network.sampler.reads_surfaces:
+            render_batch = self._recorded_engine
         else:
-            stages = self.backend.stages(self.network, work)
+            stages = self._engine if in_engine else self.backend.stages(self.network, work)
             render_batch = functools.partial(render_rays, self.network, self.backend, stages)
         # What is compiled is so for one number of rays and samples.
-        fixed = in_engine or (several is None and self.backend.compiles(work))
+        fixed = several is None and self.backend.compiles(work)
         view = None
         for places, group in [(None, rays)] if fixed else self.network.sampler.groups(rays, several):
             for begin, part in self._batches(render_batch, encoding, group, in_engine):
@@ -184,15 +192,19 @@ class ViewRenderer:
         return reason is None
 
     @functools.cached_property
-    def _engine(self):
+    def _engine(self) -> tuple[EngineStage, ...]:
+        """The network's passes as kernels."""
+        say_once("compiling kernels for this GPU, which takes a minute the first time")
+        return tuple(EngineStage.of(stage, self._product_type) for stage in self.network.stages)
+
+    @functools.cached_property
+    def _recorded_engine(self):
         """`render_rays` in the engine, as a recording: the host would start its kernels hardly faster than they run.
 
         It does not hold this object, which is so freed, recordings and all, once unused. Of the network it runs no module,
         so `_in_engine` has asked all there is to ask, once for a view; and `render` copies what it returns.
         """
-        say_once("compiling kernels for this GPU, which takes a minute the first time")
-        stages = tuple(EngineStage.of(stage, self._product_type) for stage in self.network.stages)
-        function = functools.partial(render_rays, self.network, self.backend, stages)
+        function = functools.partial(render_rays, self.network, self.backend, self._engine)
         return self.backend.recorded(function, MOST_SHAPES, copied=False)
 
     @property
@@ -221,7 +233,7 @@ class ViewRenderer:
 
 def encode(network: Renderer, backend: Backend, references: Views, *image_features: torch.Tensor) -> Encoding:
     """Run `Renderer.encode` by a backend."""
-    with backend.at_work(network):
+    with backend.at_work(network), backend.encoding(network):
         return network.encode(references, *image_features)
 
 

@@ -21,6 +21,7 @@ from dataset.labels import SCANNET_CLASSES
 from dataset.scene import Scene
 from dataset.synthetic.generate import SIZES, Size, generate
 from dataset.synthetic.raycast import Light
+from network import triton_setup
 from network.convert import ship
 from train.checkpoint import checkpoint_content, save_checkpoint
 from train.run import build_network
@@ -28,6 +29,9 @@ from train.schedule import build_optimizer
 from train.settings import SCHEMA
 from utils import logging
 from utils.config import check_config, load_config
+
+if torch.cuda.is_available():
+    triton_setup.prepare()  # some tests start kernels by themselves
 
 REPOSITORY = Path(__file__).parent.parent
 CAPTURE_SIZE, CAPTURE_FRAMES = (96, 128), 24  # of `capture` and `room`

@@ -13,11 +13,13 @@ from dataset.views import Cameras, Tensors, Views
 from network.backend import Backend
 from network.engine.requirements import reason_against
 from network.engine.stage import EngineStage
+from network.geometry import pixel_grid
 from network.renderer import Renderer
 from network.rendering import camera_rays
 from network.samplers import importance_depths, uniform_depths
 from network.sight import look
 from network.stage import Stage
+from network.surfaces import Layers
 from tests.reference import plain
 
 pytest.importorskip("triton", reason="the engine needs Triton")
@@ -181,6 +183,64 @@ def test_the_engine_equals_the_plain_pass(config, case):
                 )
             density = stage(typed, rays, depths, density_only=True)
             assert density.color is None and torch.equal(density.hit_probability, rendering.hit_probability)
+
+
+SURFACES = {
+    "sampler": "surfaces", "use_hierarchical_sampling": False, "blend_by_angle": True, "reference_classes": True,
+    "query_decoder": True, "density_activation": "softplus", "density_bias": -1.0,
+}  # fmt: skip
+
+
+def meet_wall(rays) -> torch.Tensor:
+    """Depth at which rays meet a slanted wall, (R,)."""
+    normal = torch.tensor([0.3, -0.2, 1.0])
+    return (3 - rays.centres @ normal) / (rays.directions @ normal)
+
+
+def before_wall(config, views: int, rays: int, masked: bool, changes: dict):
+    """As `scene`, of a wall that the references' depth shows but for a stripe, with surfaces."""
+    network, references, rays = scene(config, (views, 8, rays, {**SURFACES, **changes}, masked))
+    grid = pixel_grid(*SIZE).expand(views, -1, -1)
+    depth = meet_wall(camera_rays(references.cameras, grid)).view(views, 1, *SIZE).clamp_min(0)
+    depth[:, :, 12:15] = 0
+    encoding = network.encode(replace(references, depth=depth))
+    found = torch.arange(len(rays)) > 1
+    layers = Layers(torch.zeros(len(rays), 3), torch.zeros(len(rays), 3), found)
+    behind = rays.centres - torch.tensor([0.0, 0.0, 1000.0])  # all cameras, which see none of it
+    centres = torch.where(found[:, None], rays.centres, behind)
+    return network, encoding, replace(rays, centres=centres, layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("views", "samples", "masked", "changes"),
+    [
+        (2, 1, False, {}),
+        (3, 5, True, {}),
+        (8, 1, False, {"reference_classes": False, "query_decoder": False}),
+        (5, 5, False, {"render_label": False, "loss": ["render"], "reference_classes": False}),
+        (16, 3, False, {}),
+    ],
+)
+def test_the_engine_renders_surfaces_as_the_modules_do(config, views, samples, masked, changes):
+    with torch.no_grad():
+        network, encoding, rays = before_wall(config, views, 4, masked, changes)
+        around = torch.linspace(0.97, 1.06, samples) if samples > 1 else torch.tensor([1.004])
+        depths = meet_wall(rays).abs().clamp(0.5, 9)[:, None] * around
+        oracle = copy.deepcopy(network).double()
+        expected = oracle.stages[0](double(encoding), double(rays), depths.double())
+        assert expected.seen.any() and not expected.seen.all()
+        network.to(DEVICE)
+        encoding, rays, depths = (x.to(DEVICE) for x in (encoding, rays, depths))
+        assert reason_against(network, encoding) is None
+        for dtype, tolerance in ((torch.float32, 1e-4), (torch.float16, 0.02)):
+            typed = replace(encoding, features=encoding.features.to(dtype))
+            rendering = EngineStage.of(network.stages[0], dtype)(typed, rays, depths)
+            assert torch.equal(rendering.seen.cpu(), expected.seen)
+            assert torch.equal(rendering.scored.cpu(), expected.scored)
+            values = {**results(expected), **expected.heads}
+            for name, value in values.items():
+                found = rendering.heads.get(name, getattr(rendering, name, None)).cpu()
+                assert (found - value).abs().max() < tolerance * max(1, value.abs().max()), name
 
 
 @pytest.mark.gpu

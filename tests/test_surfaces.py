@@ -395,6 +395,17 @@ def test_nothing_is_predicted_where_all_depth_is_measured(batch):
     torch.testing.assert_close(spared.features, predicted.features)
 
 
+def test_a_renderer_tells_the_network_whether_depth_is_complete(batch, monkeypatch):
+    renderer, told = ViewRenderer(build(batch, **MERGED)), []
+    complete = batch.references.depth.clamp_min(0.5)
+    with_hole = complete.clone()
+    with_hole[0, 0, 3, 4] = 0
+    monkeypatch.setattr(renderer, "_encode", lambda references: told.append(references.complete))
+    for depth in (complete, with_hole):
+        renderer.encode(replace(batch.references, depth=depth))
+    assert told == [True, False]
+
+
 def test_convex_upsampling_keeps_planes_and_follows_its_features():
     torch.manual_seed(0)
     upsampling, features = ConvexUpsampling(4, 4), torch.randn(2, 4, 5, 6)

@@ -38,11 +38,12 @@ COLOR = tl.constexpr(4)  # the first of the three columns that are colour, among
 @dataclass(frozen=True)
 class Weights:
     """matrices (MATRICES, SLOT), and as many again of what they lack where products are to float32's precision, float16;
-    vectors (VECTORS, WIDE), in the type of activations."""
+    vectors (VECTORS, WIDE), in the type of activations. surfaces: the references' depth says where rays end, no decoder."""
 
     matrices: torch.Tensor
     vectors: torch.Tensor
     use_vis: bool
+    surfaces: bool
 
 
 class _Table:
@@ -75,7 +76,8 @@ class _Table:
 def pack(stage: Stage, dtype: torch.dtype) -> Weights:
     """Return the weights of a stage, for activations of `dtype`: float16, or float32 for products to its precision."""
     table = _Table()
-    _pack_decoders(table, stage.dist_decoder)
+    if stage.dist_decoder is not None:
+        _pack_decoders(table, stage.dist_decoder)
     _pack_embedding(table, stage)
     _pack_views(table, stage.agg_net.agg_impl)
     _pack_samples(table, stage.agg_net.agg_impl)
@@ -85,7 +87,8 @@ def pack(stage: Stage, dtype: torch.dtype) -> Weights:
     if dtype == torch.float32:
         packed = torch.cat([packed, (matrices - packed.float()).half()])
     vectors = table.side_by_side(table.vectors, VECTORS, WIDE.value).to(dtype)
-    return Weights(packed.to(device), vectors.to(device), stage.dist_decoder.vis_decoder is not None)
+    use_vis = getattr(stage.dist_decoder, "vis_decoder", None) is not None
+    return Weights(packed.to(device), vectors.to(device), use_vis, stage.dist_decoder is None)
 
 
 def _pack_decoders(table: _Table, decoder: DistDecoder) -> None:

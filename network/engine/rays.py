@@ -41,7 +41,7 @@ def _rays_kernel(
     hit_out, several_out, depth_out, scored_out, color_out, geometry_out, hidden_out, total_out,
     rays, length, views, scored_views, scored_samples, eps,
     PADDED: tl.constexpr, M: tl.constexpr, DENSITY_ONLY: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
-    SOFTPLUS: tl.constexpr,
+    SOFTPLUS: tl.constexpr, OPAQUE: tl.constexpr,
 ):  # fmt: skip
     RAYS: tl.constexpr = M // PADDED
     group, place, at, _, _, there = find_rows(tl.program_id(0), rays, length, length, True, PADDED, M)
@@ -64,6 +64,10 @@ def _rays_kernel(
     density = tl.sum(hidden * tl.load(head + 272 + column)[None, :], 1) + tl.load(head + 288)
     density = tl.where(seeing > 0, softplus(density) if SOFTPLUS else density, 0.0)  # `_hits` has the relu
     hit = _hits(density, there, RAYS, PADDED)
+    if OPAQUE:  # `compositing.end_at_last`
+        missing = 1 - tl.sum(tl.reshape(hit, (RAYS, PADDED)), 1)
+        missing = tl.broadcast_to(tl.expand_dims(tl.maximum(missing, 0.0), 1), (RAYS, PADDED))
+        hit += tl.where(there & (place == length - 1), tl.reshape(missing, (RAYS * PADDED,)), 0.0)
     z = tl.load(depths + at, there, 0.0)
     scores = tl.where((seeing > scored_views) & there, 1, 0)
     tl.store(hit_out + at, hit, there)
@@ -130,6 +134,6 @@ def end_rays(
         *[output.hit if out is None else out for out in sums],
         rays, length, len(valid), stage.scored_views, stage.scored_samples, attention.eps,
         PADDED=padded, M=rows, DENSITY_ONLY=color is None, PRECISION=attention.precision, WHOLE=length == rows,
-        SOFTPLUS=isinstance(impl.out_geometry_fc[-1], nn.Softplus),
+        SOFTPLUS=isinstance(impl.out_geometry_fc[-1], nn.Softplus), OPAQUE=stage.opaque,
     )  # fmt: skip
     return output

@@ -8,13 +8,16 @@ import torch
 import torch.nn.functional as F
 
 from network.attention import first_places
+from network.compositing import composite, modal_depth, seen_rays
+from network.cranet import CRANet
 from network.engine.attention import Layer
 from network.engine.packing import Weights, pack
 from network.engine.projection import Sights, see
 from network.engine.rays import RaysOutput, end_rays, pack_head
 from network.engine.views import ViewsOutput, _views_kernel
 from network.ops.language import triton
-from network.rendering import CLASSES, Encoding, Rays, Rendering
+from network.rendering import CLASSES, CONTEXT, Encoding, Rays, Rendering
+from network.sight import ELSEWHERE
 from network.stage import Stage
 
 # By the type of the products: rows of samples and views in a program, its warps, and registers of a thread at most.
@@ -50,11 +53,30 @@ class EngineStage:
             seen = see(encoding, rays, depths)
             fused = fuse_views(self.weights, encoding, seen, density_only)
             ends = end_rays(self.stage, self.geometry, self.head, fused.geometry, seen.valid, depths, fused.color)
-            heads = {}
-            if not density_only and self.stage.agg_net.agg_impl.with_logits:
-                heads[CLASSES] = _logits(self, fused, seen.valid, ends)
-            # What no view sees is never hit.
-            return Rendering(ends.color, heads, ends.depth, ends.hit, depths, ends.scored, ends.hit.sum(-1) > 0)
+            heads = {} if density_only else self._heads(fused, seen, ends)
+            depth, visible = ends.depth, ends.hit.sum(-1) > 0  # what no view sees is never hit ...
+            if self.stage.opaque:  # ... unless every ray ends
+                depth, visible = modal_depth(ends.hit, depths), seen_rays(ends.hit, _shown(seen, rays, depths))
+            return Rendering(ends.color, heads, depth, ends.hit, depths, ends.scored, visible)
+
+    def _heads(self, fused: ViewsOutput, seen: Sights, ends: RaysOutput) -> dict[str, torch.Tensor]:
+        impl = self.stage.agg_net.agg_impl
+        if not (impl.with_logits or impl.heads_new):
+            return {}
+        latent = _latent(self, fused, seen.valid, ends)
+        heads = {CLASSES: _logits(impl, latent, ends)} if impl.with_logits else {}
+        if CONTEXT in impl.heads_new:
+            valid = seen.valid.float()
+            support = torch.stack([valid, valid * seen.places[2]]).mean(1).T
+            of_ray = composite(ends.hit, torch.cat([fused.features, support], -1).unflatten(0, ends.hit.shape))
+            heads[CONTEXT] = torch.cat([of_ray[:, :32], latent, of_ray[:, 32:]], -1)
+        return heads
+
+
+def _shown(seen: Sights, rays: Rays, depths: torch.Tensor) -> torch.Tensor:
+    """Return which samples at least one view shows, (R, S) bool: `Sight.shown`."""
+    shown = ((seen.valid > 0) & (seen.places[2] > ELSEWHERE)).any(0).view(depths.shape)
+    return shown if rays.layers is None else shown | rays.layers.found[:, None]
 
 
 def fuse_views(weights: Weights, encoding: Encoding, seen: Sights, density_only: bool) -> ViewsOutput:
@@ -74,28 +96,33 @@ def fuse_views(weights: Weights, encoding: Encoding, seen: Sights, density_only:
                 ((samples, 3), torch.float32),
             )
         ],
+        torch.empty(samples, 32, device=device) if weights.surfaces and not density_only else None,
     )
     unused = output.geometry
     _views_kernel[(triton.cdiv(samples, per_program),)](
-        seen.places, seen.sights, encoding.features, weights.matrices, weights.vectors,
-        output.geometry, *[unused if out is None else out for out in (output.latent, output.blending, output.color)],
+        seen.places, seen.sights, seen.valid, encoding.features, weights.matrices, weights.vectors,
+        output.geometry,
+        *[unused if x is None else x for x in (output.latent, output.blending, output.color, output.features)],
         samples, count, *encoding.features.shape[1:3],
-        M=per_program, VIEWS=padded, USE_VIS=weights.use_vis, DENSITY_ONLY=density_only,
+        M=per_program, VIEWS=padded, USE_VIS=weights.use_vis, DENSITY_ONLY=density_only, SURFACES=weights.surfaces,
         num_warps=warps, maxnreg=registers,
     )  # fmt: skip
     return output
 
 
-def _logits(own: EngineStage, fused: ViewsOutput, valid: torch.Tensor, ends: RaysOutput) -> torch.Tensor:
-    """Return the class logits of each ray: (R, K+1)."""
-    impl, hit = own.stage.agg_net.agg_impl, ends.hit
-    need = (hit.flatten() > NEGLIGIBLE).to(torch.int8)
+def _latent(own: EngineStage, fused: ViewsOutput, valid: torch.Tensor, ends: RaysOutput) -> torch.Tensor:
+    """Return the latents after Cross-Reprojection Attention, blended, of each ray: (R, 32)."""
+    need = (ends.hit.flatten() > NEGLIGIBLE).to(torch.int8)
     attended = _attend(own, fused, valid, ends.several, need)
-    attended = torch.bmm(hit[:, None], attended.view(*hit.shape, -1))[:, 0]
+    return torch.bmm(ends.hit[:, None], attended.view(*ends.hit.shape, -1))[:, 0]
+
+
+def _logits(impl: CRANet, latent: torch.Tensor, ends: RaysOutput) -> torch.Tensor:
+    """Return the class logits of each ray: (R, K+1)."""
     first, head = impl.semantic_fc1_new, impl.semantic_fc2_new
     # Both layers are linear: once for the ray instead of for each sample, with the biases as often as the ray ends.
     of_geometry = F.linear(ends.geometry, first.weight) + ends.total * first.bias
-    of_ray = torch.cat([of_geometry, ends.hidden, attended], -1)
+    of_ray = torch.cat([of_geometry, ends.hidden, latent], -1)
     return F.linear(of_ray, head.weight) + ends.total * head.bias
 
 

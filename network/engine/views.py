@@ -225,8 +225,11 @@ def _geometry(refined, visibility, group, views, matrices, vectors, M: tl.conste
 
 
 @triton.jit
-def _blending(refined, visibility, sight, seen, inside, matrices, vectors, M: tl.constexpr, VIEWS: tl.constexpr):
-    """Apply rgb_fc and the softmax over the views: (M * VIEWS,). inside: rows that are a view, not what pads them."""
+def _blending(
+    refined, visibility, sight, by_angle, seen, inside, matrices, vectors, M: tl.constexpr, VIEWS: tl.constexpr
+):
+    """Apply rgb_fc, plus what is known `by_angle`, and the softmax over the views: (M * VIEWS,). inside: rows that are a view, not
+    what pads them."""
     kind: tl.constexpr = sight.dtype
     of_refined = _matrix(matrices, vectors, layers.RGB_FIRST, 32, 16)
     of_direction = _matrix(matrices, vectors, layers.RGB_DIRECTION, 16, 16)
@@ -236,7 +239,7 @@ def _blending(refined, visibility, sight, seen, inside, matrices, vectors, M: tl
     others = visibility.to(kind)[:, None] * _vector(vectors, layers.RGB_VISIBILITY, 16)
     x = elu(x, others + _vector(vectors, layers.RGB_FIRST, 16))
     x = _elu_layer(x, second, vectors, layers.RGB_SECOND)
-    score = _number(x, last, vectors, layers.RGB_LAST)
+    score = _number(x, last, vectors, layers.RGB_LAST) + by_angle
     score = tl.where(seen, score, -1e9)
     score = tl.where(inside, score, -3e38)
     score = tl.reshape(score, (M, VIEWS))
@@ -246,10 +249,10 @@ def _blending(refined, visibility, sight, seen, inside, matrices, vectors, M: tl
 
 @triton.jit
 def _views_kernel(
-    places, sights, maps, matrices, vectors,
-    geometry_out, latent_out, blending_out, color_out,
+    places, sights, valid, maps, matrices, vectors,
+    geometry_out, latent_out, blending_out, color_out, features_out,
     samples, views, map_height, map_width,
-    M: tl.constexpr, VIEWS: tl.constexpr, USE_VIS: tl.constexpr, DENSITY_ONLY: tl.constexpr,
+    M: tl.constexpr, VIEWS: tl.constexpr, USE_VIS: tl.constexpr, DENSITY_ONLY: tl.constexpr, SURFACES: tl.constexpr,
 ):  # fmt: skip
     ROWS: tl.constexpr = M * VIEWS
     kind: tl.constexpr = maps.dtype.element_ty
@@ -263,18 +266,24 @@ def _views_kernel(
     at = view.to(tl.int64) * samples + sample
     rows = samples.to(tl.int64) * views
     x, y = tl.load(places + at, there, -1.0), tl.load(places + rows + at, there, 0.0)
-    near, far = tl.load(places + 2 * rows + at, there, 0.0), tl.load(places + 3 * rows + at, there, 0.0)
-    seen = x >= 0
+    first, second = tl.load(places + 2 * rows + at, there, 0.0), tl.load(places + 3 * rows + at, there, 0.0)
+    read = x >= 0
+    seen = read
+    if SURFACES:
+        seen = tl.load(valid + at, there, 0) > 0
     mask = tl.where(seen, 1.0, 0.0)
     uniform = tl.load(sights + at * 8 + 7, there, 0.0)
     sight = tl.load(sights + at[:, None] * 8 + c16, there[:, None] & (c16 < 8), 0.0)
 
     # what a view knows of its ray there, and what it shows
     entries = maps + (view * map_height * map_width * 64)[:, None] + c32
-    ray_features = _read(entries + 32, x, y, map_width, map_height, seen)
-    hit, visible = _hit_and_visibility(ray_features, near, far, matrices, vectors, mask, USE_VIS)
+    ray_features = _read(entries + 32, x, y, map_width, map_height, read)
+    if SURFACES:
+        hit, visible = 2 * (first * mask - 0.5), 2 * (second * mask - 0.5)
+    else:
+        hit, visible = _hit_and_visibility(ray_features, first, second, matrices, vectors, mask, USE_VIS)
     embedding, trust = _embed_and_trust(ray_features, hit, visible, matrices, vectors)
-    features = _read(entries, x, y, map_width, map_height, seen)
+    features = _read(entries, x, y, map_width, map_height, read)
     color, own = _add_directions(sight, features, matrices, vectors)
 
     latent = _fuse(color, own, embedding, trust * uniform, uniform, group, matrices, vectors)
@@ -283,23 +292,29 @@ def _views_kernel(
     tl.static_assert(embedding.dtype == kind and own.dtype == kind and refined.dtype == kind)
     geometry = _geometry(refined, visibility, group, views, matrices, vectors, M, VIEWS)
 
-    first = (there & (view == 0))[:, None]
-    tl.store(geometry_out + sample[:, None] * 16 + c16, geometry.to(tl.float32), first)
+    is_first = (there & (view == 0))[:, None]
+    tl.store(geometry_out + sample[:, None] * 16 + c16, geometry.to(tl.float32), is_first)
     if not DENSITY_ONLY:
         tl.store(latent_out + at[:, None] * 32 + c32, latent, there[:, None])
-        blending = _blending(refined, visibility, sight, seen, view < views, matrices, vectors, M, VIEWS)
+        by_angle = tl.load(places + 4 * rows + at, there, 0.0) if SURFACES else 0.0
+        blending = _blending(refined, visibility, sight, by_angle, seen, view < views, matrices, vectors, M, VIEWS)
         tl.store(blending_out + at, blending, there)
         blended = choose(group, sight * blending.to(kind)[:, None])
         column = c16 - layers.COLOR
-        tl.store(color_out + sample[:, None] * 3 + column, blended, first & (column >= 0) & (column < 3))
+        tl.store(color_out + sample[:, None] * 3 + column, blended, is_first & (column >= 0) & (column < 3))
+        if SURFACES:  # read again, which is cheaper than to keep them all the while
+            features = _read(entries, x, y, map_width, map_height, read)
+            blended = choose(group, features * blending.to(kind)[:, None])
+            tl.store(features_out + sample[:, None] * 32 + c32, blended, is_first)
 
 
 @dataclass(frozen=True)
 class ViewsOutput:
-    """Of N samples and V views: geometry (N, 16); latent (V, N, 32), blending (V, N) and color (N, 3) are None where
-    only densities were asked for."""
+    """Of N samples and V views: geometry (N, 16); latent (V, N, 32), blending (V, N), color (N, 3) and blended image features
+    (N, 32), which are None where only densities were asked for, or nothing reads them."""
 
     geometry: torch.Tensor
     latent: torch.Tensor | None
     blending: torch.Tensor | None
     color: torch.Tensor | None
+    features: torch.Tensor | None

@@ -35,13 +35,14 @@ def at_size(depth: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 class FrontEnd(nn.Module, ABC):
     """`channels`: of its features. `multiple`: of which the sides of the images it is given are. reads_image_features: those that
-    do not run next to the network that makes them."""
+    do not run next to the network that makes them. measured_depth: what the depth of the references lacks is predicted."""
 
     SECTION = "init_net_cfg"  # of the config, that holds its ...
     DEFAULTS: ClassVar[dict] = {}
     channels = 32
     multiple = 16
     reads_image_features = False
+    measured_depth = False
 
     @classmethod
     @abstractmethod

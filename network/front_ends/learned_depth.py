@@ -127,22 +127,28 @@ class LearnedDepthInitNet(DepthFrontEnd):
         return Needs(depth_if_there=cfg.init_net_cfg.measured_depth, supervision=True)
 
     def forward(self, views: Views, image_features: torch.Tensor) -> GeometryFeatures:
-        if self.measured_depth and not self.training and _complete(views.depth):
+        if self.measured_depth and not self.training and _complete(views):
             return GeometryFeatures(self.features(views), None, views.depth)
-        quarter = self.sweep_new(image_features, scaled_cameras(views.cameras, tuple(image_features.shape[-2:])))
-        if self.upsampling_new is None:
-            predicted = quarter.exp()
-            full = at_size(predicted, views.cameras.size)
-        else:
-            predicted = full = self.upsampling_new(quarter, image_features).exp()
+        predicted, full = self._predict(views.cameras, image_features.float())
         if self.measured_depth and views.depth is not None:
             full = torch.where(views.depth > 0, views.depth, full)
         return GeometryFeatures(self.features(replace(views, depth=full)), predicted, full)
 
+    def _predict(self, cameras: Cameras, image_features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return depth in metres, (V, 1, …), and at the images' size; in float32 under autocast too."""
+        with torch.autocast(image_features.device.type, enabled=False):
+            quarter = self.sweep_new(image_features, scaled_cameras(cameras, tuple(image_features.shape[-2:])))
+            if self.upsampling_new is None:
+                return quarter.exp(), at_size(quarter.exp(), cameras.size)
+            full = self.upsampling_new(quarter, image_features).exp()
+            return full, full
 
-def _complete(depth: torch.Tensor | None) -> bool:
-    """Return whether nothing is left to predict. False on a GPU, which would have to be waited for."""
-    return depth is not None and depth.device.type == "cpu" and bool((depth > 0).all())
+
+def _complete(views: Views) -> bool:
+    """Return whether nothing is left to predict. On a GPU, which would have to be waited for, only if the views say so."""
+    if views.depth is None or views.complete:
+        return views.complete
+    return views.depth.device.type == "cpu" and bool((views.depth > 0).all())
 
 
 def scaled_cameras(cameras: Cameras, size: tuple[int, int]) -> Cameras:

@@ -43,6 +43,21 @@ def log(x):
 
 
 @triton.jit
+def acos(x):
+    """Return the angle whose cosine is x, off by 2e-8 rad at most (Abramowitz and Stegun, 4.4.46)."""
+    size = tl.abs(x)
+    total = -0.0012624911 * size + 0.0066700901
+    total = total * size - 0.0170881256
+    total = total * size + 0.0308918810
+    total = total * size - 0.0501743046
+    total = total * size + 0.0889789874
+    total = total * size - 0.2145988016
+    total = total * size + 1.5707963050
+    angle = tl.sqrt(1 - size) * total
+    return tl.where(x < 0, 3.141592653589793 - angle, angle)
+
+
+@triton.jit
 def softplus(x):
     return tl.where(x > 20, x, log(1 + exp(tl.minimum(x, 20.0))))
 
