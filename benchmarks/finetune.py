@@ -33,6 +33,7 @@ from utils.config import load_config
 from utils.files import write_text
 
 METRICS = {key: COLUMNS[key] for key in ("psnr", "ssim", "miou", "total_accuracy", "depth_median")}
+ALL_FRAMES = "validation_frames=null"  # all training frames are trained on, and may have labels
 LOG_STEP = 10  # steps between two times of which a step's seconds are the median
 
 
@@ -106,7 +107,7 @@ def start_of(args, run: Run) -> str | None:
 
 def training(args, run: Run) -> list[str]:
     own = [f"name={run.name}", f"total_step={args.steps}", f"val_interval={args.every}", f"save_interval={args.steps}"]
-    scenes = [f"train_set_list=[{run.scene}]", f"val_set_list=[{run.scene}]", "validation_frames=null"]
+    scenes = [f"train_set_list=[{run.scene}]", f"val_set_list=[{run.scene}]", ALL_FRAMES]
     return [
         "run_training.py",
         *settings(args, run.cfg, run.changes),
@@ -121,7 +122,7 @@ def evaluation(args, run: Run, what: str, model: str) -> list[str]:
     """Return the command that scores weights on the run's scene, beside the baselines, or elsewhere."""
     scenes = args.elsewhere if what == "elsewhere" else [run.scene]
     own = [f"name={what}_{run.name}", f"seed={run.seed}", f"val_set_list={json.dumps(scenes)}"]
-    own += [f"baselines={str(what == 'before').lower()}"]
+    own += [f"baselines={str(what == 'before').lower()}", ALL_FRAMES]
     return ["run_evaluation.py", *settings(args, run.cfg, run.changes), *own, "--model-path", model]
 
 

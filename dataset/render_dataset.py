@@ -97,8 +97,7 @@ class TrainingSet(Dataset):
     @staticmethod
     def _frames_of(scene: Scene, held_out: bool, validated: int | None) -> list[str]:
         """Return the frames to train on: of a held out scene neither those for testing nor those that are validated."""
-        left_out = set(scene.validation_split(validated).tests) if held_out and validated else set()
-        return [frame for frame in scene.training_frames(held_out) if frame not in left_out]
+        return scene.training_frames(held_out, validated if held_out else None)
 
     def __getitem__(self, index: int) -> Batch:
         """Sample `index`; where a file of it cannot be read, another one, and why in `Batch.problems`."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from easydict import EasyDict
 
-from dataset.database import open_scene
+from dataset.database import held_out_scenes, open_scene
 from dataset.few_labels import DEFAULTS, FewLabels, degrade, labelled_frames
 from dataset.render_dataset import Needs, TrainingSet
 from train import run
@@ -76,16 +76,39 @@ def test_wrong_objects_change_whole_connected_parts():
 def test_labelled_frames_are_spread_and_can_be_referred_to(scene):
     split, training = scene.split(), scene.training_frames(hold_out_tests=True)
     for wanted, count in ((3, 3), (0.1, round(0.1 * len(training)))):
-        frames = labelled_frames(scene, wanted, 0)
+        frames = labelled_frames(scene, training, wanted, 0)
         assert len(set(frames)) == count and set(frames) <= set(split.references)
         gaps = np.diff([split.references.index(frame) for frame in frames])
         assert gaps.max() - gaps.min() <= 1
-    assert labelled_frames(scene, 3, 1) != labelled_frames(scene, 3, 0)
-    many = labelled_frames(scene, len(training) - 1, 0)
+    assert labelled_frames(scene, training, 3, 1) != labelled_frames(scene, training, 3, 0)
+    many = labelled_frames(scene, training, len(training) - 1, 0)
     assert len(set(many)) == len(training) - 1 and not set(many) & set(split.tests)
     for wrong in (0, 2.5, len(training) + 1):
         with pytest.raises(UserError, match=r"few_labels\.frames"):
-            labelled_frames(scene, wrong, 0)
+            labelled_frames(scene, training, wrong, 0)
+
+
+def test_no_frame_that_is_tested_or_validated_is_labelled(config, scene):
+    """The first ones asked for are all in the reference pool; more are taken from all training frames."""
+    for count in (4, 24, 0.9):
+        cfg = config(
+            train_set_list=[NAME],
+            val_set_list=[NAME],
+            validation_frames=6,
+            baselines=True,
+            few_labels={"frames": count},
+        )
+        training = TrainingSet(cfg, 0, Needs(labels=True), held_out_scenes([NAME], cfg.data_root))
+        labelled = training.few_labels[0].frames
+        assert set(labelled) <= set(training.frames[0])
+        assert len(labelled) == (count if count > 1 else round(count * len(training.frames[0])))
+        sets = [*run.test_sets(cfg), *run.test_sets(cfg, validating=True)]
+        for test in sets:  # the same, and none of these is what is scored
+            assert test.few.frames == labelled and not set(labelled) & set(test.split.tests)
+    with pytest.raises(UserError, match=f"up to the {len(training.frames[0])} training frames"):
+        FewLabels.of(scene, config(validation_frames=6, few_labels={"frames": len(training.frames[0]) + 1}))
+    with pytest.raises(UserError, match="no training frame is left"):
+        FewLabels.of(scene, config(validation_frames=48, few_labels={"frames": 0.5}))
 
 
 def test_training_samples_have_the_labels_left_and_tests_all(config, scene):
