@@ -1,5 +1,6 @@
 """Few labels: what is left of them, and of which frames; a run that learns from them."""
 
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -124,6 +125,44 @@ def test_training_samples_have_the_labels_left_and_tests_all(config, scene):
     per_view = torch.cat([batch.references.labels for batch in batches]).flatten(1).ne(K).sum(1)
     assert per_view.any() and not per_view.all() and per_view.max() <= 2 * K
     assert FewLabels.of(scene, config()) is None
+
+
+def drawn(config, count, known_labels=False, **changes) -> tuple[TrainingSet, list]:
+    """A training set of the scene whose test frames are held out, and its first samples."""
+    cfg = config(train_set_list=[NAME], val_set_list=[NAME], **changes)
+    needs = Needs(labels=True, known_labels=known_labels)
+    training = TrainingSet(cfg, 0, needs, held_out_scenes([NAME], cfg.data_root))
+    return training, [training[i] for i in range(count)]
+
+
+def test_half_of_the_queries_have_labels_where_few_frames_have_some(config):
+    training, batches = drawn(config, 300, few_labels={"frames": 2})
+    (few,), (frames,) = training.few_labels, training.frames
+    counts = Counter(batch.frame for batch in batches)
+    assert all(55 < counts[frame] < 95 for frame in few.frames)
+    assert set(counts) <= set(frames) and len(counts) > 0.9 * len(frames)
+    assert [training[i].frame for i in range(20)] == [batch.frame for batch in batches[:20]]
+    everything = [batch.frame for batch in drawn(config, 40)[1]]
+    for enough in ({"clicks": 3}, {"frames": 0.6}):
+        assert [batch.frame for batch in drawn(config, 40, few_labels=enough)[1]] == everything
+
+
+def test_references_are_training_frames_with_the_labels_left_and_never_the_query_that_would_be_given_its_own(
+    config, scene
+):
+    data = {"queries_per_step": 2, "min_wn": 3, "max_wn": 4, "train_ray_num": 8}
+    changes = {"validation_frames": 6, "few_labels": {"frames": 2}, "train_dataset_cfg": data}
+    training, batches = drawn(config, 300, known_labels=True, **changes)
+    (few,), (frames,) = training.few_labels, training.frames
+    frame_of = {scene.cameras([frame]).poses.numpy().tobytes(): frame for frame in scene.frame_ids}
+    for batch in batches:
+        references, queries = (
+            [frame_of[pose.numpy().tobytes()] for pose in views.cameras.poses]
+            for views in (batch.references, batch.query)
+        )
+        assert {*references, *queries} <= set(frames) and not set(references) & set(queries)
+        labels = torch.cat([batch.references.labels, batch.query.labels])
+        assert (labels != K).flatten(1).any(1).tolist() == [frame in few.frames for frame in references + queries]
 
 
 def test_one_label_of_each_block_counts_though_it_is_not_in_the_centre():
