@@ -7,8 +7,8 @@ python -m benchmarks.finetune --data ROOMS --scenes scannet/test_000/black_320 â
 
 A variant is a name, and behind a colon what it changes in the config, with commas between. What it starts from is evaluated
 too, beside baselines that are given the same labels. Test frames are scored every --every steps; no checkpoint is chosen by
-them. Seconds are of training, without start and validation. --elsewhere: scenes that the last step of the first variant is scored
-on too, to see what it forgets. FOLDER gets finetune.md, finetune.json and curves; the same command goes on where an earlier one
+them. Seconds are of training, without start and validation. --elsewhere: scenes that the first variant is scored on too, before
+its first step and after its last one, to see what it forgets. FOLDER gets finetune.md, finetune.json and curves; the same command goes on where an earlier one
 was stopped.
 """
 
@@ -30,9 +30,15 @@ from benchmarks.runs import COLUMNS, Launcher, flat, parse, parse_variant, row_o
 from train.settings import SCHEMA
 from utils.cli import command_parser, run_command
 from utils.config import load_config
+from utils.errors import UserError
 from utils.files import write_text
 
 METRICS = {key: COLUMNS[key] for key in ("psnr", "ssim", "miou", "total_accuracy", "depth_median")}
+ALL_FRAMES = "validation_frames=null"  # all training frames are trained on, and may have labels
+ELSEWHERE = (
+    "elsewhere",
+    "elsewhere_before",
+)  # parts of a result that are of other scenes, and of the first variant alone
 LOG_STEP = 10  # steps between two times of which a step's seconds are the median
 
 
@@ -62,6 +68,10 @@ def main() -> None:
         cfg="configs/plus/ft_plus_synthetic_test_000.yaml", variants=["all_labels"], seeds=[0], steps=1000
     )
     args = parse(parser)
+    if args.steps < 2:
+        raise UserError(
+            f"--steps should be 2 at least, between which a step's seconds are measured, but is {args.steps}"
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     runs = [
         Run(name, scene, seed, cfg, changes)
@@ -81,22 +91,26 @@ def carry_out(args, runs: list[Run], results: dict[str, dict]) -> None:
     """Carry out all that `results` does not hold yet, and put it there: fine-tunings first, then what they start from."""
     lock, launcher = threading.Lock(), Launcher(args.at_once, args.minutes)
 
-    def work(job: tuple[str, Run]) -> None:
-        what, run = job
-        commands = {what: training(args, run) if what == "train" else evaluation(args, run, what, start_of(args, run))}
-        if what == "train" and args.elsewhere and run.variant == runs[0].variant:
-            commands["elsewhere"] = evaluation(args, run, "elsewhere", str(folder(args, run) / "model.pth"))
-        if all(launcher.run(command, args.out / f"{run.name}.{name}.log") for name, command in commands.items()):
+    def missing(run: Run, *parts: str) -> list[tuple[str, Run]]:
+        elsewhere = args.elsewhere and run.variant == runs[0].variant
+        known = results.get(run.name, {})
+        return [(part, run) for part in parts if not known.get(part) and (elsewhere or part not in ELSEWHERE)]
+
+    def work(job: list[tuple[str, Run]]) -> None:
+        for part, run in job:
+            command = training(args, run) if part == "curve" else evaluation(args, run, part)
+            if not launcher.run(command, args.out / f"{run.name}.{part}.log"):
+                return
             with lock:
-                found = reached(args, run) if what == "train" else {"before": methods_of(args, run, "before")}
-                results.setdefault(run.name, {}).update(found)
+                found = curve(args, run) if part == "curve" else methods_of(args, run, part)
+                results.setdefault(run.name, {})[part] = found
                 write_text(args.out / "finetune.json", json.dumps(results, indent=2) + "\n")
                 write_text(args.out / "finetune.md", table(args, runs, results))
-            print(f"{what} {run.name}: done", flush=True)
+            print(f"{part} {run.name}: done", flush=True)
 
-    jobs = [("train", run) for run in runs if "curve" not in results.get(run.name, {})]
-    jobs += [("before", run) for run in runs if "before" not in results.get(run.name, {}) and start_of(args, run)]
-    launcher.each(work, jobs)
+    jobs = [missing(run, "curve", "elsewhere") for run in runs]
+    jobs += [missing(run, "before", "elsewhere_before") for run in runs if start_of(args, run)]
+    launcher.each(work, [job for job in jobs if job])
 
 
 def start_of(args, run: Run) -> str | None:
@@ -105,23 +119,25 @@ def start_of(args, run: Run) -> str | None:
 
 
 def training(args, run: Run) -> list[str]:
+    """Return the command that fine-tunes; it goes on where an earlier one was stopped."""
     own = [f"name={run.name}", f"total_step={args.steps}", f"val_interval={args.every}", f"save_interval={args.steps}"]
-    scenes = [f"train_set_list=[{run.scene}]", f"val_set_list=[{run.scene}]", "validation_frames=null"]
+    scenes = [f"train_set_list=[{run.scene}]", f"val_set_list=[{run.scene}]", ALL_FRAMES]
     return [
         "run_training.py",
         *settings(args, run.cfg, run.changes),
         f"seed={run.seed}",
         *own,
         *scenes,
-        f"train_log_step={LOG_STEP}",
+        f"train_log_step={min(LOG_STEP, args.steps // 2)}",
     ]
 
 
-def evaluation(args, run: Run, what: str, model: str) -> list[str]:
-    """Return the command that scores weights on the run's scene, beside the baselines, or elsewhere."""
-    scenes = args.elsewhere if what == "elsewhere" else [run.scene]
-    own = [f"name={what}_{run.name}", f"seed={run.seed}", f"val_set_list={json.dumps(scenes)}"]
-    own += [f"baselines={str(what == 'before').lower()}"]
+def evaluation(args, run: Run, part: str) -> list[str]:
+    """Return the command that scores what a run starts from, beside the baselines; or that, or what it reaches, elsewhere."""
+    scenes = args.elsewhere if part in ELSEWHERE else [run.scene]
+    own = [f"name={part}_{run.name}", f"seed={run.seed}", f"val_set_list={json.dumps(scenes)}"]
+    own += [f"baselines={str(part == 'before').lower()}", ALL_FRAMES]
+    model = str(folder(args, run) / "model.pth") if part == "elsewhere" else start_of(args, run)
     return ["run_evaluation.py", *settings(args, run.cfg, run.changes), *own, "--model-path", model]
 
 
@@ -129,8 +145,8 @@ def folder(args, run: Run) -> Path:
     return args.out / "model" / run.name
 
 
-def reached(args, run: Run) -> dict:
-    """Return the curve of a run, a row for each validation with its step and seconds, and what its last step reaches elsewhere."""
+def curve(args, run: Run) -> list[dict[str, float]]:
+    """Return a row for each validation of a run, with its step and seconds."""
     scalars = read_scalars(folder(args, run) / "logs")
     times = [(step, time) for step, _, time in scalars["loss/total"]]
     pace = statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(times))
@@ -138,14 +154,12 @@ def reached(args, run: Run) -> dict:
     for key in METRICS:
         for step, value, _ in scalars.get(f"val/{key}", []):
             rows.setdefault(step, {"step": step, "seconds": step * pace})[key] = value
-    return {"curve": list(rows.values()), "elsewhere": methods_of(args, run, "elsewhere")}
+    return list(rows.values())
 
 
-def methods_of(args, run: Run, what: str) -> dict[str, dict[str, float]]:
-    """Return the numbers of an evaluation, method by method; none if there was none."""
-    path = args.out / "model" / f"{what}_{run.name}" / "results.json"
-    if not path.is_file():
-        return {}
+def methods_of(args, run: Run, part: str) -> dict[str, dict[str, float]]:
+    """Return the numbers of an evaluation, method by method."""
+    path = args.out / "model" / f"{part}_{run.name}" / "results.json"
     return {name: flat(summary) for name, summary in json.loads(path.read_text())["methods"].items()}
 
 
@@ -178,7 +192,11 @@ def table(args, runs: list[Run], results: dict[str, dict]) -> str:
 def rows_of(variant: str, found: list[dict]) -> list[str]:
     """Return the rows of a variant on a scene; found: of each seed, as far as it is known."""
     lines = []
-    for part, label in (("before", "{}: {}, before"), ("elsewhere", "{}: {}, elsewhere, after")):
+    for part, label in (
+        ("before", "{}: {}, before"),
+        ("elsewhere_before", "{}: {}, elsewhere, before"),
+        ("elsewhere", "{}: {}, elsewhere, after"),
+    ):
         known = [row[part] for row in found if row.get(part)]
         for method in known[0] if known else ():
             lines.append(

@@ -53,9 +53,13 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     )
     add_overrides(parser)
     args = parser.parse_intermixed_args()
-    # what follows --variants is taken for one, but a variant has its colon before any equals sign
-    args.overrides += [entry for entry in args.variants if re.match(r"[\w.]+=", entry)]
-    args.variants = [entry for entry in args.variants if entry not in args.overrides] or parser.get_default("variants")
+    # What follows a list of names, as of --variants, is taken for one of them; but a variant has its colon before any equals sign.
+    for option, values in list(vars(args).items()):
+        if isinstance(values, list) and option != "overrides":
+            changes = [entry for entry in values if re.match(r"[\w.]+=", str(entry))]
+            args.overrides += changes
+            setattr(args, option, [entry for entry in values if entry not in changes])
+    args.variants = args.variants or parser.get_default("variants")
     return args
 
 

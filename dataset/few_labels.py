@@ -1,6 +1,7 @@
 """Fewer labels than a scene has, coarser ones and wrong ones: what somebody gives who has a scene to label, and little time.
 
-They are what a network is trained by, and never what it is measured by: frames for testing are left as they are.
+They are what a network is trained by, and never what it is measured by: frames that are tested or validated are not among those
+with labels left, and are scored by all of theirs.
 """
 
 from __future__ import annotations
@@ -38,13 +39,14 @@ DEFAULTS = {
 class FewLabels:
     """The labels of a scene that are left, the same whenever they are read.
 
-    settings: the config's `few_labels`. frames: those with labels. classes: (N,) uint8, sorted, those that the scene has, where
+    settings: the config's `few_labels`. frames: those with labels. among: so many frames that labels are given to. classes: (N,) uint8, sorted, those that the scene has, where
     wrong ones are asked for. ignore: K, of pixels without a label.
     """
 
     settings: Any
     seed: int
     frames: tuple[str, ...]
+    among: int
     classes: np.ndarray
     ignore: int
 
@@ -57,12 +59,13 @@ class FewLabels:
         settings = cfg.few_labels
         if scene.labels is None or all(settings[key] == setting.default for key, setting in DEFAULTS.items()):
             return None
-        frames = labelled_frames(scene, settings.frames, cfg.seed)
+        candidates = scene.training_frames(hold_out_tests=True, validated=cfg.validation_frames)
+        frames = labelled_frames(scene, candidates, settings.frames, cfg.seed)
         ignore, classes = scene.labels.ignore, np.empty(0, np.uint8)
         if settings.wrong_objects or settings.wrong_pixels:
             maps = [labels for _, labels in scene.label_maps(evenly(frames, SCANNED_FRAMES))]
             classes = np.setdiff1d(np.concatenate([np.unique(labels) for labels in maps] or [classes]), [ignore])
-        return cls(settings, cfg.seed, tuple(frames), classes, ignore)
+        return cls(settings, cfg.seed, tuple(frames), len(candidates), classes, ignore)
 
     def of_frame(self, labels: np.ndarray, frame: str) -> np.ndarray:
         """Return what is left of a frame's labels (h, w) uint8."""
@@ -83,18 +86,19 @@ class FewLabels:
         for frame, labels in scene.label_maps(evenly(self.frames, SCANNED_FRAMES)):
             before += int((labels != self.ignore).sum())
             after += int((self.of_frame(labels, frame) != self.ignore).sum())
-        return after / max(before, 1) * len(self.frames) / len(scene.training_frames(hold_out_tests=True))
+        return after / max(before, 1) * len(self.frames) / max(self.among, 1)
 
 
-def labelled_frames(scene: Scene, wanted: float | None, seed: int) -> list[str]:
-    """Return the training frames that have labels, evenly spaced from a random start.
+def labelled_frames(scene: Scene, frames: list[str], wanted: float | None, seed: int) -> list[str]:
+    """Return those of the training frames that have labels, evenly spaced from a random start.
 
     They are taken from the frames that tests refer to as long as these suffice, so that what is labelled can be referred to.
     Raises UserError if there are not so many.
     """
-    frames = scene.training_frames(hold_out_tests=True)
     if wanted is None:
         return frames
+    if not frames:
+        raise UserError(f"{scene.name}: no training frame is left for `few_labels.frames`; lower validation_frames")
     count = max(1, round(wanted * len(frames))) if wanted < 1 else int(wanted)
     if not 0 < wanted < 1 and wanted not in range(1, len(frames) + 1):
         raise UserError(

@@ -20,6 +20,7 @@ from utils.errors import UserError
 from utils.logging import warn
 
 MOST_ATTEMPTS = 10  # samples tried in a row before the data are given up
+LABELLED_SHARE = 0.5  # of the samples of a scene render a frame with labels first, where fewer of its frames have some
 DEFAULTS = {
     **database.DEFAULTS,
     # training frames of each scene in val_set_list that are validated in place of its test frames, and not trained on; all of
@@ -67,7 +68,8 @@ class Needs:
 class TrainingSet(Dataset):
     """Random samples; item `index` is the same whenever it is asked for with the same seed.
 
-    Frames that test a scene of `held_out` (of `held_out_scenes`) are neither rendered nor referred to.
+    Where few frames of a scene have labels, the first query of half of its samples is one of them: else hardly a step would
+    learn classes in the query view. All other frames, and references, are drawn as ever. Frames that test a scene of `held_out` (of `held_out_scenes`) are neither rendered nor referred to.
     """
 
     def __init__(self, cfg, seed: int, needs: Needs, held_out: set[Path] = frozenset()):
@@ -93,12 +95,15 @@ class TrainingSet(Dataset):
             require_frames(scene.name, len(frames), most, "usable training frames")
         self.weights = _scene_weights(self.scenes, self.cfg.type2sample_weights)
         self.few_labels = [FewLabels.of(scene, cfg) for scene in self.scenes]
+        self.has_labels = [
+            np.isin(frames, frames if few is None else few.frames)
+            for frames, few in zip(self.frames, self.few_labels, strict=True)
+        ]
 
     @staticmethod
     def _frames_of(scene: Scene, held_out: bool, validated: int | None) -> list[str]:
         """Return the frames to train on: of a held out scene neither those for testing nor those that are validated."""
-        left_out = set(scene.validation_split(validated).tests) if held_out and validated else set()
-        return [frame for frame in scene.training_frames(held_out) if frame not in left_out]
+        return scene.training_frames(held_out, validated if held_out else None)
 
     def __getitem__(self, index: int) -> Batch:
         """Sample `index`; where a file of it cannot be read, another one, and why in `Batch.problems`."""
@@ -115,10 +120,11 @@ class TrainingSet(Dataset):
     def _sample(self, rng: np.random.Generator) -> Batch:
         chosen = rng.choice(len(self.scenes), p=self.weights)
         scene, frames, few = self.scenes[chosen], self.frames[chosen], self.few_labels[chosen]
-        query = int(rng.integers(len(frames)))
+        query = draw_query(self.has_labels[chosen], rng)
         centres = scene.centres(frames)
         counts = self.cfg.min_wn, self.cfg.max_wn
-        references = training_references(centres, query, counts, rng, self.cfg.reference_stride)
+        own = not self.needs.known_labels  # a query must not be given its own labels
+        references = training_references(centres, query, counts, rng, self.cfg.reference_stride, own)
         queries = [query, *further_queries(centres, query, references, self.cfg.queries_per_step - 1, rng)]
         references, queries = [frames[i] for i in references], [frames[i] for i in queries]
         reference_views = read_references(scene, references, frames, self.needs, self.needs.labels, few)
@@ -215,6 +221,14 @@ def read_references(
     together = sorted({frame for row in neighbours for frame in row}, key=int)
     index = torch.tensor([[together.index(frame) for frame in row] for row in neighbours])
     return replace(views, sources=Sources(scene.views(together), index))
+
+
+def draw_query(has_labels: np.ndarray, rng: np.random.Generator) -> int:
+    """Draw one of N frames, (N,) bool whether it has labels: all alike, unless some have labels but fewer than LABELLED_SHARE;
+    then one with labels in this share of the draws."""
+    if not 0 < has_labels.mean() < LABELLED_SHARE:
+        return int(rng.integers(len(has_labels)))
+    return int(rng.choice(np.flatnonzero(has_labels == (rng.random() < LABELLED_SHARE))))
 
 
 def with_few_labels(views: Views, frames: list[str], few: FewLabels | None) -> Views:

@@ -139,10 +139,13 @@ class Scene:
         chosen = evenly(others if len(others) >= count else frames, count)
         return Split([frame for frame in pool if frame not in chosen], chosen)
 
-    def training_frames(self, hold_out_tests: bool) -> list[str]:
-        """Return the frames to train on: those that a capture lists for it, or all; without the test frames if asked to."""
+    def training_frames(self, hold_out_tests: bool, validated: int | None = None) -> list[str]:
+        """Return the frames to train on: those that a capture lists for it, or all; without the test frames if asked to, nor
+        those that are validated where there are so many."""
         frames = self.frame_ids if self.own_split is None else self.own_split.references
         left_out = set(self.split().tests) if hold_out_tests else set()
+        if validated:
+            left_out.update(self.validation_split(validated).tests)
         return [frame for frame in frames if frame not in left_out]
 
     def fit_depth_range(self, use_depth: bool) -> None:

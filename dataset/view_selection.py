@@ -37,19 +37,24 @@ def test_references(centres: np.ndarray, query: np.ndarray, count: int) -> np.nd
 
 
 def training_references(
-    centres: np.ndarray, query: int, counts: tuple[int, int], rng: np.random.Generator, widest_stride: int = 1
+    centres: np.ndarray,
+    query: int,
+    counts: tuple[int, int],
+    rng: np.random.Generator,
+    widest_stride: int = 1,
+    own: bool = True,
 ) -> np.ndarray:
     """Return indices of references for the frame `query` of a scene whose centres are (N, 3), in random order.
 
     Their number is drawn from [counts[0], counts[1]); they are drawn from the once or twice as many
     nearest frames, at most 12 (but never fewer than their number). Only every k-th frame is among these, with k drawn from
-    1 to `widest_stride`, or less where the scene is too short for it.
+    1 to `widest_stride`, or less where the scene is too short for it. own: in a few samples `query` itself is among them.
     """
     order = nearest(centres, centres[query])
     if widest_stride > 1:
         stride = min(int(rng.integers(1, widest_stride + 1)), max(1, len(centres) // (counts[1] + 1)))
         order = order[order % stride == rng.integers(stride)]
-    if rng.random() >= SELF_REFERENCE_PROBABILITY:
+    if rng.random() >= SELF_REFERENCE_PROBABILITY or not own:
         order = order[order != query]
     count = int(rng.integers(*counts))
     neighbourhood = min(count * int(rng.integers(1, 3)), max(LARGEST_NEIGHBOURHOOD, count))

@@ -151,6 +151,8 @@ def test_training_references_come_from_the_nearest_and_rarely_include_the_query(
     assert min(max(abs(i - 30) for i in row) for row in drawn) == 4  # or of the 8 nearest
     with_itself = sum(30 in row for row in drawn)
     assert 0 < with_itself < 30
+    others = [training_references(centres, 30, (8, 9), np.random.default_rng(seed), own=False) for seed in range(400)]
+    assert not any(30 in row for row in others)
 
 
 def blank_view(height, width, mask=None):

@@ -1,5 +1,6 @@
 """Few labels: what is left of them, and of which frames; a run that learns from them."""
 
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,7 @@ import pytest
 import torch
 from easydict import EasyDict
 
-from dataset.database import open_scene
+from dataset.database import held_out_scenes, open_scene
 from dataset.few_labels import DEFAULTS, FewLabels, degrade, labelled_frames
 from dataset.render_dataset import Needs, TrainingSet
 from train import run
@@ -76,16 +77,39 @@ def test_wrong_objects_change_whole_connected_parts():
 def test_labelled_frames_are_spread_and_can_be_referred_to(scene):
     split, training = scene.split(), scene.training_frames(hold_out_tests=True)
     for wanted, count in ((3, 3), (0.1, round(0.1 * len(training)))):
-        frames = labelled_frames(scene, wanted, 0)
+        frames = labelled_frames(scene, training, wanted, 0)
         assert len(set(frames)) == count and set(frames) <= set(split.references)
         gaps = np.diff([split.references.index(frame) for frame in frames])
         assert gaps.max() - gaps.min() <= 1
-    assert labelled_frames(scene, 3, 1) != labelled_frames(scene, 3, 0)
-    many = labelled_frames(scene, len(training) - 1, 0)
+    assert labelled_frames(scene, training, 3, 1) != labelled_frames(scene, training, 3, 0)
+    many = labelled_frames(scene, training, len(training) - 1, 0)
     assert len(set(many)) == len(training) - 1 and not set(many) & set(split.tests)
     for wrong in (0, 2.5, len(training) + 1):
         with pytest.raises(UserError, match=r"few_labels\.frames"):
-            labelled_frames(scene, wrong, 0)
+            labelled_frames(scene, training, wrong, 0)
+
+
+def test_no_frame_that_is_tested_or_validated_is_labelled(config, scene):
+    """The first ones asked for are all in the reference pool; more are taken from all training frames."""
+    for count in (4, 24, 0.9):
+        cfg = config(
+            train_set_list=[NAME],
+            val_set_list=[NAME],
+            validation_frames=6,
+            baselines=True,
+            few_labels={"frames": count},
+        )
+        training = TrainingSet(cfg, 0, Needs(labels=True), held_out_scenes([NAME], cfg.data_root))
+        labelled = training.few_labels[0].frames
+        assert set(labelled) <= set(training.frames[0])
+        assert len(labelled) == (count if count > 1 else round(count * len(training.frames[0])))
+        sets = [*run.test_sets(cfg), *run.test_sets(cfg, validating=True)]
+        for test in sets:  # the same, and none of these is what is scored
+            assert test.few.frames == labelled and not set(labelled) & set(test.split.tests)
+    with pytest.raises(UserError, match=f"up to the {len(training.frames[0])} training frames"):
+        FewLabels.of(scene, config(validation_frames=6, few_labels={"frames": len(training.frames[0]) + 1}))
+    with pytest.raises(UserError, match="no training frame is left"):
+        FewLabels.of(scene, config(validation_frames=48, few_labels={"frames": 0.5}))
 
 
 def test_training_samples_have_the_labels_left_and_tests_all(config, scene):
@@ -101,6 +125,44 @@ def test_training_samples_have_the_labels_left_and_tests_all(config, scene):
     per_view = torch.cat([batch.references.labels for batch in batches]).flatten(1).ne(K).sum(1)
     assert per_view.any() and not per_view.all() and per_view.max() <= 2 * K
     assert FewLabels.of(scene, config()) is None
+
+
+def drawn(config, count, known_labels=False, **changes) -> tuple[TrainingSet, list]:
+    """A training set of the scene whose test frames are held out, and its first samples."""
+    cfg = config(train_set_list=[NAME], val_set_list=[NAME], **changes)
+    needs = Needs(labels=True, known_labels=known_labels)
+    training = TrainingSet(cfg, 0, needs, held_out_scenes([NAME], cfg.data_root))
+    return training, [training[i] for i in range(count)]
+
+
+def test_half_of_the_queries_have_labels_where_few_frames_have_some(config):
+    training, batches = drawn(config, 300, few_labels={"frames": 2})
+    (few,), (frames,) = training.few_labels, training.frames
+    counts = Counter(batch.frame for batch in batches)
+    assert all(55 < counts[frame] < 95 for frame in few.frames)
+    assert set(counts) <= set(frames) and len(counts) > 0.9 * len(frames)
+    assert [training[i].frame for i in range(20)] == [batch.frame for batch in batches[:20]]
+    everything = [batch.frame for batch in drawn(config, 40)[1]]
+    for enough in ({"clicks": 3}, {"frames": 0.6}):
+        assert [batch.frame for batch in drawn(config, 40, few_labels=enough)[1]] == everything
+
+
+def test_references_are_training_frames_with_the_labels_left_and_never_the_query_that_would_be_given_its_own(
+    config, scene
+):
+    data = {"queries_per_step": 2, "min_wn": 3, "max_wn": 4, "train_ray_num": 8}
+    changes = {"validation_frames": 6, "few_labels": {"frames": 2}, "train_dataset_cfg": data}
+    training, batches = drawn(config, 300, known_labels=True, **changes)
+    (few,), (frames,) = training.few_labels, training.frames
+    frame_of = {scene.cameras([frame]).poses.numpy().tobytes(): frame for frame in scene.frame_ids}
+    for batch in batches:
+        references, queries = (
+            [frame_of[pose.numpy().tobytes()] for pose in views.cameras.poses]
+            for views in (batch.references, batch.query)
+        )
+        assert {*references, *queries} <= set(frames) and not set(references) & set(queries)
+        labels = torch.cat([batch.references.labels, batch.query.labels])
+        assert (labels != K).flatten(1).any(1).tolist() == [frame in few.frames for frame in references + queries]
 
 
 def test_one_label_of_each_block_counts_though_it_is_not_in_the_centre():

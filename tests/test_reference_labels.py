@@ -6,14 +6,19 @@ import pytest
 import torch
 
 from dataset.database import open_scene
-from dataset.render_dataset import Needs, TestSet
+from dataset.render_dataset import Needs, TestSet, TrainingSet
+from network.backend import Backend
+from network.init_net import needs as renderer_needs
+from network.rendering import KNOWN
 from network.view_renderer import ViewRenderer
 from tests.test_surfaces import LARGE, PLUS
 from train import run
 from train.evaluator import evaluate
 from train.report import report, summary_table
 from train.run import build_network
+from train.step import TrainingStep
 from train.trainer import Trainer
+from utils.devices import compiles_for_cpu
 from utils.errors import UserError
 
 K = 20
@@ -68,6 +73,53 @@ def test_without_labels_the_network_finds_the_classes_itself_and_unlabelled_refe
         for x in (expected, mixed, everything)
     ]
     assert sureness[0] < sureness[1] < sureness[2]
+
+
+@pytest.fixture
+def partly(batch):
+    """References of which one has no labels, and another one only a few."""
+    labels = batch.references.labels.clone()
+    labels[1], labels[2, :, 20:] = K, K
+    return replace(batch.references, labels=labels)
+
+
+@pytest.mark.skipif(not compiles_for_cpu(), reason="no C++ compiler")
+def test_a_compiled_pass_renders_what_the_modules_do_with_all_samples(batch, partly, renderers):
+    network, query = renderers[1].network, batch.query.cameras
+    fast = ViewRenderer(network, Backend.for_rendering("fast", torch.device("cpu")))
+    torch._dynamo.utils.counters.clear()
+    for references in (partly, replace(partly, labels=None)):
+        encoding = fast.encode(references)
+        found = fast.render(encoding, query)
+        with torch.no_grad():
+            rendering = network.render_rays(encoding, fast._rays(encoding, query)).final
+            expected = network.refine(rendering, (1, *query.size))
+        torch.testing.assert_close(found.heads[KNOWN], expected.heads[KNOWN], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found.logits, expected.logits, atol=1e-3, rtol=1e-3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # look and shade, with labels and without
+
+
+def test_half_precision_renders_nearly_the_same_and_loses_no_label(batch, partly, renderers):
+    network, cpu = renderers[1].network, torch.device("cpu")
+    plain, half = (ViewRenderer(network, Backend(cpu, half=asked)) for asked in (False, True))
+    expected, found = (x.render(x.encode(partly), batch.query.cameras) for x in (plain, half))
+    ours, theirs = (x.heads[KNOWN][:, : K + 1] for x in (found, expected))
+    assert ours.dtype == torch.float32 and ours.sum(1).sub(1).abs().max() < 1e-5
+    assert (ours - theirs).abs().mean() < 2e-3
+    assert (found.logits.argmax(1) == expected.logits.argmax(1)).float().mean() > 0.97
+
+
+def test_a_step_of_training_in_half_precision_learns_nearly_the_same(config):
+    cfg = config(**PLUS, use_reference_labels=True, few_labels={"frames": 0.5}, consistency_loss_scale=0.1)
+    batch = TrainingSet(cfg, 0, renderer_needs(cfg))[0].to("cpu")
+    steps = []
+    for half in (False, True):
+        step = TrainingStep(build_network(cfg, "cpu"), cfg, Backend(torch.device("cpu"), half))
+        step.differentiate(batch.references, batch.query, batch.pixels, None)
+        steps.append(step)
+    gradients = [step.gradients for step in steps]
+    assert steps[0]._losses == steps[1]._losses and gradients[1].isfinite().all()
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.95
 
 
 def test_it_is_trained_evaluated_and_reported_under_a_name_of_its_own(config):

@@ -69,27 +69,40 @@ def reprojection_loss(predicted: torch.Tensor, views: Views) -> torch.Tensor:
 
 
 def semantic_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int, smoothing: float = 0.0) -> torch.Tensor:
-    """Return the cross entropy of logits (R, K+1) where target (R,) is not `ignore`; 0 if it is everywhere.
+    """Return the cross entropy of logits (R, K+1) where target (R,) is not `ignore`, K; 0 if it is everywhere.
 
-    smoothing: part of the target's probability that all classes share (Szegedy et al. 2016).
+    smoothing: part of the target's probability that the K classes share (Szegedy et al. 2016).
     """
-    total = F.cross_entropy(logits, target, ignore_index=ignore, reduction="sum", label_smoothing=smoothing)
+    total = F.cross_entropy(logits, target, ignore_index=ignore, reduction="sum")
+    if smoothing:  # not F.cross_entropy's, which would give K a share too
+        of_all = -logits.log_softmax(-1)[:, :ignore].mean(-1)
+        total = (1 - smoothing) * total + smoothing * (of_all * (target != ignore)).sum()
     return total / (target != ignore).sum().clamp_min(1)
 
 
 def entropy_loss(logits: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Return the mean entropy of the classes of logits (R, K+1) where counted (R,) bool; 0 if nowhere."""
-    logs = logits.log_softmax(-1)
+    """Return the mean entropy of the classes of logits (R, K+1) where counted (R,) bool; 0 if nowhere.
+
+    Of the K classes alone: no label would object to a network that is sure of K, which is none.
+    """
+    logs = logits[:, :-1].log_softmax(-1)
     entropy = -(logs.exp() * logs).sum(-1)
     return (entropy * counted).sum() / counted.sum().clamp_min(1)
 
 
 def consistency_loss(first: torch.Tensor, second: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Return how far two predictions of classes, logits (R, K+1) each, differ where counted (R,) bool: the mean cross entropy of
-    each with the other as the target, which learns nothing by it; 0 if nowhere."""
-    of_first = F.cross_entropy(first, second.detach().softmax(-1), reduction="none")
-    of_second = F.cross_entropy(second, first.detach().softmax(-1), reduction="none")
-    return ((of_first + of_second) / 2 * counted).sum() / counted.sum().clamp_min(1)
+    """Return how far two predictions of classes, logits (R, K+1) each, differ where counted (R,) bool; 0 if nowhere.
+
+    The mean of the divergences of each from the other as its target, which learns nothing by it; 0 where both are the same.
+    """
+    first, second = first.log_softmax(-1), second.log_softmax(-1)
+    divergence = (_divergence(first, second.detach()) + _divergence(second, first.detach())) / 2
+    return (divergence * counted).sum() / counted.sum().clamp_min(1)
+
+
+def _divergence(logs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the Kullback-Leibler divergence of log probabilities (R, C) from those of a target: (R,)."""
+    return F.kl_div(logs, target, reduction="none", log_target=True).sum(-1)
 
 
 SSIM_WINDOW = 11

@@ -152,6 +152,8 @@ class Objective(nn.Module):
         self.patch = None if patch is None else tuple(patch)
         if patch is None and (network.query_decoder_new is not None or cfg.ssim_loss_scale > 0):
             raise UserError("query_decoder and ssim_loss_scale need train_dataset_cfg.patch, for example [128, 160]")
+        if cfg.consistency_loss_scale > 0 and network.reference_classes_new is None:
+            raise UserError("consistency_loss_scale needs reference_classes: true and render_label: true")
         configured = [color_term(cfg)] * ("render" in cfg.loss) + [semantic_term(cfg)] * self.learns_classes
         if cfg.entropy_loss_scale > 0 and self.learns_classes:
             configured.append(entropy_term(cfg))
@@ -222,8 +224,7 @@ class Objective(nn.Module):
         self, prediction: Prediction, query: Views, pixels: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Return what rays' classes and the references' own, blended on these rays, differ by where there is no label."""
-        asked = self.cfg.consistency_loss_scale > 0 and self.learns_classes
-        if not asked or self.network.reference_classes_new is None:
+        if self.cfg.consistency_loss_scale == 0 or not self.learns_classes:
             return {}
         rays = prediction.passes[-2]  # the last before it is refined
         blended = self.network.blended_reference_logits(rays.heads)
