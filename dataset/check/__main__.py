@@ -11,6 +11,7 @@ from dataset.capture import capture_file
 from dataset.check.consistency import check_consistency, choose_pairs
 from dataset.check.inventory import Inventory, take_inventory
 from dataset.check.page import SceneReport, describe, verdict, write_page
+from dataset.exports import seems_to_be
 from dataset.labels import SCANNET_TABLE, look_like_nyu40
 from dataset.poses import leaps
 from dataset.render_dataset import SCENE_KINDS, open_scene, scene_name
@@ -89,6 +90,7 @@ def find_scenes(text: str, data_root: Path) -> list[tuple[str, Path]]:
         return [(text, data_root)]
     raise UserError(
         f"{text}: holds no scenes; give a folder such as data/scannet ({', '.join(SCENE_KINDS)}), or database names"
+        f"{seems_to_be(folder)}"
     )
 
 

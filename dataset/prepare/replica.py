@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dataset.exports import seems_to_be
 from dataset.render_dataset import open_scene
 from dataset.replica import find_sequences
 from utils.errors import UserError
@@ -23,7 +24,7 @@ def prepare_replica(source: Path, out: Path) -> bool:
     if not sequences:
         raise UserError(
             f"{source}: has no <scene>/Sequence_1 (nor <scene>/imap/00, <scene>/results); "
-            "give the folder that holds Replica's scenes"
+            f"give the folder that holds Replica's scenes{seems_to_be(source)}"
         )
     good = True
     for scene, sequence in sequences:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from dataset.exports import seems_to_be
 from dataset.labels import SCANNET_TABLE
 from dataset.poses import to_pose
 from dataset.prepare.sens import SensFile, SensFrame, Truncated
@@ -54,7 +55,9 @@ def prepare_scannet(source: Path, out: Path, scans: list[str] | None, stride: in
         )
     chosen = {scan: found[scan] for scan in scans or sorted(found)}
     if not chosen:
-        raise UserError(f"{source}: has no scans/<scan>/<scan>.sens; give the folder of the ScanNet release")
+        raise UserError(
+            f"{source}: has no scans/<scan>/<scan>.sens; give the folder of the ScanNet release{seems_to_be(source)}"
+        )
     copy_label_table(source, out)
     require_space(chosen, out, stride)
     outcomes = []

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from dataset.camera import undistort
 from dataset.capture import CAPTURE_FILE, Capture, CaptureFrame, capture_file, read_capture
+from dataset.exports import seems_to_be
 from dataset.frames import require_shape, usable_frames
 from dataset.intrinsics import camera_keys
 from dataset.labels import capture_labels
@@ -45,7 +46,7 @@ def prepare_transforms(source: Path, out: Path, name: str) -> None:
         raise UserError(f"--name {name}: should be the name of one folder, without / and ..")
     path = capture_file(source)
     if path is None:
-        raise UserError(f"{source}: holds no {CAPTURE_FILE} (nor Blender's transforms_train.json)")
+        raise UserError(f"{source}: holds no {CAPTURE_FILE} (nor Blender's transforms_train.json){seems_to_be(source)}")
     capture = read_capture(path)
     target = out / name
     _require_apart(capture, target)
