@@ -10,6 +10,7 @@ from tqdm import tqdm
 from dataset.capture import capture_file
 from dataset.check.consistency import check_consistency, choose_pairs
 from dataset.check.inventory import Inventory, take_inventory
+from dataset.check.order import find_order
 from dataset.check.page import SceneReport, describe, verdict, write_page
 from dataset.exports import seems_to_be
 from dataset.labels import SCANNET_TABLE, look_like_nyu40
@@ -102,12 +103,13 @@ def check_scene(name: str, data_root: Path, sample: int, label_ids: str = "auto"
         scene = open_scene(f"{place}/black_{WIDTH}", data_root, label_ids=label_ids)
         inventory = take_inventory(scene, sample)
         pairs = choose_pairs(scene, PAIRS) if scene.has_depth else []
+        order = find_order(scene) if scene.has_depth else (None, None)
     except UserError as error:
         return SceneReport(name, str(error))
     shown = tuple(pairs[:: max(1, len(pairs) // SHOWN_PAIRS)][:SHOWN_PAIRS])
     hints = _hints(scene, inventory, label_ids)
     return SceneReport(
-        name, None, inventory, check_consistency(pairs, parsed.kind == "transforms"), shown, scene.labels, hints
+        name, None, inventory, check_consistency(pairs, parsed.kind == "transforms", *order), shown, scene.labels, hints
     )
 
 

@@ -248,8 +248,11 @@ def ray_lengths(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.sqrt(1 + ((columns - K[0, 2]) / K[0, 0]) ** 2 + ((rows - K[1, 2]) / K[1, 1]) ** 2)
 
 
-def check_consistency(pairs: list[Pair], opengl: bool = False) -> Consistency | None:
-    """Compare frames with each other; None if there is nothing to compare. opengl: the axes that poses should have in the scene's files."""
+def check_consistency(
+    pairs: list[Pair], opengl: bool = False, cause: str | None = None, color_cause: str | None = None
+) -> Consistency | None:
+    """Compare frames with each other; None if there is nothing to compare. opengl: the axes that poses should have in the scene's files.
+    cause, color_cause: what is known to be wrong with geometry, or with colour; then no other cause is looked for."""
     if not pairs:
         return None
     warps = [warp(pair) for pair in pairs]
@@ -274,8 +277,8 @@ def check_consistency(pairs: list[Pair], opengl: bool = False) -> Consistency | 
         float(best_color),
         float(detail),
         float(best_detail),
-        find_cause(pairs, opengl),
-        find_color_cause(pairs, warps, float(detail)),
+        cause if cause or color_cause else find_cause(pairs, opengl),
+        color_cause if cause or color_cause else find_color_cause(pairs, warps, float(detail)),
     )
 
 
