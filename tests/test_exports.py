@@ -337,6 +337,13 @@ def test_what_was_done_to_a_prepared_folder_is_not_lost(capture, name):
     assert mine.read_text() == "mine"
 
 
+def test_a_copy_of_an_earlier_version_says_what_to_do(capture):
+    prepared(capture)
+    (capture.parent / "data" / "transforms" / "mine" / ".prepared").unlink()
+    with pytest.raises(UserError, match="mine: was made by an earlier version, .* remove it if nothing in it is yours"):
+        prepared(capture)
+
+
 def test_a_link_that_leads_nowhere_is_not_replaced(capture):
     place = capture.parent / "data" / "transforms"
     place.mkdir(parents=True)

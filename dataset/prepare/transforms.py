@@ -89,6 +89,11 @@ def _require_apart(capture: Capture, target: Path) -> None:
             raise UserError(f"{target}: holds {file.name} of the source itself; choose another --out or --name")
     if target.exists() or target.is_symlink():
         if not (target / MADE).is_file():
+            if (target / CAPTURE_FILE).is_file() and f'"{MADE_FROM}"' in read_text(target / CAPTURE_FILE):
+                raise UserError(
+                    f"{target}: was made by an earlier version, which did not note its files; remove it if nothing in it is yours, "
+                    "or choose another --name"
+                )
             raise UserError(
                 f"{target}: is there already and was not made by preparation; choose another --name, or remove it"
             )
