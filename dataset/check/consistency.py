@@ -252,7 +252,7 @@ def check_consistency(
     pairs: list[Pair], opengl: bool = False, cause: str | None = None, color_cause: str | None = None
 ) -> Consistency | None:
     """Compare frames with each other; None if there is nothing to compare. opengl: the axes that poses should have in the scene's files.
-    cause, color_cause: what is known to be wrong with geometry, or with colour; then no other cause is looked for."""
+    cause, color_cause: what seems wrong with geometry, or with colour, unless poses, intrinsics or a unit explain it."""
     if not pairs:
         return None
     warps = [warp(pair) for pair in pairs]
@@ -277,8 +277,8 @@ def check_consistency(
         float(best_color),
         float(detail),
         float(best_detail),
-        cause if cause or color_cause else find_cause(pairs, opengl),
-        color_cause if cause or color_cause else find_color_cause(pairs, warps, float(detail)),
+        find_cause(pairs, opengl) or cause,
+        color_cause or find_color_cause(pairs, warps, float(detail)),
     )
 
 
