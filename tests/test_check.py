@@ -136,6 +136,30 @@ def test_what_is_of_the_neighbouring_frame_is_named(walk, tmp_path, kind, suffix
     assert f"each frame has the {told} of the frame {'after' if way == 1 else 'before'} it" in lines
 
 
+@pytest.mark.parametrize("every", [2, 5])
+def test_red_and_blue_that_are_swapped_in_some_frames_are_said(data, every):
+    for path in (data / "scannet" / "train_000" / "color").iterdir():
+        if int(path.stem) % every == 0:
+            write_image(path, cv2.imread(str(path)))  # which has them the other way round
+    (line,) = verdict(check_scene(NAME, data, 4))
+    assert "red and blue are swapped in some frames, and not in others" in line
+
+
+@pytest.mark.parametrize(("bits", "unit"), [(2, "1/4000 m"), (3, "1/8000 m"), (4, "1/16000 m")])
+def test_depth_whose_bits_are_shifted_is_named(data, bits, unit):
+    depth(data, 2**bits)
+    (line,) = verdict(check_scene(NAME, data, 4))
+    assert f"not in millimetres but in {unit}" in line and f"shifted by {bits} bits" in line
+
+
+def test_frames_of_one_pose_are_said(data, capsys):
+    folder = data / "scannet" / "train_000"
+    for number in (3, 9):
+        shutil.copy(folder / "pose" / f"{number}.txt", folder / "pose" / f"{number + 1}.txt")
+    open_scene(NAME, data)
+    assert "2 frames have the pose of another one (4, 10); are they copies" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("factor", [2.0, 0.5])
 def test_intrinsics_of_another_size_are_refused(factor, data):
     intrinsics(data, lambda K: np.diag([factor, factor, 1]) @ K)
