@@ -22,10 +22,10 @@ import torch
 from easydict import EasyDict
 
 from dataset.camera import scale_intrinsics
+from dataset.database import configured_scene, has_depth, set_depth_range
 from dataset.memory import MemoryScene
 from dataset.poses import to_pose
 from dataset.prepare.transforms import undistorted
-from dataset.render_dataset import configured_scene, has_depth, set_depth_range
 from dataset.scene import SceneName, to_cameras
 from train.pictures import to_picture
 from train.shipped import model_config, shipped_model

@@ -10,7 +10,6 @@ colour, depth in the colour camera, and label maps, all `width` pixels wide and 
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -21,14 +20,15 @@ from tqdm import tqdm
 
 from benchmarks.labels import IGNORED, rasterise, read_polygons
 from dataset.camera import scale_intrinsics
+from dataset.database import open_scene
 from dataset.intrinsics import DEPTH, camera_keys
 from dataset.labels import SCANNET_CLASSES, SCANNET_COLORS
 from dataset.poses import OPENGL_TO_OPENCV
-from dataset.render_dataset import open_scene
 from dataset.scene import Scene
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.errors import UserError
-from utils.files import image_size, write_image, write_text
+from utils.files import write_text
+from utils.images import image_size, write_image
 from utils.logging import say
 
 KITCHEN_COLOR = np.array(
@@ -42,7 +42,7 @@ Recording = tuple[dict, dict[str, np.ndarray]]  # keys that hold for all frames,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.captures", __doc__)
     parser.add_argument("name", choices=RECORDINGS, help="which recording it is")
     parser.add_argument("folder", type=Path, help="folder of the recording")
     parser.add_argument("--out", type=Path, default=Path("data/real"), help="folder to write to (default: %(default)s)")

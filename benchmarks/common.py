@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import platform
 import statistics
 import subprocess
@@ -15,6 +16,7 @@ from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from train.settings import SCHEMA
 from train.shipped import model_config
+from utils.cli import add_overrides, command_parser
 from utils.config import load_config
 from viewing.session import Session, open_session
 
@@ -25,6 +27,15 @@ NAME = "scannet/train_000/black_320"
 def make_room(root: Path) -> None:
     """Generate one room of 40 frames at 640x480, `NAME`, in ScanNet's layout."""
     generate(root, "scannet", ROOM, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def model_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark of one file of weights: --model-path, --cfg, --debug and `key=value`."""
+    parser = command_parser(prog, description)
+    parser.add_argument("--cfg", help="YAML file of the config (default: the config inside the model's file)")
+    parser.add_argument("--model-path", required=True, help="weights")
+    add_overrides(parser)
+    return parser
 
 
 def session_of(model: str, cfg: str | None, scene: str, overrides: list[str]) -> Session:

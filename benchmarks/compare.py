@@ -11,24 +11,22 @@ again. Scores are means over the seeds, with the lowest and the highest.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import os
+import math
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
 from benchmarks.common import median_milliseconds, provenance
 from benchmarks.plot_curve import draw, read_scalars
+from benchmarks.runs import Launcher, with_range
 from dataset.synthetic.generate import SIZES, Size, generate
 from network.backend import Backend
 from network.view_renderer import ViewRenderer
 from train.run import choose_device, load_trained, test_sets
 from train.settings import SCHEMA
-from utils.cli import run_command
+from utils.cli import add_overrides, command_parser, run_command
 from utils.config import load_config
 from utils.errors import UserError
 from utils.files import write_text
@@ -52,7 +50,25 @@ TRAIN, TEST = "configs/cra/train_cra_synthetic.yaml", "configs/cra/test_cra_synt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args = parse()
+    args.out.mkdir(parents=True, exist_ok=True)
+    make_rooms(args)
+    in_parallel({run_name(v, seed): training(args, v, seed) for v in args.variants for seed in args.seeds}, args.data)
+    shown = {variant: (variant, *VARIANTS[variant]) for variant in args.variants}
+    shown |= {name: entry for name, entry in FURTHER.items() if entry[0] in args.variants}
+    tests = {
+        f"test_{run_name(name, seed)}": testing(args, name, seed, variant, changes)
+        for name, (variant, _title, changes) in shown.items()
+        for seed in args.seeds
+    }
+    in_parallel(tests, args.data)
+    write_text(args.out / "compare.md", table(args, shown))
+    draw(curves(args), args.out / "compare.png")
+    print((args.out / "compare.md").read_text())
+
+
+def parse() -> argparse.Namespace:
+    parser = command_parser("python -m benchmarks.compare", __doc__)
     parser.add_argument("--mvsnet", help=f"weights for {NEEDS_MVSNET}, as published (default: none)")
     parser.add_argument("--steps", type=int, default=1000, help="training steps of each run (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run each (default: 0)")
@@ -85,34 +101,24 @@ def main() -> None:
         help=f"networks to compare (default: all but {NEEDS_MVSNET})",
     )
     parser.add_argument("--out", type=Path, help="folder for the table and the curves (default: beside the rooms)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
-    )
+    add_overrides(parser)
     args = parser.parse_intermixed_args()
     if NEEDS_MVSNET in args.variants and not args.mvsnet:
         raise UserError(f"{NEEDS_MVSNET} needs --mvsnet")
+    args.out = args.out or args.data
+    return args
+
+
+def make_rooms(args) -> None:
     full = SIZES["full"]
     size = Size(dict(zip(full.rooms, args.rooms, strict=True)), args.frames, tuple(args.image), full.light)
     generate(args.data, "scannet", size, device="cuda" if torch.cuda.is_available() else "cpu", workers=args.workers)
-    in_parallel({run_name(v, seed): training(args, v, seed) for v in args.variants for seed in args.seeds}, args.data)
-    shown = {variant: (variant, *VARIANTS[variant]) for variant in args.variants}
-    shown |= {name: entry for name, entry in FURTHER.items() if entry[0] in args.variants}
-    tests = {
-        f"test_{run_name(name, seed)}": testing(args, name, seed, variant, changes)
-        for name, (variant, _title, changes) in shown.items()
-        for seed in args.seeds
-    }
-    in_parallel(tests, args.data)
-    out = args.out or args.data
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "compare.md", table(args, shown))
-    logs = {
-        VARIANTS[v][0] + (f", seed {seed}" if len(args.seeds) > 1 else ""): log_folder(args, v, seed)
-        for v in args.variants
-        for seed in args.seeds
-    }
-    draw(logs, out / "compare.png")
-    print((out / "compare.md").read_text())
+
+
+def in_parallel(commands: dict[str, list[str]], folder: Path) -> None:
+    """Run commands, all at once on GPUs, one after the other without one; what they say goes to <name>.log."""
+    launcher = Launcher(at_once=None, minutes=math.inf)
+    launcher.each(lambda name: launcher.run(commands[name], folder / f"{name}.log"), list(commands))
 
 
 def run_name(variant: str, seed: int) -> str:
@@ -153,19 +159,13 @@ def testing(args, name: str, seed: int, variant: str, changes: list[str]) -> lis
     return ["run_evaluation.py", "--cfg", TEST, "--model-path", str(model), *settings(args, variant), *changes, *own]
 
 
-def in_parallel(commands: dict[str, list[str]], folder: Path) -> None:
-    """Runs commands, on the GPUs in turn, or one after the other without one; what they say goes to <name>.log."""
-    gpus = itertools.cycle(range(max(1, torch.cuda.device_count())))
-    runs = {}
-    for name, command in commands.items():
-        log = open(folder / f"{name}.log", "w")  # noqa: SIM115 (as long as the process)
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(next(gpus))}
-        runs[name] = subprocess.Popen([sys.executable, *command], stdout=log, stderr=log, env=environment)
-        if not torch.cuda.is_available():
-            runs[name].wait()
-    failed = [name for name, run in runs.items() if run.wait()]
-    if failed:
-        raise UserError(f"{', '.join(failed)} failed: see {folder / failed[0]}.log")
+def curves(args) -> dict[str, Path]:
+    """Return the logs to draw: title -> folder."""
+    return {
+        VARIANTS[v][0] + (f", seed {seed}" if len(args.seeds) > 1 else ""): log_folder(args, v, seed)
+        for v in args.variants
+        for seed in args.seeds
+    }
 
 
 def table(args, shown: dict[str, tuple[str, str, list[str]]]) -> str:
@@ -188,12 +188,6 @@ def scores_of(args, name: str, seed: int) -> list[float]:
     results = json.loads((args.data / "model" / f"test_{run_name(name, seed)}" / "results.json").read_text())
     scores = results["methods"][results["network"]]
     return [scores["psnr"], scores["ssim"], scores["per_image"]["miou"], scores["per_image"]["total_accuracy"]]
-
-
-def with_range(values: tuple[float, ...], places: int) -> str:
-    """Return the mean, and the lowest and highest of several."""
-    mean = f"{statistics.mean(values):.{places}f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.{places}f} to {max(values):.{places}f})"
 
 
 def time_frames(cfg, model: Path) -> float:

@@ -14,7 +14,6 @@ was stopped.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import threading
@@ -29,7 +28,7 @@ from benchmarks.common import provenance
 from benchmarks.plot_curve import pyplot, read_scalars
 from benchmarks.runs import COLUMNS, Launcher, flat, parse, parse_variant, row_of, settings
 from train.settings import SCHEMA
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.config import load_config
 from utils.files import write_text
 
@@ -53,7 +52,7 @@ class Run:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.finetune", __doc__)
     parser.add_argument("--scenes", nargs="+", required=True, help="database names of the scenes to fine-tune on")
     parser.add_argument(
         "--elsewhere", nargs="+", default=[], help="scenes to score the last step on as well (default: none)"

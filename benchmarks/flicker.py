@@ -8,7 +8,6 @@ with choices that change at once; and writes flicker.md.
 
 from __future__ import annotations
 
-import argparse
 import functools
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import provenance, session_of
+from benchmarks.common import model_parser, provenance, session_of
 from dataset.views import Cameras
 from utils.cli import run_command
 from utils.files import write_text
@@ -29,9 +28,7 @@ KNOT = 4  # frames of the capture from one point of the path to the next
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", help="YAML file of the config (default: the config inside the model's file)")
-    parser.add_argument("--model-path", required=True, help="weights")
+    parser = model_parser("python -m benchmarks.flicker", __doc__)
     parser.add_argument("--scene", required=True, help="database name, or a folder with a transforms.json")
     parser.add_argument("--frames", type=int, default=33, help="frames of the film (default: %(default)s)")
     parser.add_argument(
@@ -44,9 +41,6 @@ def main() -> None:
     )
     parser.add_argument("--width", type=int, help="width of a picture in pixels (default: the scene's)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
-    )
     args = parser.parse_intermixed_args()
     session = session_of(args.model_path, args.cfg, args.scene, args.overrides)
     references = References(session.scene, session.references)

@@ -10,7 +10,6 @@ is not named is the one inside the model.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -21,13 +20,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.common import provenance, session_of
+from benchmarks.common import model_parser, provenance, session_of
 from dataset.render_dataset import TestSet
 from train.evaluator import evaluate
 from train.metrics import class_scores, confusion, depth_error, psnr, ssim
 from train.pictures import Comparison
 from utils.cli import run_command
-from utils.files import write_image, write_text
+from utils.files import write_text
+from utils.images import write_image
 from utils.panels import grid, mark_unseen
 
 PORT = 8765
@@ -50,9 +50,7 @@ class Model(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", help="YAML file of the config (default: the config inside the model's file)")
-    parser.add_argument("--model-path", required=True, help="weights")
+    parser = model_parser("python -m benchmarks.gallery", __doc__)
     parser.add_argument(
         "--without-depth",
         metavar="MODEL",
@@ -76,9 +74,6 @@ def main() -> None:
         type=float,
         default=20,
         help="seconds until the page's picture is at its finest (default: %(default)g)",
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
     )
     args = parser.parse_intermixed_args()
     args.out.mkdir(parents=True, exist_ok=True)

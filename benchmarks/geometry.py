@@ -8,14 +8,14 @@ dataset.synthetic` makes the same rooms with and without --sensor. FOLDER gets g
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from benchmarks.common import provenance, session_of
-from dataset.render_dataset import open_scene
+from benchmarks.common import model_parser, provenance, session_of
+from dataset.database import open_scene
 from utils.cli import run_command
 from utils.errors import UserError
-from utils.files import write_image, write_text
+from utils.files import write_text
+from utils.images import write_image
 from viewing.geometry import DEPTHS, build, compare, measured, mesher
 from viewing.paths import up_of
 from viewing.preview import preview
@@ -25,9 +25,7 @@ COLUMNS = {"accuracy_cm": ".1f", "completeness_cm": ".1f", "f_score": ".3f", "mi
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", help="YAML file of the config (default: the config inside the model's file)")
-    parser.add_argument("--model-path", required=True, help="weights")
+    parser = model_parser("python -m benchmarks.geometry", __doc__)
     parser.add_argument("--scenes", nargs="+", required=True, help="database names")
     parser.add_argument(
         "--truth", type=Path, help="data root of the exact rooms to compare with (default: the scenes themselves)"
@@ -35,9 +33,6 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=60, help="frames to fuse (default: %(default)s)")
     parser.add_argument("--voxel", type=float, default=0.02, help="edge of a voxel in metres (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
-    )
     args = parser.parse_intermixed_args()
     args.overrides += [name for name in args.scenes if "=" in name]  # what follows --scenes is taken for one
     args.scenes = [name for name in args.scenes if "=" not in name]

@@ -21,15 +21,17 @@ import cv2
 import numpy as np
 
 from dataset.cache import Cache
+from dataset.database import open_scene
 from dataset.loading import load
-from dataset.render_dataset import Needs, TrainingSet, open_scene
+from dataset.render_dataset import Needs, TrainingSet
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from dataset.synthetic.room import furnish, walk
 from train.settings import SCHEMA
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.config import check_config
-from utils.files import write_image, write_text
+from utils.files import write_text
+from utils.images import write_image
 
 FRAMES, RENDERED, SAMPLES = 1500, 12, 40
 NAME = "scannet/train_000/black_320"
@@ -109,17 +111,8 @@ def seconds_to_open(root: Path, cache: Cache | None) -> float:
     return time.perf_counter() - begin
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--out", type=Path, default=Path("data/bench_loader"), help="folder of the scene (default: %(default)s)"
-    )
-    parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    root = args.out
-    if args.only_memory:
-        print(*worker_memory(TrainingSet(configure(root, True), 0, Needs(depth=True))))
-        return
+def times(root: Path) -> list[tuple[str, str]]:
+    """Return what opening and a sample take, without and with a cache, cold and warm: rows of the table."""
     make_scene(root)
     shutil.rmtree(root / "cache", ignore_errors=True)
     cv2.setNumThreads(1)  # as in a worker
@@ -143,16 +136,28 @@ def main() -> None:
     drop_pages(root)
     rows.append(("sample, cache, cold", f"{milliseconds_a_sample(dataset, 0):.1f} ms"))
     rows.append(("sample, cache, warm", f"{milliseconds_a_sample(dataset, 0):.1f} ms"))
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.loader",
-        "--out",
-        str(root),
-        "--only-memory",
-    ]  # as a training run starts
+    return rows
+
+
+def memory(root: Path) -> tuple[str, str]:
+    """Return the row of a worker's memory, measured as a training run starts."""
+    command = [sys.executable, "-m", "benchmarks.loader", "--out", str(root), "--only-memory"]
     peak, private = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
-    rows.append(("a worker's peak memory", f"{peak:.0f} MiB resident, {private:.0f} MiB of it its own"))
+    return "a worker's peak memory", f"{peak:.0f} MiB resident, {private:.0f} MiB of it its own"
+
+
+def main() -> None:
+    parser = command_parser("python -m benchmarks.loader", __doc__)
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/bench_loader"), help="folder of the scene (default: %(default)s)"
+    )
+    parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    root = args.out
+    if args.only_memory:
+        print(*worker_memory(TrainingSet(configure(root, True), 0, Needs(depth=True))))
+        return
+    rows = [*times(root), memory(root)]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     print(
         f"`python -m benchmarks.loader`, commit {commit}, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores {platform.machine()}, "

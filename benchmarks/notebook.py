@@ -5,7 +5,6 @@ A cell shows what its last line is worth, if that is a picture of Pillow's. Jupy
 
 from __future__ import annotations
 
-import argparse
 import ast
 import base64
 import io
@@ -15,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.files import read_json, write_text
 
 
@@ -45,9 +44,8 @@ def run_notebook(content: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.notebook", __doc__)
     parser.add_argument("notebook", type=Path, help="file to run, and to write the pictures into")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     content = read_json(args.notebook, "there is no such notebook")
     run_notebook(content)

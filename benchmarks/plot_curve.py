@@ -5,12 +5,11 @@ python -m benchmarks.plot_curve PICTURE LOGS [LOGS …]
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 
 PANELS = {
     "loss": ("loss/total",),
@@ -23,7 +22,7 @@ SMOOTHED = 0.05  # of a curve's points are averaged to draw one
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.plot_curve", __doc__)
     parser.add_argument("picture", type=Path, help="file to write: .png, .svg or .pdf")
     parser.add_argument("logs", type=Path, nargs="+", help="folders of logs: data/model/<name>/logs")
     args = parser.parse_args()

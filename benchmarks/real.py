@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import provenance
+from dataset.database import configured_scene, list_scenes
 from dataset.labels import SCANNET_CLASSES, SCANNET_COLORS
-from dataset.render_dataset import TestSet, configured_scene, list_scenes
+from dataset.render_dataset import TestSet
 from dataset.views import Views
 from network.backend import Backend
 from network.init_net import needs
@@ -33,10 +34,11 @@ from train.pictures import Comparison, Picture
 from train.run import choose_device, load_trained
 from train.scores import Score, summarise
 from train.shipped import model_config
-from utils.cli import run_command
+from utils.cli import add_overrides, command_parser, run_command
 from utils.colors import color_depth
 from utils.errors import UserError
-from utils.files import write_image, write_text
+from utils.files import write_text
+from utils.images import write_image
 from utils.logging import say
 from utils.panels import grid, legend
 
@@ -85,7 +87,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.real", __doc__)
     parser.add_argument(
         "--models", nargs="+", required=True, type=_named, metavar="NAME=CHECKPOINT", help="networks to score"
     )
@@ -96,10 +98,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=320, help="width of the captures in pixels (default: %(default)s)")
     parser.add_argument("--frames", type=int, help="most test frames of each scene (default: all)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
-    )
+    add_overrides(parser)
     args = parser.parse_intermixed_args()
     for list_name in ("models", "rooms"):  # what follows them is taken for one, but only they name a file that is there
         given = getattr(args, list_name)

@@ -9,14 +9,14 @@ samples are of its own number). Weights are random unless --model-path names oth
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
 
 from benchmarks.common import make_room, median_milliseconds, peak_gib, profile, provenance
 from benchmarks.plot_curve import pyplot
-from dataset.render_dataset import Needs, open_scene, read_references
+from dataset.database import open_scene
+from dataset.render_dataset import Needs, read_references
 from dataset.view_selection import test_references
 from dataset.views import Batch
 from network.backend import Backend
@@ -25,7 +25,7 @@ from network.weights import load_checkpoint
 from train.checkpoint import load_network
 from train.run import build_network, choose_device
 from train.settings import SCHEMA
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.config import check_config, load_config
 from utils.files import write_text
 
@@ -35,7 +35,7 @@ VIEWS, SAMPLES = (2, 4, 8, 16), (32, 64)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.render", __doc__)
     parser.add_argument("--cfg", default="configs/base.yaml", help="YAML file of the config (default: %(default)s)")
     parser.add_argument(
         "--modes", nargs="+", default=["plain", "exact", "fast"], help="backends to time (default: all)"

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.compare import with_range
+from utils.cli import add_overrides
 from utils.errors import UserError
 
 LAST_SECONDS = 60  # for a run that is told to stop
@@ -50,10 +51,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
         default=float("inf"),
         help="minutes after which all runs are stopped and saved (default: no limit)",
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
-    )
+    add_overrides(parser)
     args = parser.parse_intermixed_args()
     # what follows --variants is taken for one, but a variant has its colon before any equals sign
     args.overrides += [entry for entry in args.variants if re.match(r"[\w.]+=", entry)]
@@ -92,6 +90,12 @@ def row_of(rows: list[dict[str, float]], columns: dict[str, tuple[str, int]]) ->
 def cell(values: list[float | None], places: int) -> str:
     values = [value for value in values if value is not None]
     return with_range(tuple(values), places) if values else "–"
+
+
+def with_range(values: tuple[float, ...], places: int) -> str:
+    """Return the mean, and the lowest and highest of several."""
+    mean = f"{statistics.mean(values):.{places}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.{places}f} to {max(values):.{places}f})"
 
 
 @dataclass

@@ -6,7 +6,6 @@ the first ones, by the times in the run's own log. Prints a table as Markdown.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from benchmarks.common import NAME, make_room, provenance
 from benchmarks.plot_curve import read_scalars
 from train.run import choose_device
 from train.settings import SCHEMA
-from utils.cli import run_command
+from utils.cli import add_overrides, command_parser, run_command
 from utils.config import check_config
 from utils.errors import UserError
 from utils.files import write_text
@@ -25,7 +24,7 @@ SKIPPED = 0.4  # of the steps: compilation, first reads
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.scaling", __doc__)
     parser.add_argument(
         "--processes", type=int, nargs="+", default=[1, 2], help="numbers of processes to time (default: 1 2)"
     )
@@ -34,9 +33,7 @@ def main() -> None:
         "--data", type=Path, default=Path("data/bench"), help="folder of the rooms (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, help="file for the table (default: only printed)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
-    )
+    add_overrides(parser)
     args = parser.parse_intermixed_args()
     make_room(args.data)
     lines = ["| processes | steps/s | samples/s | times one |", "|---|---|---|---|"]

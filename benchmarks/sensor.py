@@ -6,20 +6,20 @@ models. Renders rooms at 640x480, exact and sensed, and writes benchmarks/result
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from dataset.sensor import Sensor, drifting, sensed_color, sensed_depth, sensed_labels
-from dataset.synthetic import modelled
+from dataset.synthetic import modelled, walks
 from dataset.synthetic.meshcast import IGNORED, MeshCaster
 from dataset.synthetic.pack import Furniture
 from dataset.synthetic.raycast import Light
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.errors import UserError
-from utils.files import read_color, read_map, write_image, write_text
+from utils.files import write_text
+from utils.images import read_color, read_map, write_image
 
 SIZE = (480, 640)
 K = np.array([[525.0, 0, 319.5], [0, 525, 239.5], [0, 0, 1]])
@@ -111,7 +111,7 @@ def rendered(furniture: Path):
     for seed in range(ROOMS):
         rng = np.random.default_rng(seed)
         room = modelled.furnish(models, 30000 + seed)
-        poses = modelled.walk(room, 60, seed)[:: 60 // FRAMES][:FRAMES]
+        poses = walks.walk(room, 60, seed)[:: 60 // FRAMES][:FRAMES]
         caster = MeshCaster(room, Light(), seed)
         caster.expose(K, poses, SIZE, room.key)
         sensor, drift = Sensor.drawn(rng), drifting(60, rng)
@@ -139,12 +139,9 @@ def _panel(versions) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sensor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("python -m benchmarks.sensor", __doc__)
     parser.add_argument("kitchen", type=Path, help="folder of the recording")
     parser.add_argument("furniture", type=Path, help="pack of dataset.synthetic.pack")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     real = statistics(*kitchen(args.kitchen))
     exact, sensed, panels = rendered(args.furniture)

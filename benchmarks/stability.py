@@ -27,10 +27,11 @@ import torch
 from benchmarks.common import provenance
 from benchmarks.plot_curve import draw, read_scalars
 from benchmarks.runs import COLUMNS, Launcher, flat, parse, parse_variant, row_of, settings
-from dataset.render_dataset import list_scenes
-from utils.cli import run_command
+from dataset.database import list_scenes
+from utils.cli import command_parser, run_command
 from utils.errors import UserError
-from utils.files import read_color, write_image, write_text
+from utils.files import write_text
+from utils.images import read_color, write_image
 from utils.panels import text
 
 EARLY = 0.05  # of the rays may end before half their depth once they have left the near plane
@@ -76,7 +77,7 @@ class Results:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.stability", __doc__)
     parser.add_argument(
         "--tests",
         nargs="+",

@@ -11,7 +11,6 @@ Markdown; --profile adds where the time of the last one goes.
 
 from __future__ import annotations
 
-import argparse
 import time
 from itertools import product
 from pathlib import Path
@@ -25,7 +24,7 @@ from network.init_net import needs
 from train.run import build_network, choose_device
 from train.settings import SCHEMA
 from train.step import TrainingStep
-from utils.cli import run_command
+from utils.cli import add_overrides, command_parser, run_command
 from utils.config import check_config, load_config
 from utils.devices import has_bf16
 from utils.files import write_text
@@ -35,7 +34,7 @@ BATCHES = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("python -m benchmarks.train_step", __doc__)
     parser.add_argument("--rays", type=int, nargs="+", default=[1024, 4096], help="rays of a step (default: 1024 4096)")
     parser.add_argument(
         "--modes",
@@ -50,9 +49,7 @@ def main() -> None:
     )
     parser.add_argument("--profile", type=Path, help="file for the times of the kernels (default: none)")
     parser.add_argument("--out", type=Path, help="file for the table (default: only printed)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change a key of the config; dotted where nested"
-    )
+    add_overrides(parser)
     args = parser.parse_intermixed_args()
     make_room(args.data)
     device = choose_device(check_config({}, SCHEMA))

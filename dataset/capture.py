@@ -27,7 +27,8 @@ from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.registration import DepthCamera
 from dataset.view_selection import Split
 from utils.errors import UserError
-from utils.files import color_profile, image_size, orientation, read_json
+from utils.files import read_json
+from utils.images import color_profile, image_size, orientation
 from utils.logging import warn
 
 CAPTURE_FILE = "transforms.json"

@@ -13,7 +13,7 @@ import numpy as np
 
 from dataset.poses import FARTHEST_OFF, leaps, reset_poses
 from utils.errors import UserError
-from utils.files import image_size
+from utils.images import image_size
 from utils.logging import warn
 
 # Why frames are left out.

@@ -11,7 +11,7 @@ from dataset.frames import same_shape
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.registration import DepthCamera
 from utils.errors import UserError
-from utils.files import image_size
+from utils.images import image_size
 from utils.logging import warn
 
 SIZE_KEYS = ("w", "h", "width", "height")

@@ -9,7 +9,7 @@ import numpy as np
 
 from dataset.depth_range import evenly
 from utils.errors import UserError
-from utils.files import read_map, read_palette, read_pixels
+from utils.images import read_map, read_palette, read_pixels
 
 NO_READING = (0, 65535, 2**31 - 1, 2**32 - 1)  # what whole numbers say where nothing is known
 FARTHEST = 65534  # millimetres that 16 bits hold; what is farther counts as unknown

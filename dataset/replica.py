@@ -18,7 +18,8 @@ from dataset.maps import MILLIMETRES, DepthUnit
 from dataset.poses import to_pose
 from dataset.scene import SceneFiles, SceneName
 from utils.errors import UserError
-from utils.files import image_size, read_json, read_text
+from utils.files import read_json, read_text
+from utils.images import image_size
 from utils.logging import warn
 
 DEPTH_RANGE = (0.1, 6.0)

@@ -16,7 +16,8 @@ from dataset.poses import to_pose
 from dataset.registration import DepthCamera
 from dataset.scene import SceneFiles, SceneName
 from utils.errors import UserError
-from utils.files import image_size, read_text
+from utils.files import read_text
+from utils.images import image_size
 from utils.logging import warn
 
 DEPTH_RANGE = (0.1, 10.0)

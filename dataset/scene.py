@@ -24,7 +24,7 @@ from dataset.registration import DepthCamera
 from dataset.view_selection import Split, split_frames
 from dataset.views import Cameras, Views
 from utils.errors import UserError
-from utils.files import read_color
+from utils.images import read_color
 from utils.logging import warn
 
 OTHER_FOLDERS = {"replica": ("Replica",)}  # names of a type's folder under data

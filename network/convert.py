@@ -11,7 +11,6 @@ example: python -m network.convert inspect data/model/sray_plus/model.safetensor
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
@@ -21,20 +20,17 @@ from safetensors.torch import save_file
 
 from network import renderer
 from network.weights import SAFETENSORS, Checkpoint, infer_config, load_checkpoint, read_mvsnet, read_pickle
-from utils.cli import run_command
+from utils.cli import command_parser, run_command
 from utils.errors import UserError
 from utils.files import atomic_write, write_text
 from utils.logging import say
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m network.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("python -m network.convert", __doc__)
     parser.add_argument("action", choices=("inspect", "checkpoint", "ship", "mvsnet"), help="see above")
     parser.add_argument("file", type=Path, help="checkpoint: .pth, .ckpt or .safetensors")
     parser.add_argument("out", type=Path, nargs="?", help="file to write, with any suffix; not for inspect")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args()
     if args.action == "inspect":
         say("\n".join(f"{key:<12} {value}" for key, value in inspect(args.file).items()))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from network.context_encoder import ResidualBlock, join_upsampled
+from network.geometry import fill_unknown
 
 WIDTHS = 32, 48, 64, 96  # channels at strides 1, 2, 4 and 8
 
@@ -46,3 +49,19 @@ class QueryDecoder(nn.Module):
         x = self.up4(join_upsampled(self.down8(quarter), quarter))
         x = self.up1(join_upsampled(self.up2(join_upsampled(x, half)), full))
         return self.out(x)[..., :height, :width].permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def from_around(
+    values: Sequence[torch.Tensor | None], seen: torch.Tensor, shape: tuple[int, int, int]
+) -> list[torch.Tensor | None]:
+    """Return `values` of rays, (R, …) each or None, where rays that no reference sees, by `seen` (R,) bool, have what lies
+    around them, without a gradient. shape: (Q, h, w) of the rays."""
+    given = [x.view(len(seen), -1) for x in values if x is not None]
+    known = seen.view(shape)[:, None]
+    maps = torch.cat([x.detach().float() for x in given], 1).view(*shape, -1).permute(0, 3, 1, 2)
+    filled = fill_unknown(maps, known, 0.0).permute(0, 2, 3, 1).flatten(0, 2)
+    parts = iter(filled.split([x.shape[1] for x in given], 1))
+    return [
+        None if x is None else torch.where(seen[:, None], x.view(len(seen), -1), next(parts).to(x.dtype)).view(x.shape)
+        for x in values
+    ]

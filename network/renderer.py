@@ -17,15 +17,15 @@ from network.context_encoder import ContextEncoder
 from network.cranet import HeadFactory
 from network.dist_decoder import DistDecoder
 from network.front_ends import GeometryFeatures
-from network.geometry import fill_unknown
 from network.heads import ContextHead, KnownClassesHead
 from network.image_encoder import image_encoder
 from network.init_net import FRONT_ENDS
-from network.query_decoder import QueryDecoder
+from network.padding import pad_views, padded_labels
+from network.query_decoder import QueryDecoder, from_around
 from network.rendering import CLASSES, CONTEXT, KNOWN, Encoding, Prediction, Rays, RenderedView, Rendering
 from network.samplers import SPACINGS, CoarseToFine, OnSurfaces, Sampler
 from network.stage import Stage
-from network.surfaces import with_neighbours
+from network.surfaces import reference_surfaces
 from network.vis_encoder import VisEncoder
 from utils.capture import concurrently
 from utils.config import Setting, no_effect
@@ -300,22 +300,6 @@ class Renderer(nn.Module):
         return self.reference_classes_new(encoding.features[..., : encoding.image_channels]).float()
 
 
-def from_around(
-    values: Sequence[torch.Tensor | None], seen: torch.Tensor, shape: tuple[int, int, int]
-) -> list[torch.Tensor | None]:
-    """Return `values` of rays, (R, …) each or None, where rays that no reference sees, by `seen` (R,) bool, have what lies
-    around them, without a gradient. shape: (Q, h, w) of the rays."""
-    given = [x.view(len(seen), -1) for x in values if x is not None]
-    known = seen.view(shape)[:, None]
-    maps = torch.cat([x.detach().float() for x in given], 1).view(*shape, -1).permute(0, 3, 1, 2)
-    filled = fill_unknown(maps, known, 0.0).permute(0, 2, 3, 1).flatten(0, 2)
-    parts = iter(filled.split([x.shape[1] for x in given], 1))
-    return [
-        None if x is None else torch.where(seen[:, None], x.view(len(seen), -1), next(parts).to(x.dtype)).view(x.shape)
-        for x in values
-    ]
-
-
 def _encoder(cfg) -> nn.Module:
     if cfg.image_encoder == "context":
         return ContextEncoder(IMAGE_CHANNELS, imagenet_features=cfg.imagenet_features)
@@ -329,36 +313,6 @@ def _sampler(cfg) -> Sampler:
         return OnSurfaces()
     fine = cfg.fine_depth_sample_num if cfg.use_hierarchical_sampling else 0
     return CoarseToFine(cfg.depth_sample_num, fine, cfg.fine_depth_use_all, cfg.sample_spacing)
-
-
-def reference_surfaces(views: Views, found: torch.Tensor | None, padded: tuple[int, int]) -> torch.Tensor:
-    """Return the depth of references, what the front end `found` (V, 1, *padded) or else their own, `with_neighbours`:
-    (V, *padded, 4).
-
-    Raises UserError where there is neither. What a mask hides, and what padding adds, is unknown.
-    """
-    height, width = views.cameras.size
-    if found is not None:
-        depth = found[..., :height, :width]
-    elif views.depth is not None:
-        depth = views.depth
-    else:
-        raise UserError(
-            "sampler: surfaces needs depth of the references: a scene with depth maps, or a front end that finds it"
-        )
-    if views.mask is not None:
-        depth = depth * (views.mask > 0)
-    # A predicted depth is learned by its own loss, not by what lies on it.
-    depth = depth.detach()
-    return with_neighbours(F.pad(depth, (0, padded[1] - width, 0, padded[0] - height)))
-
-
-def padded_labels(views: Views, padded: tuple[int, int], ignore: int) -> torch.Tensor:
-    """Return the labels of views at the size (h, w) that their images are padded to: (V, *padded) int64, `ignore` where unknown."""
-    height, width = views.cameras.size
-    if views.labels is None:
-        return torch.full((len(views), *padded), ignore, device=views.images.device)
-    return F.pad(views.labels, (0, padded[1] - width, 0, padded[0] - height), value=ignore)
 
 
 def _aggregate_net(cfg, key: str, **widths_and_heads) -> AggregateNet:
@@ -381,26 +335,3 @@ def _aggregate_net(cfg, key: str, **widths_and_heads) -> AggregateNet:
     if cfg.density_bias is not None:
         nn.init.constant_(density[-2].bias, cfg.density_bias)
     return network
-
-
-def pad_views(views: Views, multiple: int) -> Views:
-    """Pads images and depth at the bottom and right by reflection to a multiple of `multiple` pixels.
-
-    Raises UserError where a side is not longer than that: nothing would be left to reflect.
-    """
-    height, width = views.cameras.size
-    if min(height, width) <= multiple:
-        raise UserError(
-            f"images of {width}x{height} are too small: the network needs more than {multiple} pixels a side"
-        )
-    below, right = -height % multiple, -width % multiple
-    if not below and not right:
-        return views
-
-    def pad(x):
-        return None if x is None else F.pad(x, (0, right, 0, below), mode="reflect")
-
-    cameras = replace(views.cameras, size=(height + below, width + right))
-    padded = {name: pad(getattr(views, name)) for name in ("images", "depth", "mask")}
-    sources = views.sources and replace(views.sources, views=pad_views(views.sources.views, multiple))
-    return replace(views, cameras=cameras, labels=None, sources=sources, **padded)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from dataset.views import Cameras, Rows
+from dataset.views import Cameras, Rows, Views
 from network.geometry import fill_unknown, full_precision, project
 from network.ops.splat import splat_depth
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     from network.rendering import Rays
@@ -41,6 +42,28 @@ class Layers(Rows):
     def nearest(self, count: int) -> Layers:
         """Return the first `count` layers of each ray."""
         return Layers(self.depth[:, :count], self.spread[:, :count], self.found)
+
+
+def reference_surfaces(views: Views, found: torch.Tensor | None, padded: tuple[int, int]) -> torch.Tensor:
+    """Return the depth of references, what the front end `found` (V, 1, *padded) or else their own, `with_neighbours`:
+    (V, *padded, 4).
+
+    Raises UserError where there is neither. What a mask hides, and what padding adds, is unknown.
+    """
+    height, width = views.cameras.size
+    if found is not None:
+        depth = found[..., :height, :width]
+    elif views.depth is not None:
+        depth = views.depth
+    else:
+        raise UserError(
+            "sampler: surfaces needs depth of the references: a scene with depth maps, or a front end that finds it"
+        )
+    if views.mask is not None:
+        depth = depth * (views.mask > 0)
+    # A predicted depth is learned by its own loss, not by what lies on it.
+    depth = depth.detach()
+    return with_neighbours(F.pad(depth, (0, padded[1] - width, 0, padded[0] - height)))
 
 
 def with_neighbours(depth: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,10 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
 
+from captures import opened
+
 from dataset.labels import SCANNET_CLASSES
+from dataset.scene import Scene
 from dataset.synthetic.generate import SIZES, Size, generate
 from dataset.synthetic.raycast import Light
 from network.convert import ship
@@ -132,6 +135,12 @@ def make_capture(root: Path, kind: str) -> None:
 def base(shared) -> Path:
     """A capture's folder. Not to be changed."""
     return shared("base", lambda root: make_capture(root, "transforms")) / "transforms" / "train_000"
+
+
+@pytest.fixture(scope="session")
+def truth(base) -> Scene:
+    """The capture's scene. Not to be changed."""
+    return opened(base)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import semray
-from dataset.render_dataset import open_scene
+from dataset.database import open_scene
 from dataset.synthetic.generate import SIZES, generate
 from utils.errors import UserError
 

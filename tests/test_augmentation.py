@@ -8,7 +8,8 @@ import torch
 
 from dataset import augmentation
 from dataset.augmentation import augment, color_change, mirrored, scaled, taken
-from dataset.render_dataset import TrainingSet, open_scene
+from dataset.database import open_scene
+from dataset.render_dataset import TrainingSet
 from dataset.views import Views
 from network.geometry import pixel_grid, pixel_rays, project, read_map
 from network.init_net import needs

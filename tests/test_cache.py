@@ -12,11 +12,11 @@ import torch
 
 from dataset import cache as cache_module
 from dataset.cache import Cache, list_entries
-from dataset.render_dataset import open_scene
+from dataset.database import open_scene
 from dataset.scannet import read_matrix
 from utils import logging
 from utils.errors import UserError
-from utils.files import write_image
+from utils.images import write_image
 
 ROOM = "scannet/train_000/black_32"
 FIELDS = ("images", "depth", "labels")

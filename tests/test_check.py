@@ -11,16 +11,17 @@ import pytest
 from programs import run_program
 
 from dataset.check.__main__ import check_scene, find_scenes
-from dataset.check.consistency import check_consistency, choose_pairs, warp
+from dataset.check.consistency import check_consistency
 from dataset.check.inventory import spread, take_inventory
 from dataset.check.order import find_order
 from dataset.check.page import verdict
+from dataset.check.warping import choose_pairs, warp
+from dataset.database import open_scene
 from dataset.registration import DepthCamera
-from dataset.render_dataset import open_scene
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from utils.errors import UserError
-from utils.files import write_image
+from utils.images import write_image
 
 REPOSITORY = Path(__file__).parent.parent
 NAME = "scannet/train_000/black_96"
@@ -86,7 +87,7 @@ def test_a_good_scene_passes(good):
 def test_what_is_wrong_is_named(damage, cause, data):
     damage(data)
     report = check_scene(NAME, data, 4)
-    assert report.consistency.looks_wrong
+    assert report.consistency.geometry_is_wrong
     (line,) = verdict(report)
     assert cause in line
 
@@ -152,14 +153,6 @@ def test_depth_whose_bits_are_shifted_is_named(data, bits, unit):
     assert f"not in millimetres but in {unit}" in line and f"shifted by {bits} bits" in line
 
 
-def test_frames_of_one_pose_are_said(data, capsys):
-    folder = data / "scannet" / "train_000"
-    for number in (3, 9):
-        shutil.copy(folder / "pose" / f"{number}.txt", folder / "pose" / f"{number + 1}.txt")
-    open_scene(NAME, data)
-    assert "2 frames have the pose of another one (4, 10); are they copies" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("factor", [2.0, 0.5])
 def test_intrinsics_of_another_size_are_refused(factor, data):
     intrinsics(data, lambda K: np.diag([factor, factor, 1]) @ K)
@@ -173,7 +166,7 @@ def test_shuffled_poses_are_wrong_without_a_cause(data):
     for path, number in zip(paths, rng.permutation(len(paths)), strict=True):
         path.write_text(contents[number])
     consistency = check_consistency(choose_pairs(open_scene(NAME, data), 12))
-    assert consistency.looks_wrong and consistency.cause is None
+    assert consistency.geometry_is_wrong and consistency.cause is None
 
 
 def test_a_warp_lands_where_the_generator_says(good):

@@ -243,7 +243,7 @@ HELP = [
     *(
         ["-m", f"benchmarks.{path.stem}"]
         for path in sorted((REPOSITORY / "benchmarks").glob("*.py"))
-        if "ArgumentParser" in path.read_text() and path.stem != "runs"
+        if "run_command(main)" in path.read_text()
     ),
 ]
 

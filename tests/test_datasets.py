@@ -7,17 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from dataset.database import held_out_scenes, list_scenes, open_scene, training_names
 from dataset.labels import SCANNET_CLASSES, replica_labels, scannet_labels
-from dataset.render_dataset import (
-    Needs,
-    TestSet,
-    TrainingSet,
-    held_out_scenes,
-    list_scenes,
-    open_scene,
-    random_pixels,
-    training_names,
-)
+from dataset.render_dataset import Needs, TestSet, TrainingSet, random_pixels
 from dataset.scene import SceneName
 from dataset.synthetic.generate import lost_frames
 from dataset.synthetic.room import furnish
@@ -27,7 +19,7 @@ from dataset.views import Cameras, Views
 from network.geometry import pixel_grid, pixel_rays, project
 from train import run
 from utils.errors import UserError
-from utils.files import write_image
+from utils.images import write_image
 
 ROOM = "scannet/train_000/black_64"
 DEPTH = Needs(depth=True)

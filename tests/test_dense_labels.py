@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from dataset.capture import read_capture
+from dataset.database import open_scene
 from dataset.labels import nyu40_labels, replica_labels
-from dataset.render_dataset import open_scene
 from network.rendering import CLASSES, RenderedView
 from network.view_renderer import ViewRenderer
 from train.run import build_network
 from utils.errors import UserError
-from utils.files import read_map
+from utils.images import read_map
 from viewing import commands
 from viewing.labels import Shots, frame_shots, path_shots, write_labels
 from viewing.paths import make_path, path_cameras

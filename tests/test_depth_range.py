@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from dataset.cache import Cache
+from dataset.database import configured_scene, open_scene
 from dataset.depth_range import range_of_depth, triangulate
-from dataset.render_dataset import configured_scene, open_scene
 from utils.errors import UserError
-from utils.files import read_map, write_image
+from utils.images import read_map, write_image
 
 ROOM = "scannet/train_000/black_64"
 

@@ -19,6 +19,9 @@ from train.shipped import MODEL
 from utils.config import load_config
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+BESIDE = [REPOSITORY / name for name in ("CONTRIBUTING.md", "data/README.md", "data/model/sray_plus/card.md")]
+BESIDE += sorted((REPOSITORY / "benchmarks").rglob("*.md"))
+MODULE, ROW = re.compile(r"`(\w+\.py)`"), re.compile(r"^\| `(\w+)/` \| (.*) \|$", re.M)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMES = {"MODEL": "model.pth", "CFG": "configs/cra/test_cra_synthetic.yaml", "SCENE": "scannet/test_000/black_64"}
 TINY = [
@@ -142,7 +145,7 @@ def test_what_is_not_run_is_still_in_the_pages():
     assert [part for part in ONLY_PARSED if not any(part in command for command in COMMANDS)] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *BESIDE], ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_lead_somewhere(page):
     for link in LINK.findall(page.read_text()):
         file, _, heading = link.partition("#")
@@ -175,6 +178,27 @@ def test_the_configurations_page_is_current():
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/plus").glob("[tr]*.yaml")), ids=lambda path: path.stem)
 def test_every_config_of_the_second_network_loads_and_is_named_like_its_file(path):
     assert load_config(path, SCHEMA).name == path.stem
+
+
+@pytest.mark.parametrize("folder", ["dataset", "network", "train", "viewing"])
+def test_the_map_of_the_code_names_every_module(folder):
+    page = (REPOSITORY / "docs/network.md").read_text()
+    named = [name for place, row in ROW.findall(page) if place == folder for name in MODULE.findall(row)]
+    named += re.findall(rf"`{folder}/(\w+\.py)`", page[page.index("## The map") :])
+    there = {path.name for path in (REPOSITORY / folder).glob("*.py")} - {"__init__.py"}
+    assert set(named) == there and len(named) == len(there)
+
+
+def test_the_messages_of_troubleshooting_are_those_of_the_source():
+    """Each part of a quoted message, between what differs from case to case, stands in the code."""
+    folders = ("dataset", "network", "train", "utils", "viewing")
+    source = "\n".join(path.read_text() for folder in folders for path in (REPOSITORY / folder).rglob("*.py"))
+    source = re.sub(r'"\n +f?"', "", source)  # one message on two lines
+    symptoms = re.findall(r"^\| (.*?) \| ", (REPOSITORY / "docs/troubleshooting.md").read_text(), re.M)
+    quoted = [part for symptom in symptoms for pair in re.findall(r"`` (.*?) ``|`([^`]+)`", symptom) for part in pair]
+    parts = [part.strip() for message in quoted for part in re.split(r"…|'cuda'|\bnan\b|data/model/\S+", message)]
+    parts = [part for part in parts if len(part) > 3 and "/" not in part]
+    assert len(parts) > 30 and [part for part in parts if part not in source] == []
 
 
 def test_the_readme_is_short():

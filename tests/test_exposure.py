@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dataset.render_dataset import Needs, TestSet, open_scene
+from dataset.database import open_scene
+from dataset.render_dataset import Needs, TestSet
 from network.exposure import balanced, exposure_gains, solve_positive
 from network.rendering import Encoding
 from network.surfaces import with_neighbours

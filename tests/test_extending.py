@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from dataset.camera import scale_intrinsics
-from dataset.render_dataset import Needs, open_scene, read_references
+from dataset.database import open_scene
+from dataset.render_dataset import Needs, read_references
 from dataset.views import Cameras
 from network import init_net
 from network.aggregate_net import AggregateNet

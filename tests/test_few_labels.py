@@ -8,8 +8,9 @@ import pytest
 import torch
 from easydict import EasyDict
 
+from dataset.database import open_scene
 from dataset.few_labels import DEFAULTS, FewLabels, degrade, labelled_frames
-from dataset.render_dataset import Needs, TrainingSet, open_scene
+from dataset.render_dataset import Needs, TrainingSet
 from train import run
 from train.baselines import COPIED, OF_FEW_LABELS, SPLATTED, WARPED, baselines, fill_labels
 from train.objective import known_of_blocks

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset.synthetic import dressing, modelled, textures
+from dataset.synthetic import dressing, modelled, textures, walks
 from dataset.synthetic.catalogue import class_of, kind_of
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.meshcast import CLASS_NAMES, IGNORED, MeshCaster
@@ -311,7 +311,7 @@ def test_books_stand_on_shelves_and_below_the_next():
 @pytest.mark.parametrize("seed", range(5))
 def test_rooms_are_furnished_and_walks_keep_clear_and_look_at_things(furniture, seed):
     room = modelled.furnish(furniture, seed)
-    poses = modelled.walk(room, 60, seed)
+    poses = walks.walk(room, 60, seed)
     low, high = extent(room.parts)
     assert (low > -0.2).all() and (high < room.size + 0.2).all()
     positions = poses[:, :3, 3]
@@ -394,4 +394,4 @@ def test_a_walk_makes_way_for_what_stands_in_it(seed):
     middle = block("cabinet", GREY, (2, 2, 0), (4, 4, 2))  # the room is 6 m wide: too near to most of an ellipse
     sights = np.array([[3, 0.5, 0.8], [5.5, 3, 0.8], [3, 5.5, 0.8], [0.5, 3, 0.8]])
     room = MeshRoom([middle], np.array([6, 6, 2.6]), [], [], np.zeros(3), 0.2, sights)
-    assert middle.distance(modelled.walk(room, 90, seed)[:, :3, 3]).min() > 0.95 * CLEARANCE
+    assert middle.distance(walks.walk(room, 90, seed)[:, :3, 3]).min() > 0.95 * CLEARANCE

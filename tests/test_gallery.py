@@ -9,7 +9,7 @@ from benchmarks import gallery
 from train.run import build_network
 from train.settings import SCHEMA
 from utils.config import load_config
-from utils.files import read_color
+from utils.images import read_color
 
 ROOM = "scannet/test_000/black_64"
 

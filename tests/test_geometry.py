@@ -19,7 +19,8 @@ from network.geometry import (
     read_map,
     to_inverse_depth,
 )
-from network.renderer import Renderer, pad_views
+from network.padding import pad_views
+from network.renderer import Renderer
 
 
 def random_cameras(count: int, size=(24, 32), seed: int = 0) -> Cameras:

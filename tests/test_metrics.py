@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dataset.render_dataset import open_scene
+from dataset.database import open_scene
 from train.baselines import COPIED
 from train.evaluator import Evaluation
 from train.losses import color_loss, depth_loss, reprojection_loss, semantic_loss, termination_loss

@@ -9,41 +9,39 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from captures import FRAMES, assert_same, both, change_poses, edit, edit_frames, image, opened, prepared
+from captures import (
+    FRAMES,
+    assert_same,
+    both,
+    change_poses,
+    checked,
+    edit,
+    edit_frames,
+    image,
+    opened,
+    prepared,
+    rewrite,
+)
 from PIL import Image
 
 from dataset.camera import read_lens, undistort
-from dataset.check.__main__ import check_scene, find_scenes
+from dataset.check.__main__ import find_scenes
 from dataset.check.inventory import count_blended
-from dataset.check.page import verdict
+from dataset.database import open_scene
 from dataset.intrinsics import read_depth_camera, read_intrinsics
 from dataset.labels import scannet_labels
 from dataset.maps import DepthUnit, read_depth, read_mask
 from dataset.poses import leaps, to_pose
-from dataset.render_dataset import open_scene
 from dataset.replica import read_camera
 from utils.errors import UserError
-from utils.files import read_color, read_json
+from utils.files import read_json
+from utils.images import read_color
 from viewing.paths import parse_path, path_cameras
 
 
 def refused(capture, message):
     with pytest.raises(UserError, match=message):
         opened(capture)
-
-
-def checked(capture, sample=8):
-    return "; ".join(verdict(check_scene(f"{capture}/black_64", Path("data"), sample)))
-
-
-def convert(capture, kind, suffix, write):
-    """Write each file of a kind anew: `write` gets its new path and its values."""
-    key = {"images": "file_path", "depth": "depth_file_path", "labels": "semantic_path"}[kind]
-    for path in (capture / kind).iterdir():
-        values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        path.unlink()
-        write(path.with_suffix(suffix), values)
-    edit_frames(capture, lambda frame: frame.update({key: str(Path(frame[key]).with_suffix(suffix))}))
 
 
 # Keys
@@ -91,10 +89,10 @@ def test_a_key_that_changes_what_is_read_is_refused_by_name(capture, keys, messa
     ],
     ids=lambda keys: next(iter(keys)),
 )
-def test_a_key_that_says_what_holds_changes_nothing(capture, base, keys):
+def test_a_key_that_says_what_holds_changes_nothing(capture, truth, keys):
     edit(capture, lambda content: content.update(keys))
     edit_frames(capture, lambda frame: frame.update(rotation=0.0125, sharpness=7.5))
-    assert_same(opened(capture), opened(base))
+    assert_same(opened(capture), truth)
 
 
 def test_further_files_are_named_once(capture, capsys):
@@ -112,10 +110,10 @@ def test_a_key_for_all_frames_is_not_read_in_one(capture, base, key):
     refused(capture, "file_path stands at the top")
 
 
-def test_the_unit_of_depth_by_its_name(capture, base):
-    convert(capture, "depth", ".png", lambda path, v: cv2.imwrite(str(path), (v / 10).round().astype(np.uint16)))
+def test_the_unit_of_depth_by_its_name(capture, truth):
+    rewrite(capture, "depth", ".png", lambda path, v: cv2.imwrite(str(path), (v / 10).round().astype(np.uint16)))
     edit(capture, lambda content: content.update(depth_unit="cm"))
-    a, b = (scene.views(["3"], depth=True).to("cpu").depth for scene in (opened(capture), opened(base)))
+    a, b = (scene.views(["3"], depth=True).to("cpu").depth for scene in (opened(capture), truth))
     assert (a - b).abs().max() < 0.0051
     edit(capture, lambda content: content.update(depth_unit="ft"))
     refused(capture, "depth_unit should be mm, cm or m")
@@ -136,10 +134,10 @@ def test_json_that_says_two_things_or_never_ends(tmp_path, text, message):
 # Poses
 
 
-def test_poses_in_one_row(capture, base):
+def test_poses_in_one_row(capture, truth):
     edit_frames(capture, lambda frame: frame.update(transform_matrix=np.ravel(frame["transform_matrix"]).tolist()))
     for scene in both(capture):
-        assert_same(scene, opened(base))
+        assert_same(scene, truth)
     with pytest.raises(UserError, match="is it transposed"):
         to_pose(np.array([[1, 0, 0, 1], [0, 1, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1.0]]).T.ravel(), "f", "m")
 
@@ -155,8 +153,8 @@ def test_a_pose_that_leaps_is_said(capture, capsys):
     assert "the poses of 1 frames leap" in checked(capture)
 
 
-def test_a_leap_that_stays_is_none(base):
-    poses = opened(base).camera_to_world.copy()
+def test_a_leap_that_stays_is_none(truth):
+    poses = truth.camera_to_world.copy()
     poses[11, 0, 3] += 3
     poses[12:, 0, 3] += 6
     assert not leaps(poses).any()
@@ -233,14 +231,14 @@ def test_null_in_a_frame_leaves_what_the_top_says(capture):
 
 
 @pytest.mark.parametrize("side", ["w", "h"])
-def test_one_side_of_an_image_tells_its_size(capture, base, side):
+def test_one_side_of_an_image_tells_its_size(capture, truth, side):
     edit(
         capture,
         lambda c: (
             c.pop({"w": "h", "h": "w"}[side]) and c.update({k: 2 * c[k] for k in (side, "fl_x", "fl_y", "cx", "cy")})
         ),
     )
-    np.testing.assert_allclose(opened(capture).Ks, opened(base).Ks, atol=1e-9)
+    np.testing.assert_allclose(opened(capture).Ks, truth.Ks, atol=1e-9)
 
 
 @pytest.mark.parametrize(("key", "told"), [("fl_x", "pixels are not square"), ("cx", "far from the middle")])
@@ -269,10 +267,10 @@ def rename_images(capture, folder, name):
     ],
     ids=["another machine", "Windows", "percent", "capitals", "composed"],
 )
-def test_names_in_another_spelling_find_their_file(capture, base, folder, name):
+def test_names_in_another_spelling_find_their_file(capture, truth, folder, name):
     rename_images(capture, folder, name)
     for scene in both(capture):
-        assert_same(scene, opened(base))
+        assert_same(scene, truth)
 
 
 @pytest.mark.parametrize("place", ["scannet/scene0000_00", "my capture", "Küche", "black_320"])
@@ -392,7 +390,7 @@ def test_orientation_tags_are_said(capture, capsys):
 
 
 def test_prepared_maps_have_the_shape_of_their_image(capture):
-    convert(capture, "labels", ".png", lambda path, v: cv2.imwrite(str(path), np.ascontiguousarray(v[:72])))
+    rewrite(capture, "labels", ".png", lambda path, v: cv2.imwrite(str(path), np.ascontiguousarray(v[:72])))
     with pytest.raises(UserError, match="they cannot be of the same camera"):
         prepared(capture)
     assert not (capture.parent / "data" / "transforms" / "mine").exists()
@@ -417,16 +415,16 @@ def test_a_mask_is_black_or_transparent(tmp_path):
 # What the check sees through
 
 
-def test_distance_along_rays_is_told_from_depth(capture, base):
-    K = opened(base).Ks[0]
+def test_distance_along_rays_is_told_from_depth(capture, truth):
+    K = truth.Ks[0]
     y, x = np.mgrid[:96, :128]
     longer = np.sqrt(1 + ((x - K[0, 2]) / K[0, 0]) ** 2 + ((y - K[1, 2]) / K[1, 1]) ** 2)
-    convert(capture, "depth", ".png", lambda p, v: cv2.imwrite(str(p), (v * longer).round().astype(np.uint16)))
+    rewrite(capture, "depth", ".png", lambda p, v: cv2.imwrite(str(p), (v * longer).round().astype(np.uint16)))
     assert "distance along the ray of each pixel" in checked(capture)
 
 
 def test_depth_that_is_cut_off_and_maps_without_any(capture):
-    convert(capture, "depth", ".png", lambda p, v: cv2.imwrite(str(p), np.minimum(v, 3000) * (p.stem != "0")))
+    rewrite(capture, "depth", ".png", lambda p, v: cv2.imwrite(str(p), np.minimum(v, 3000) * (p.stem != "0")))
     found = checked(capture)
     assert "exactly 3000 mm" in found and "1 of the depth maps of 8 frames hold no depth" in found
 
@@ -436,7 +434,7 @@ def test_labels_that_were_interpolated(capture):
         half = cv2.resize(values, (64, 48), interpolation=cv2.INTER_NEAREST)
         cv2.imwrite(str(path), cv2.resize(half, (128, 96), interpolation=cv2.INTER_LINEAR))
 
-    convert(capture, "labels", ".png", smaller)
+    rewrite(capture, "labels", ".png", smaller)
     assert "as if resized with interpolation" in checked(capture)
     assert count_blended(np.array([[1, 1, 5, 5]] * 4)) == (0, 8)
     assert count_blended(np.array([[1, 1, 3, 5]] * 4)) == (4, 8)
@@ -449,7 +447,7 @@ def test_palettes_that_differ_and_names_that_are_none(capture):
         picture.putpalette([(7 * i + shift) % 256 for i in range(768)])
         picture.save(path)
 
-    convert(capture, "labels", ".png", write)
+    rewrite(capture, "labels", ".png", write)
     refused(capture, "has another palette than 0.png")
     edit(capture, lambda content: content.update(semantic_classes=[{"name": "wall"}] * 20))
     refused(capture, "semantic_classes should be different names")

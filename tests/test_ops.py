@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dataset.render_dataset import open_scene
+from dataset.database import open_scene
 from dataset.views import Cameras
 from network.backend import Backend
 from network.front_ends.learned_depth import GROUPS, PlaneSweep, nearest_views, scaled_cameras

@@ -19,11 +19,11 @@ from programs import run_program
 
 from dataset.camera import Lens, undistort
 from dataset.capture import read_pose
+from dataset.database import open_scene
 from dataset.labels import SCANNET_TABLE
 from dataset.prepare.replica import prepare_replica
 from dataset.prepare.scannet import prepare_scannet
 from dataset.prepare.transforms import prepare_transforms
-from dataset.render_dataset import open_scene
 from dataset.replica import read_trajectory
 from dataset.synthetic.generate import SIZES, Size, generate
 from dataset.synthetic.raycast import Light

@@ -5,8 +5,8 @@ import numpy as np
 from benchmarks.captures import camera_keys, write_small
 from benchmarks.labels import IGNORED, rasterise, read_polygons
 from benchmarks.real import NINE, in_nine
+from dataset.database import open_scene
 from dataset.labels import SCANNET_CLASSES
-from dataset.render_dataset import open_scene
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from train.metrics import class_scores

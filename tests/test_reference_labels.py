@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dataset.render_dataset import Needs, TestSet, open_scene
+from dataset.database import open_scene
+from dataset.render_dataset import Needs, TestSet
 from network.view_renderer import ViewRenderer
 from tests.test_surfaces import LARGE, PLUS
 from train import run

@@ -6,16 +6,16 @@ import cv2
 import numpy as np
 import pytest
 
+from dataset.database import open_scene
 from dataset.maps import read_depth
 from dataset.poses import OPENGL_TO_OPENCV
 from dataset.prepare.transforms import prepare_transforms
 from dataset.registration import DepthCamera
-from dataset.render_dataset import open_scene
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from train.metrics import depth_edges
 from utils.errors import UserError
-from utils.files import write_image
+from utils.images import write_image
 
 SIZE = (96, 128)
 COLOR_K = np.array([[110.0, 0, 62], [0, 110, 48], [0, 0, 1]])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.render_dataset import Needs, TestSet, open_scene
+from dataset.database import open_scene
+from dataset.render_dataset import Needs, TestSet
 from dataset.views import Cameras
 from network.ops.splat import blend_colors, merge_depth, nearest_known, see_surface, splat_depth, vote_labels
 from train.baselines import COPIED, SPLATTED, WARPED, baselines

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dataset.render_dataset import Needs, TestSet, open_scene, random_patches
+from dataset.database import open_scene
+from dataset.render_dataset import Needs, TestSet, random_patches
 from dataset.view_selection import training_references
 from dataset.views import Cameras, Views
 from network.backend import Backend
@@ -16,8 +17,7 @@ from network.compositing import end_at_last, modal_depth
 from network.front_ends.learned_depth import ConvexUpsampling
 from network.geometry import pixel_grid, project
 from network.ops.splat import see_surface
-from network.query_decoder import QueryDecoder
-from network.renderer import from_around, reference_surfaces
+from network.query_decoder import QueryDecoder, from_around
 from network.rendering import camera_rays
 from network.samplers import OnSurfaces
 from network.sight import Evidence, Sight, look_at_surfaces
@@ -28,6 +28,7 @@ from network.surfaces import (
     group_depths,
     interpolate_depth,
     read_neighbours,
+    reference_surfaces,
     with_neighbours,
 )
 from network.view_renderer import ViewRenderer

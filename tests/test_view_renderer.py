@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dataset.camera import scale_intrinsics
-from dataset.render_dataset import Needs, open_scene, read_references
+from dataset.database import open_scene
+from dataset.render_dataset import Needs, read_references
 from network import backend, view_renderer
 from network.backend import Backend
 from network.view_renderer import FEWEST_RAYS, ViewRenderer

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.render_dataset import Needs, open_scene
+from dataset.database import open_scene
+from dataset.render_dataset import Needs
 from network.view_renderer import ViewRenderer
 from train.run import build_network
 from utils.errors import UserError

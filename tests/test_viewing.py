@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.render_dataset import Needs, open_scene
+from dataset.database import open_scene
+from dataset.render_dataset import Needs
 from dataset.views import Cameras
 from network.geometry import pixel_grid, pixel_rays
 from network.rendering import CLASSES, RenderedView

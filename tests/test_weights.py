@@ -12,7 +12,8 @@ import torch.nn.functional as F
 import yaml
 from safetensors.torch import save_file
 
-from dataset.render_dataset import Needs, open_scene, read_references
+from dataset.database import open_scene
+from dataset.render_dataset import Needs, read_references
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from network.convert import inspect, main

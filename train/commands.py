@@ -14,7 +14,7 @@ from train.report import report, summary_table, write_report
 from train.run import choose_device, class_colors, load_trained, require_classes_of, run_folder, test_sets
 from train.settings import SCHEMA
 from train.trainer import Trainer
-from utils.cli import command_parser
+from utils.cli import add_overrides, command_parser
 from utils.config import load_config
 from utils.errors import UserError
 from utils.logging import say
@@ -23,12 +23,7 @@ from utils.logging import say
 def _parser(prog: str, description: str, *examples: str) -> argparse.ArgumentParser:
     parser = command_parser(prog, description, *examples)
     parser.add_argument("--cfg", required=True, help="YAML file of the config; docs/configuration.md explains its keys")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="change a key of the config; a key within a section is dotted: lr_cfg.lr_init=1e-3",
-    )
+    add_overrides(parser)
     return parser
 
 

@@ -11,7 +11,7 @@ from dataset.depth_range import evenly
 from dataset.few_labels import FewLabels
 from dataset.render_dataset import TrainingSet
 from dataset.scene import Scene
-from utils.files import write_image
+from utils.images import write_image
 from utils.logging import say
 from utils.panels import grid, legend, mark_unseen
 

@@ -13,7 +13,7 @@ from dataset.labels import LabelSet
 from dataset.views import Batch
 from network.rendering import RenderedView
 from utils.colors import color_depth
-from utils.files import write_image
+from utils.images import write_image
 from utils.panels import grid, legend, mark_unseen
 
 

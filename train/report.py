@@ -66,55 +66,66 @@ def to_markdown(content: dict) -> str:
     ]
     network = content["methods"][content["network"]]
     if "psnr_edges" in network or "psnr_holes" in network:
-        lines += [
-            "",
-            "## Where it is hard",
-            "",
-            "| method | at jumps in depth: PSNR | SSIM | in the splat's holes: PSNR | SSIM |",
-        ]
-        lines += ["|---|---|---|---|---|"]
-        lines += [
-            f"| {method} | {_cell(summary, 'psnr_edges', '.2f')} | {_cell(summary, 'ssim_edges', '.3f')} | "
-            f"{_cell(summary, 'psnr_holes', '.2f')} | {_cell(summary, 'ssim_holes', '.3f')} |"
-            for method, summary in content["methods"].items()
-            if "psnr" in summary
-        ]
+        lines += _where_it_is_hard(content["methods"])
     if "coverage" in network:
-        lines += [
-            "",
-            f"A reference shows {network['coverage']:.1%} of the pixels; the others are guessed, and hatched in the panels.",
-        ]
+        shown = f"A reference shows {network['coverage']:.1%} of the pixels; the others are guessed, and hatched in the panels."
+        lines += ["", shown]
     if "per_image" in network:
-        lines += [
-            "",
-            "## Three averagings",
-            "",
-            "| averaging | mIoU | accuracy | class accuracy |",
-            "|---|---|---|---|",
-        ]
-        lines += [
-            f"| {AVERAGINGS[key]} | {_cells(network[key], 'miou', 'total_accuracy', 'class_average_accuracy')} |"
-            for key in AVERAGINGS
-        ]
-        pixels = content["pixels"]
-        lines += [
-            "",
-            f"Of {pixels['all']:,} pixels {pixels['ignored']:,} have no class in truth and are ignored; "
-            f'{pixels["predicted_invalid"]:,} were predicted "invalid" and count as errors (but in the last row).',
-        ]
+        lines += _averagings(network, content["pixels"])
         lines += ["", "## IoU per class (pooled)", "", "| class | IoU |", "|---|---|"]
         lines += [
             f"| {name} | {'not there' if iou is None else f'{iou:.3f}'} |"
             for name, iou in content["iou_per_class"].items()
         ]
-    lines += ["", "## Scenes", "", "| scene | frames | PSNR | SSIM | mIoU | accuracy | depth error |"]
-    lines += ["|---|---|---|---|---|---|---|"]
-    lines += [
-        f"| {scene} | {row['frames']} | {_cell(row, 'psnr', '.2f')} | {_cell(row, 'ssim', '.3f')} | "
-        f"{_cells(row.get('per_image', {}), 'miou', 'total_accuracy')} | {_cell(row, 'depth_median', '.1%')} |"
-        for scene, row in content["scenes"].items()
+    return "\n".join([*lines, *_scenes(content["scenes"])]) + "\n"
+
+
+def _where_it_is_hard(methods: dict[str, dict]) -> list[str]:
+    return [
+        "",
+        "## Where it is hard",
+        "",
+        "| method | at jumps in depth: PSNR | SSIM | in the splat's holes: PSNR | SSIM |",
+        "|---|---|---|---|---|",
+        *[
+            f"| {method} | {_cell(summary, 'psnr_edges', '.2f')} | {_cell(summary, 'ssim_edges', '.3f')} | "
+            f"{_cell(summary, 'psnr_holes', '.2f')} | {_cell(summary, 'ssim_holes', '.3f')} |"
+            for method, summary in methods.items()
+            if "psnr" in summary
+        ],
     ]
-    return "\n".join(lines) + "\n"
+
+
+def _averagings(network: dict, pixels: dict) -> list[str]:
+    return [
+        "",
+        "## Three averagings",
+        "",
+        "| averaging | mIoU | accuracy | class accuracy |",
+        "|---|---|---|---|",
+        *[
+            f"| {AVERAGINGS[key]} | {_cells(network[key], 'miou', 'total_accuracy', 'class_average_accuracy')} |"
+            for key in AVERAGINGS
+        ],
+        "",
+        f"Of {pixels['all']:,} pixels {pixels['ignored']:,} have no class in truth and are ignored; "
+        f'{pixels["predicted_invalid"]:,} were predicted "invalid" and count as errors (but in the last row).',
+    ]
+
+
+def _scenes(scenes: dict[str, dict]) -> list[str]:
+    return [
+        "",
+        "## Scenes",
+        "",
+        "| scene | frames | PSNR | SSIM | mIoU | accuracy | depth error |",
+        "|---|---|---|---|---|---|---|",
+        *[
+            f"| {scene} | {row['frames']} | {_cell(row, 'psnr', '.2f')} | {_cell(row, 'ssim', '.3f')} | "
+            f"{_cells(row.get('per_image', {}), 'miou', 'total_accuracy')} | {_cell(row, 'depth_median', '.1%')} |"
+            for scene, row in scenes.items()
+        ],
+    ]
 
 
 def summary_table(content: dict) -> str:

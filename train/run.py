@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dataset.database import configured_scene, list_scenes
 from dataset.few_labels import FewLabels
-from dataset.render_dataset import TestSet, configured_scene, list_scenes
+from dataset.render_dataset import TestSet
 from dataset.scene import Scene
 from network import renderer
 from network.init_net import needs

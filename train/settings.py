@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from dataset import augmentation, cache, few_labels, render_dataset
+from dataset import augmentation, cache, database, few_labels, render_dataset
 from network import init_net, renderer, view_renderer
 from network.front_ends import cost_volume, depth, learned_depth
 from train import averaging, evaluator, schedule, step, trainer
@@ -49,6 +49,7 @@ OWNERS = (
     augmentation,
     init_net,
     cache,
+    database,
     few_labels,
     render_dataset,
     depth,

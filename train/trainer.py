@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from tqdm import tqdm
 
+from dataset.database import held_out_scenes, list_scenes
 from dataset.loading import load
-from dataset.render_dataset import TrainingSet, held_out_scenes, list_scenes
+from dataset.render_dataset import TrainingSet
 from dataset.views import Batch
 from network.backend import Backend
 from network.init_net import needs
@@ -39,6 +37,7 @@ from train.run import (
 )
 from train.schedule import load_optimizer
 from train.scores import IMAGE_METRICS, summarise
+from train.signals import StopSignals
 from train.step import StepLog, TrainingStep
 from utils.config import Setting
 from utils.errors import UserError
@@ -89,7 +88,7 @@ class Trainer:
         self.step, self.samples, self.best = 0, 0, -math.inf
         self.unreadable = 0
         self.log: deque[StepLog] = deque(maxlen=cfg.train_log_step)
-        self.stopped_by: str | None = None
+        self.stop = StopSignals()
 
     def run(self) -> None:
         """Trains to `total_step`. Raises UserError if the loss is no number any more, or data cannot be read."""
@@ -97,15 +96,15 @@ class Trainer:
             self._start_or_resume()
             if self.processes.leads:
                 show_few_labels(self.training_set, self.colors, self.folder)
-            with self._listening_to_signals():
+            with self.stop.listening():
                 self._open_log()
                 self.network.train()
                 self._train()
             if self.writer is not None:
                 self.writer.close()
-        if self.stopped_by is not None:
+        if self.stop.cause is not None:
             where = self.checkpoints.latest
-            say(f"{self.stopped_by}: saved step {self.step} in {where}; the same command goes on from there")
+            say(f"{self.stop.cause}: saved step {self.step} in {where}; the same command goes on from there")
         else:
             best = self.checkpoints.best
             say(
@@ -125,7 +124,7 @@ class Trainer:
                 self.step += 1
                 self.samples += processes.size
                 progress.update()
-                stops = processes.any(self.stopped_by is not None)
+                stops = processes.any(self.stop.cause is not None)
                 last = self.step == cfg.total_step or stops
                 if self.step % cfg.train_log_step == 0 or last:
                     self._report(progress)
@@ -134,7 +133,7 @@ class Trainer:
                 if self.step % cfg.save_interval == 0 or last:
                     self._save()
                 if stops:
-                    self.stopped_by = self.stopped_by or "another process was told to stop"
+                    self.stop.cause = self.stop.cause or "another process was told to stop"
                     break
 
     def _batches(self):
@@ -318,32 +317,3 @@ class Trainer:
         return checkpoint_content(
             self.model, self.updates.optimizer, *counters, self.cfg, class_names(self.scenes), trained
         )
-
-    @contextmanager
-    def _listening_to_signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM finish the step and save; a second one ends at once. Afterwards they do what they did
-        before.
-
-        torchrun passes a signal on that each process has had already: there only the first counts.
-        """
-        repeats_end = "TORCHELASTIC_RUN_ID" not in os.environ
-
-        def note(number, _frame):
-            if self.stopped_by is not None:
-                if repeats_end:
-                    raise KeyboardInterrupt
-                return
-            self.stopped_by = signal.Signals(number).name
-            warn(f"{self.stopped_by}: finishing this step, then saving")
-
-        before = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, note)
-        except ValueError:
-            pass  # not in the main thread: whoever runs us handles signals
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler or signal.SIG_DFL)

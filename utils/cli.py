@@ -1,4 +1,4 @@
-"""The end of a command: quiet, or with one line that says what is wrong."""
+"""What all commands share: their parser, and an end that is quiet or says in one line what is wrong."""
 
 from __future__ import annotations
 
@@ -11,18 +11,31 @@ from utils.errors import UserError
 
 
 def command_parser(prog: str, description: str, *examples: str) -> argparse.ArgumentParser:
-    """Return a parser with --debug whose help shows the description as it is written, and last the examples.
+    """Return a parser with --debug whose help shows the description as it is written, and last the examples, if any.
 
     prog: the command as it is typed.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
         description=description,
-        epilog="\n  ".join(["example:" if len(examples) == 1 else "examples:", *examples]),
+        epilog="\n  ".join(["example:" if len(examples) == 1 else "examples:", *examples]) if examples else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def add_overrides(parser: argparse.ArgumentParser, example: str = "lr_cfg.lr_init=1e-3") -> None:
+    """Let a command take `key=value` as `overrides`, changes of its config; parse it by `parse_intermixed_args`.
+
+    example: what the help gives for a key within a section.
+    """
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help=f"change a key of the config; a key within a section is dotted: {example}",
+    )
 
 
 def run_command(main) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from easydict import EasyDict
 
+from dataset.database import has_depth
 from dataset.prepare.transforms import undistorted
-from dataset.render_dataset import has_depth
 from dataset.views import Cameras
 from train.run import run_folder
 from train.settings import SCHEMA
 from train.shipped import model_config, shipped_model
-from utils.cli import command_parser
+from utils.cli import add_overrides, command_parser
 from utils.config import complete_config, load_config
 from utils.errors import UserError
 from viewing.fusion import FEWEST_VIEWS
@@ -164,12 +164,7 @@ def _parse() -> argparse.Namespace:
         "python run_rendering.py mesh --scene scannet/scene0376_02/black_320 --model-path data/model/<name>/model_best.pth",
     )
     parser.add_argument("mode", choices=MODES, metavar="MODE", help="one of the modes above")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="change a key of the config; a key within a section is dotted: train_dataset_cfg.min_wn=4",
-    )
+    add_overrides(parser, example="train_dataset_cfg.min_wn=4")
     parser.add_argument("--scene", required=True, help="database name, or a folder with a transforms.json")
     parser.add_argument("--model-path", help="weights (default: those that come with the repository)")
     parser.add_argument(

@@ -16,7 +16,7 @@ from dataset.scene import Scene
 from network.rendering import RenderedView
 from train.metrics import class_scores, confusion
 from utils.errors import UserError
-from utils.files import write_image
+from utils.images import write_image
 from utils.logging import say
 from viewing.fusion import PosedPictures, drop_disputed, extract_mesh, merge_points
 from viewing.paths import up_of

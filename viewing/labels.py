@@ -12,18 +12,19 @@ import torch
 from tqdm import tqdm
 
 from dataset.camera import scale_intrinsics
+from dataset.database import open_scene
 from dataset.intrinsics import camera_keys
 from dataset.labels import SCANNET_CLASSES, LabelSet, capture_labels, nyu40_labels
 from dataset.maps import MILLIMETRES
 from dataset.poses import OPENGL_TO_OPENCV
-from dataset.render_dataset import open_scene
 from dataset.scene import Scene, SceneName, to_cameras, view_size
 from dataset.views import Cameras
 from network.rendering import RenderedView
 from train.metrics import class_scores, confusion
 from train.pictures import to_picture
 from utils.errors import UserError
-from utils.files import write_image, write_text
+from utils.files import write_text
+from utils.images import write_image
 from utils.logging import say
 from viewing.frame_files import FrameFiles, settings_of
 from viewing.references import Mix, References, mixes, one

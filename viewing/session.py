@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from easydict import EasyDict
 
+from dataset.database import configured_scene
 from dataset.labels import SCANNET_CLASSES, SCANNET_COLORS
-from dataset.render_dataset import Needs, configured_scene, read_references
+from dataset.render_dataset import Needs, read_references
 from dataset.scene import Scene
 from dataset.view_selection import require_frames
 from dataset.views import Cameras

@@ -14,7 +14,8 @@ from dataset.views import Cameras
 from train.pictures import to_picture
 from utils.colors import color_depth
 from utils.errors import UserError
-from utils.files import atomic_write, read_color, read_map, write_image
+from utils.files import atomic_write
+from utils.images import read_color, read_map, write_image
 from utils.logging import say, warn
 from utils.panels import BACKGROUND, GAP, SMALLEST_CELL, legend, mark_unseen
 from viewing.frame_files import FrameFiles, settings_of

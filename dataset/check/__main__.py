@@ -8,14 +8,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dataset.capture import capture_file
-from dataset.check.consistency import check_consistency, choose_pairs
+from dataset.check.consistency import check_consistency
 from dataset.check.inventory import Inventory, take_inventory
 from dataset.check.order import find_order
 from dataset.check.page import SceneReport, describe, verdict, write_page
+from dataset.check.warping import choose_pairs
+from dataset.database import SCENE_KINDS, open_scene, scene_name
 from dataset.exports import seems_to_be
 from dataset.labels import SCANNET_TABLE, look_like_nyu40
 from dataset.poses import leaps
-from dataset.render_dataset import SCENE_KINDS, open_scene, scene_name
 from dataset.replica import find_sequences
 from dataset.scannet import LABEL_IDS, NYU40_HINT
 from dataset.scene import Scene, SceneName

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from dataset.labels import UNKNOWN, LabelSet
 from dataset.scene import Scene
 from utils.errors import UserError
-from utils.files import require_whole
+from utils.images import require_whole
 
 THREADS = 8
 FEWEST = 3  # of 255 that colours of an image differ by, if it shows anything

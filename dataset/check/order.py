@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from dataset.check.consistency import Pair, choose_pairs, compare_color, warp
+from dataset.check.color import compare_color
+from dataset.check.warping import Pair, choose_pairs, warp
 from dataset.scene import Scene
 from utils.errors import UserError
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dataset.check.consistency import Consistency, Pair, warp
+from dataset.check.consistency import Consistency
 from dataset.check.inventory import Inventory, summarize
+from dataset.check.warping import Pair, warp
 from dataset.frames import LOST
 from dataset.labels import LabelSet
 from utils.colors import color_depth

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dataset.database import open_scene
 from dataset.exports import seems_to_be
-from dataset.render_dataset import open_scene
 from dataset.replica import find_sequences
 from utils.errors import UserError
 from utils.logging import say

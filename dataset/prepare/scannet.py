@@ -21,7 +21,8 @@ from dataset.labels import SCANNET_TABLE
 from dataset.poses import to_pose
 from dataset.prepare.sens import SensFile, SensFrame, Truncated
 from utils.errors import UserError
-from utils.files import atomic_write, read_text, write_image, write_text
+from utils.files import atomic_write, read_text, write_text
+from utils.images import write_image
 from utils.logging import say
 
 LABEL_MEMBER = re.compile(r"(?:[\w-]+/)?label-filt/(\d+)\.png")  # the folder above may be the scan's

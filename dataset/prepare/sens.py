@@ -20,8 +20,8 @@ import numpy as np
 from dataset.camera import require_same_size
 from dataset.maps import DepthUnit, is_of_a_room, middle_of, to_millimetres
 from dataset.scannet import pinhole, rigid
+from utils.decoding import decode_image
 from utils.errors import UserError
-from utils.files import decode_image
 
 VERSION = 4
 LONGEST_NAME, LARGEST_BLOB = 4096, 256 * 2**20  # more than any real file has: what claims more is damaged

@@ -24,8 +24,10 @@ from dataset.maps import read_depth, read_ids, read_mask
 from dataset.poses import OPENGL_TO_OPENCV
 from dataset.scene import SceneName
 from dataset.transforms import unit_hint
+from utils.decoding import PNG
 from utils.errors import UserError
-from utils.files import PNG, read_color, read_text, require_whole, write_image, write_text
+from utils.files import read_text, write_text
+from utils.images import read_color, require_whole, write_image
 from utils.logging import say, warn
 
 FOLDERS = {"color": "images", "depth": "depth", "labels": "labels", "mask": "masks"}

@@ -6,7 +6,7 @@ Three kinds of rooms, each with a walk: room.py (furniture.py: boxes), fine.py (
 
 Of boxes: parts.py, raycast.py (PyTorch, any device).
 Of models: models.py and pack.py (libraries, and one file of what is used of them), catalogue.py (what a name means),
-meshes.py, dressing.py (models in a room's materials), fixtures.py (walls, doors, windows), textures.py, meshcast.py
-(Embree, CPU).
+themes.py (what stands together), walks.py, meshes.py, dressing.py (models in a room's materials), fixtures.py (walls,
+doors, windows), textures.py, meshcast.py (Embree, CPU).
 Of both: placing.py, writers.py.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,21 @@ from utils.errors import UserError
 
 
 def main() -> None:
+    args = _parse()
+    generate(
+        args.out,
+        args.layout,
+        _size(args),
+        args.width,
+        args.device,
+        args.workers,
+        args.furniture,
+        args.mixed,
+        args.sensor,
+    )
+
+
+def _parse() -> argparse.Namespace:
     parser = command_parser(
         "python -m dataset.synthetic",
         "Generate furnished rooms with colour, depth, classes and poses, and the lists\n"
@@ -73,17 +89,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.mixed and not args.furniture:
         raise UserError("--mixed says how many rooms have models: name them with --furniture")
-    generate(
-        args.out,
-        args.layout,
-        _size(args),
-        args.width,
-        args.device,
-        args.workers,
-        args.furniture,
-        args.mixed,
-        args.sensor,
-    )
+    return args
 
 
 def _size(args) -> Size:

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from dataset.sensor import Sensor, drifting, sensed_color, sensed_depth, sensed_labels, sensed_pose
-from dataset.synthetic import fine, modelled, room
+from dataset.synthetic import fine, modelled, room, walks
 from dataset.synthetic.meshcast import MeshCaster, embree
 from dataset.synthetic.pack import Furniture, add_pack
 from dataset.synthetic.raycast import IGNORED, Light, RayCaster
@@ -103,8 +103,17 @@ def generate(
         write_text(
             root / f"{split}.txt", "".join(f"{WRITERS[kind].kind}/{name}/{tail}black_{list_width}\n" for name in names)
         )
+    _write_rooms(jobs, workers)
+    say(
+        f"{len(jobs)} rooms of {size.frames} frames are in {root}, "
+        f"listed in {', '.join(f'{split}.txt' for split in size.rooms)}"
+    )
+
+
+def _write_rooms(jobs: list[Job], workers: int) -> None:
+    """Write rooms, so many at a time."""
     workers = max(1, min(workers, len(jobs)))
-    with tqdm(total=len(jobs) * size.frames, desc="rooms", unit="frame") as progress:
+    with tqdm(total=sum(job.size.frames for job in jobs), desc="rooms", unit="frame") as progress:
         if workers == 1:
             for job in jobs:
                 progress.update(write_room(job))
@@ -112,10 +121,6 @@ def generate(
             with _threads_of_children(1), ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
                 for done in as_completed([pool.submit(write_room, job) for job in jobs]):
                     progress.update(done.result())
-    say(
-        f"{len(jobs)} rooms of {size.frames} frames are in {root}, "
-        f"listed in {', '.join(f'{split}.txt' for split in size.rooms)}"
-    )
 
 
 def write_room(job: Job) -> int:
@@ -162,7 +167,7 @@ def _visited(job: Job, K: np.ndarray) -> tuple[RayCaster | MeshCaster, np.ndarra
     size = job.size
     if job.furniture:
         furnished = modelled.furnish(Furniture(job.furniture), job.seed)
-        poses = modelled.walk(furnished, size.frames, job.seed)
+        poses = walks.walk(furnished, size.frames, job.seed)
         caster = MeshCaster(furnished, size.light, job.seed)
         caster.expose(K, poses, size.image, furnished.key)
         return caster, poses

@@ -1,87 +1,27 @@
-"""Rooms of furniture models, each with a theme, and walks through them that look at what stands there."""
+"""Rooms of furniture models: shell, doors and windows, what stands there by theme, and light."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from dataset.synthetic import fixtures, textures
-from dataset.synthetic.dressing import Stock, levels, moved_to, place_on, with_books
-from dataset.synthetic.meshes import Lamp, Mesh, MeshRoom, Pane, block
+from dataset.synthetic import fixtures
+from dataset.synthetic.dressing import moved_to
+from dataset.synthetic.meshes import Lamp, Mesh, MeshRoom, Pane
 from dataset.synthetic.pack import Furniture
-from dataset.synthetic.placing import CLEARANCE, Plan, extent, look
+from dataset.synthetic.placing import extent
+from dataset.synthetic.themes import ALONE, THEMES, RoomInMaking, fit_kitchen
 
-STEP_ANGLE = np.radians(3.0)  # of the walk around the room, from one frame to the next
-SIZES = {  # lowest and highest (x, y)
-    "living": ((4.2, 3.8), (6.2, 5.4)),
-    "kitchen": ((3.4, 3.2), (5.2, 4.6)),
-    "bedroom": ((3.9, 3.6), (5.6, 5.0)),
-    "bath": ((2.9, 2.7), (4.0, 3.6)),
-    "office": ((4.0, 3.8), (6.2, 5.4)),
-}
-CLUTTER = {  # what lies about on tables and cabinets
-    "living": ("trinket", "vase", "frame", "small_plant", "candle", "book", "mug", "food"),
-    "kitchen": ("food", "food", "mug", "vase", "small_plant"),
-    "bedroom": ("trinket", "book", "frame", "table_lamp", "vase", "mug"),
-    "bath": ("toiletries", "toiletries", "small_plant", "candle"),
-    "office": ("stationery", "book", "mug", "small_plant", "desk_lamp", "speaker"),
-}
 MOST_GLOWING = 3  # lamps on tables and floors whose light is reckoned with
-MOST_OF_FLOOR = 0.1  # that a table off the walls may take
 MIXED_IN = 5  # pieces of other themes that are tried, so that a few rooms show most classes
-
-
-class _Room:
-    """A room while it is furnished."""
-
-    def __init__(self, models: Furniture, seed: int):
-        self.rng = np.random.default_rng([seed, 7])
-        self.theme = list(SIZES)[seed % len(SIZES)]
-        self.plan = Plan(np.array([*self.rng.uniform(*SIZES[self.theme]), self.rng.uniform(2.4, 2.9)]), tall=1.2)
-        self.stock = Stock(models, self.rng)
-        self.parts = fixtures.shell(self.rng, self.plan.size, self.theme)
-        self.lamps: list[Lamp] = []
-        self.panes: list[Pane] = []
-        self.sights: list[np.ndarray] = []
-
-    def add(self, placed: list[Mesh], worth: bool = True) -> bool:
-        """Takes parts that have found a place, if they have."""
-        if placed and worth:
-            self.sights.append(np.mean(extent(placed), 0))
-        self.parts += placed
-        return bool(placed)
-
-    def stand(self, kind: str, clutter: int = 0) -> bool:
-        """Return a piece of a kind at a wall, things on it."""
-        piece = self.stock.one(kind)
-        if kind == "bookshelf" and piece:
-            piece = with_books(piece, self.rng)
-        return bool(piece) and self.add(self.plan.stand(self.rng, piece + self.clutter(piece, clutter)))
-
-    def hang(self, parts: list[Mesh], worth: bool = False) -> list[Mesh]:
-        placed = self.plan.hang(self.rng, parts) if parts else []
-        self.add(placed, worth)
-        return placed
-
-    def clutter(self, piece: list[Mesh], most: int) -> list[Mesh]:
-        """Return up to `most` things that lie or stand on a piece."""
-        lying: list[Mesh] = []
-        for _ in range(int(self.rng.integers(most + 1)) if most else 0):
-            kind = str(self.rng.choice(CLUTTER[self.theme]))
-            makers: dict[str, Callable] = {"mug": fixtures.mug, "book": fixtures.book}
-            thing = makers[kind](self.rng) if kind in makers else self.stock.one(kind)
-            lying += place_on(piece + lying, thing, self.rng) if thing else []
-        return lying
 
 
 def furnish(models: Furniture, seed: int) -> MeshRoom:
     """Return a room whose theme, size, layout, materials and light all follow from the seed."""
-    room = _Room(models, seed)
+    room = RoomInMaking(models, seed)
     rng, size = room.rng, room.plan.size
     daylight = float(rng.choice([0.0, rng.uniform(2, 5), rng.uniform(5, 12)], p=[0.15, 0.35, 0.5]))
     if room.theme == "kitchen":
-        _fitted_kitchen(room)  # before doors and windows, as it needs a wall of its own
+        fit_kitchen(room)  # before doors and windows, as it needs a wall of its own
     room.hang(fixtures.door(rng))
     for _ in range(1 if room.theme == "bath" else int(rng.integers(1, 3))):
         placed = room.hang(fixtures.window(rng, daylight))
@@ -111,7 +51,7 @@ def _pane(view: Mesh, daylight: float, rng) -> Pane:
     return Pane(corner, top - right, right - corner, tint * daylight)
 
 
-def _light(room: _Room) -> None:
+def _light(room: RoomInMaking) -> None:
     """Add lamps at the ceiling, each with its light, and the light of what glows elsewhere."""
     rng, (x, y, z) = room.rng, room.plan.size
     glowing = [part for part in room.parts if part.label == "otherfurniture" and part.surface.glow > 0]
@@ -134,269 +74,3 @@ def _light(room: _Room) -> None:
         below = extent(lamp)[0][2] - 0.12
         room.lamps.append(Lamp(np.array([place[0], place[1], below]), 0.1, warmth * power))
         room.lamps.append(Lamp(np.array([place[0], place[1], z - 0.15]), 0.05, warmth * power * 0.15))
-
-
-def _beside(piece: list[Mesh], thing: list[Mesh], side: int, gap: float = 0.06) -> list[Mesh]:
-    """Return a thing to the left (-1) or right (1) of a piece, their backs in line."""
-    low, high = extent(piece)
-    t_low, t_high = extent(thing)
-    shift = high[0] + gap - t_low[0] if side > 0 else low[0] - gap - t_high[0]
-    return [part.moved(np.eye(3), np.array([shift, low[1] - t_low[1], 0])) for part in thing]
-
-
-def _before(piece: list[Mesh], thing: list[Mesh], gap: float, angle: float = 0.0, x: float = 0.0) -> list[Mesh]:
-    """Return a thing in front of a piece, `gap` metres away, turned by `angle`."""
-    high = extent(piece)[1]
-    turned = moved_to(thing, (0, 0, extent(thing)[0][2]), angle)
-    t_low, _ = extent(turned)
-    return [part.moved(np.eye(3), np.array([x, high[1] + gap - t_low[1], 0])) for part in turned]
-
-
-def _living(room: _Room) -> None:
-    rng = room.rng
-    sofa = room.stock.one("sofa")
-    table = room.stock.one("coffee_table")
-    group = list(sofa)
-    if table:
-        placed = _before(sofa, table, rng.uniform(0.3, 0.5))
-        group += placed + room.clutter(placed, 4)
-        if rng.random() < 0.6:
-            low, high = extent(placed)
-            group += fixtures.rug(rng, (low + high)[:2] / 2, (rng.uniform(1.8, 2.6), rng.uniform(1.1, 1.6)))
-    room.add(room.plan.stand(rng, group)) or room.add(room.plan.stand(rng, sofa))
-    stand = room.stock.one("tv_stand") if rng.random() < 0.4 else room.stock.one("coffee_table")
-    tv = room.stock.one("tv")
-    if stand and tv:
-        low, high = extent(stand)
-        top = levels(stand, 0.0, (low[1] + high[1]) / 2)
-        room.add(room.plan.stand(rng, stand + (moved_to(tv, (0, (low[1] + high[1]) / 2, top[-1])) if len(top) else [])))
-    elif rng.random() < 0.5:
-        room.hang(room.stock.one("wall_tv"), worth=True)
-    for kind in ("bookshelf", "armchair", "floor_lamp", "plant", "cabinet"):
-        room.stand(kind, clutter=4 if kind == "cabinet" else 0)
-    _dining(room)
-    for kind in ("armchair", "plant", "box"):
-        room.stand(kind)
-
-
-def _fitted_kitchen(room: _Room) -> None:
-    for modules in range(int(room.rng.integers(4, 7)), 1, -1):
-        if room.add(room.plan.stand(room.rng, _kitchen_run(room, modules))):
-            return
-
-
-def _kitchen(room: _Room) -> None:
-    _dining(room)
-    for kind in ("washer", "tall", "cabinet", "plant", "bin", "wardrobe"):
-        room.stand(kind, clutter=3 if kind in ("washer", "cabinet") else 0)
-
-
-def _kitchen_run(room: _Room, modules: int) -> list[Mesh]:
-    """Return lower cabinets in a row with a sink and a cooktop, tiles and cabinets above them, a refrigerator beside."""
-    rng = room.rng
-    if not all(room.stock.one(kind, same=True) for kind in ("base", "sink_base")):
-        return [*room.stock.primitive("counter")]
-    kinds = ["base"] * modules
-    sink, cook = rng.choice(modules, 2, replace=False)
-    kinds[sink] = "sink_base"
-    run: list[Mesh] = []
-    for i, kind in enumerate(kinds):
-        module = room.stock.one(kind, same=True)
-        module = _beside(run, module, 1, 0.0) if run else module
-        low, high = extent(module)
-        if i == cook:
-            top = room.stock.one("cooktop")
-            run += moved_to(top, (*((low + high)[:2] / 2), high[2] + 0.001)) if top else []
-        elif kind == "base":
-            run += room.clutter(module, 3)
-        run += module
-    low, high = extent([part for part in run if part.label in ("cabinet", "counter")])
-    if rng.random() < 0.7:
-        tiles = textures.tiles(rng, edge=rng.uniform(0.08, 0.18))
-        run.append(block("wall", tiles, (low[0], low[1] - 0.006, 0.89), (high[0], low[1], 1.45)))
-    if rng.random() < 0.8:
-        run += _uppers(room, low, high)
-    fridge = room.stock.one("fridge")
-    return run + (_beside(run, fridge, int(rng.choice([-1, 1])), 0.03) if fridge else [])
-
-
-def _uppers(room: _Room, low, high) -> list[Mesh]:
-    """Return cabinets at the wall above what stands between two corners, with a hood now and then."""
-    shelf: list[Mesh] = []
-    x = low[0]
-    while x < high[0]:
-        kind = "hood" if room.rng.random() < 0.2 else "upper"
-        unit = room.stock.one(kind, same=True)
-        if not unit:
-            break
-        u_low, u_high = extent(unit)
-        if x + u_high[0] - u_low[0] > high[0] + 0.02:
-            break
-        lift = 1.55 - u_low[2] if kind == "hood" else 0.0
-        shelf += [part.moved(np.eye(3), np.array([x - u_low[0], low[1] - u_low[1], lift])) for part in unit]
-        x += u_high[0] - u_low[0]
-    return shelf
-
-
-def _bedroom(room: _Room) -> None:
-    rng = room.rng
-    bed = room.stock.one("bed")
-    group = list(bed)
-    for side in (-1, 1):
-        if rng.random() < 0.75:
-            table = room.stock.one("bedside", same=True)
-            if table:
-                table = _beside(bed, table, side)
-                lamp = room.stock.one("table_lamp", same=True) if rng.random() < 0.7 else []
-                group += table + (place_on(table, lamp, rng) if lamp else room.clutter(table, 2))
-    if rng.random() < 0.5:
-        low, high = extent(bed)
-        group += fixtures.rug(rng, ((low[0] + high[0]) / 2, high[1] - 0.2), (rng.uniform(1.8, 2.6), 1.3))
-    room.add(room.plan.stand(rng, group)) or room.add(room.plan.stand(rng, bed))
-    room.stand("wardrobe")
-    if rng.random() < 0.7:
-        _desk(room)
-    for kind in ("cabinet", "bookshelf", "armchair", "plant", "box", "bin"):
-        if rng.random() < 0.8:
-            room.stand(kind, clutter=4 if kind == "cabinet" else 0)
-    if rng.random() < 0.4:
-        room.hang(fixtures.mirror(rng))
-
-
-def _bath(room: _Room) -> None:
-    rng = room.rng
-    room.stand("toilet")
-    basin = room.stock.one(str(rng.choice(["basin", "vanity"])))
-    if basin:
-        group = basin + (fixtures.mirror(rng) if extent(basin)[1][2] < 1.1 else [])
-        room.add(room.plan.stand(rng, group + room.clutter(basin, 3)))
-    room.stand("bathtub")
-    room.add(room.plan.stand(rng, fixtures.shower_curtain(rng)))
-    for kind in ("washer", "bin", "plant"):
-        if rng.random() < 0.6:
-            room.stand(kind, clutter=3 if kind == "washer" else 0)
-    room.hang(room.stock.one("towels"))
-    if rng.random() < 0.5:
-        low = room.plan.size[:2] * rng.uniform(0.4, 0.6, 2)
-        room.add(fixtures.rug(rng, low, (rng.uniform(0.7, 1.0), rng.uniform(0.5, 0.7))), worth=False)
-
-
-def _office(room: _Room) -> None:
-    for _ in range(int(room.rng.integers(1, 4))):
-        _desk(room)
-    for kind in ("bookshelf", "cabinet", "plant", "bin", "bookshelf", "box", "armchair"):
-        if room.rng.random() < 0.8:
-            room.stand(kind, clutter=4 if kind == "cabinet" else 0)
-    if room.rng.random() < 0.4:
-        _dining(room)
-
-
-def _desk(room: _Room) -> None:
-    """Place a desk at a wall, a computer and things on it, a chair before it."""
-    rng = room.rng
-    desk = room.stock.one("desk", same=rng.random() < 0.5) or room.stock.one("table")
-    if not desk:
-        return
-    group = list(desk)
-    computer = room.stock.one("computer")
-    if computer:
-        group += place_on(desk, computer, rng, keep=0.02)
-    group += room.clutter(group, 4)
-    chair = room.stock.one("office_chair" if rng.random() < 0.7 else "chair")
-    if chair:
-        low, high = extent(desk)
-        group += _before(desk, chair, rng.uniform(-0.2, 0.15), np.pi + rng.normal(0, 0.4), (low[0] + high[0]) / 2)
-    room.add(room.plan.stand(rng, group)) or room.add(room.plan.stand(rng, desk))
-
-
-def _dining(room: _Room) -> None:
-    """Place a table off the middle of the room with chairs on some sides, where there is room for them."""
-    rng = room.rng
-    chair = room.stock.one("chair", same=True)
-    for _ in range(30):
-        table = room.stock.one("table")
-        if not table or not chair:
-            return
-        size = np.subtract(*extent(table)[::-1])
-        if size[0] * size[1] > MOST_OF_FLOOR * room.plan.size[0] * room.plan.size[1]:
-            continue
-        place = np.array([*(room.plan.size[:2] * rng.uniform(0.35, 0.65, 2)), 0])
-        angle = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.05)
-        middle = moved_to(table, place, angle)
-        seats = []
-        for side in rng.permutation(4)[: int(rng.integers(1, 5))]:
-            facing = angle + side * np.pi / 2
-            reach = size[(side + 1) % 2] / 2 + rng.uniform(0.05, 0.25)
-            offset = np.array([np.sin(facing), -np.cos(facing), 0]) * reach
-            seats.append(moved_to(chair, place + offset, facing + rng.normal(0, 0.12)))
-        if room.plan.claim(middle + [part for seat in seats for part in seat]):
-            lying = room.clutter(middle, 5)
-            rug = []
-            if rng.random() < 0.4 and room.theme != "kitchen":
-                rug = fixtures.rug(rng, place[:2], size[:2] + rng.uniform(0.8, 1.2, 2))
-            room.add(middle + lying + [part for seat in seats for part in seat])
-            room.add(rug, worth=False)
-            return
-
-
-THEMES = {"living": _living, "kitchen": _kitchen, "bedroom": _bedroom, "bath": _bath, "office": _office}
-ALONE = {  # what can stand in a room of another theme
-    "living": ("sofa", "bookshelf", "armchair", "coffee_table"),
-    "kitchen": ("fridge", "cabinet", "stool"),
-    "bedroom": ("bed", "wardrobe", "desk"),
-    "office": ("desk", "office_chair"),
-}
-
-
-def walk(room: MeshRoom, frames: int, seed: int) -> np.ndarray:
-    """Return a smooth walk around the room that looks across it from one piece of furniture to the next: camera-to-world
-    (frames, 4, 4), OpenCV axes."""
-    rng = np.random.default_rng([seed, 8])
-    phases, start = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0, 2 * np.pi)
-    angle = start + rng.choice([-1, 1]) * STEP_ANGLE * np.arange(frames)
-    radius = 0.23 + 0.05 * np.sin(1.7 * angle + phases[0])
-    across = np.stack([np.cos(angle), np.sin(angle)], -1) * radius[:, None]
-    height = rng.uniform(1.3, 1.65) + 0.1 * np.sin(2.3 * angle + phases[1])
-    positions = _clear_path(room, across, height)
-    towards = _sight(room, angle + np.pi + 0.3 * np.sin(1.3 * angle + phases[2])) - positions
-    heading = np.arctan2(towards[:, 1], towards[:, 0])
-    pitch = np.arctan2(-towards[:, 2], np.linalg.norm(towards[:, :2], axis=1)) + 0.06 * np.sin(1.9 * angle + phases[3])
-    return look(positions, heading, pitch.clip(0.05, 0.6))
-
-
-def _clear_path(room: MeshRoom, across: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Return positions (N, 3) near the ellipse `across` (N, 2), in shares of the room about its middle, that keep CLEARANCE
-    from all things; the ellipse is drawn in where they leave no way. Of several tries the clearest."""
-    bounds = np.array([part.bounds() for part in room.parts])
-    low, high = bounds[:, 0], bounds[:, 1]
-    best, most = None, -1.0
-    for share in (1.0, 0.85, 0.7, 0.5, 0.3):
-        path = np.concatenate([room.size[:2] * (0.5 + share * across), height[:, None]], -1)
-        for step in range(60):
-            away = path[:, None] - np.clip(path[:, None], low, high)
-            far = np.linalg.norm(away, axis=-1, keepdims=True)
-            away = np.where(far > 1e-6, away, path[:, None] - (low + high) / 2)  # inside: from the middle
-            away /= np.maximum(np.linalg.norm(away, axis=-1, keepdims=True), 1e-6)
-            push = away * np.maximum(1.2 * CLEARANCE - far, 0)
-            path[:, :2] += 0.5 * push[..., :2].sum(1).clip(-0.1, 0.1)
-            if step < 45:  # what smoothing pulls back is pushed away again at the end
-                path[1:-1] = 0.5 * path[1:-1] + 0.25 * (path[2:] + path[:-2])
-        clear = np.linalg.norm(path[:, None] - np.clip(path[:, None], low, high), axis=-1).min()
-        if clear > most:
-            best, most = path, clear
-        if clear >= CLEARANCE:
-            break
-    return best
-
-
-def _sight(room: MeshRoom, bearing: np.ndarray) -> np.ndarray:
-    """Return what lies in a direction (N,) from the middle of the room: the furniture near it, smoothly, or the wall (N, 3)."""
-    middle = room.size * [0.5, 0.5, 0]
-    outward = room.sights - middle
-    apart = bearing[:, None] - np.arctan2(outward[:, 1], outward[:, 0])
-    weight = np.exp(4 * (np.cos(apart) - 1)) * np.minimum(np.linalg.norm(outward[:, :2], axis=1), 1)
-    wall = middle + np.stack(
-        [0.42 * room.size[0] * np.cos(bearing), 0.42 * room.size[1] * np.sin(bearing), 0 * bearing + 0.9], -1
-    )
-    total = weight.sum(1, keepdims=True) + 0.5
-    return (weight @ room.sights + 0.5 * wall) / total

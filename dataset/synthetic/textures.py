@@ -69,11 +69,11 @@ def wallpaper(rng) -> Surface:
     return _surface(color * (1 + 0.01 * _noise(rng, 0.2))[..., None], (rng.uniform(0.4, 0.7),) * 2)
 
 
-def wood(rng, color=None, gloss: float = 0.03, upright: bool = False) -> Surface:
+def wood(rng, color=None, upright: bool = False) -> Surface:
     """Return a board whose grain runs along u, or if it is `upright` along v."""
     tone = _vary(rng, WOOD_TONES[rng.integers(len(WOOD_TONES))] if color is None else color, 0.06)
     image = tone * _grain(rng, 0.10)[..., None]
-    return _surface(image.swapaxes(0, 1), (0.5, 1.3), gloss) if upright else _surface(image, (1.3, 0.5), gloss)
+    return _surface(image.swapaxes(0, 1), (0.5, 1.3), 0.03) if upright else _surface(image, (1.3, 0.5), 0.03)
 
 
 def parquet(rng) -> Surface:
@@ -94,10 +94,10 @@ def parquet(rng) -> Surface:
     )
 
 
-def tiles(rng, color=None, edge: float | None = None, gloss: float = 0.05) -> Surface:
+def tiles(rng, edge: float | None = None) -> Surface:
     """Return square tiles in grout, some like marble, each a little different."""
     edge = rng.uniform(0.2, 0.45) if edge is None else edge
-    color = _vary(rng, PAINTS[rng.integers(len(PAINTS))] if color is None else color, 0.05)
+    color = _vary(rng, PAINTS[rng.integers(len(PAINTS))], 0.05)
     count = 4
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE * count
     x, y = np.floor(u).astype(int), np.floor(v).astype(int)
@@ -109,12 +109,12 @@ def tiles(rng, color=None, edge: float | None = None, gloss: float = 0.05) -> Su
         color = np.where(((x + y) % 2)[..., None], color * rng.uniform(0.45, 0.8), color)
     joint = 0.004 / edge
     grout = (u % 1 < joint * 2) | (v % 1 < joint * 2)
-    return _surface(np.where(grout[..., None], np.full(3, rng.uniform(0.45, 0.75)), color), (count * edge,) * 2, gloss)
+    return _surface(np.where(grout[..., None], np.full(3, rng.uniform(0.45, 0.75)), color), (count * edge,) * 2, 0.05)
 
 
-def carpet(rng, color=None) -> Surface:
+def carpet(rng) -> Surface:
     """Return carpet pile: speckled, slightly cloudy."""
-    color = _vary(rng, rng.uniform(0.3, 0.7, 3) * 0.5 + 0.25 if color is None else color, 0.05)
+    color = _vary(rng, rng.uniform(0.3, 0.7, 3) * 0.5 + 0.25, 0.05)
     shade = 1 + 0.09 * _noise(rng, 0.15) + 0.03 * _noise(rng, 1.4)
     return _surface(color * shade[..., None], (0.9, 0.9))
 
@@ -188,7 +188,7 @@ def painting(rng) -> Surface:
     """Return a picture, to cover a face once: a landscape, or an abstract of blots and bars."""
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
     if rng.random() < 0.5:
-        image = _landscape(rng, u, v)
+        image = _landscape(rng, v)
     else:
         image = np.ones((SIZE, SIZE, 3)) * rng.uniform(0.5, 0.95, 3)
         for _ in range(int(rng.integers(4, 9))):
@@ -201,8 +201,8 @@ def painting(rng) -> Surface:
 
 def outside(rng) -> Surface:
     """Return the view from a window, hazy: sky and trees."""
-    v, u = np.mgrid[:SIZE, :SIZE] / SIZE
-    image = 0.6 * _landscape(rng, u, v) + 0.4
+    v = np.mgrid[:SIZE, :SIZE][0] / SIZE
+    image = 0.6 * _landscape(rng, v) + 0.4
     return Surface(_bytes(cv2.GaussianBlur(image.astype(np.float32), (0, 0), 2.5)))
 
 
@@ -284,7 +284,7 @@ def _motif(rng, u, v, count: int) -> np.ndarray:
     return (radius < 0.22 * (1 + 0.45 * np.cos(petals * angle + rng.uniform(0, 6)))).astype(float)
 
 
-def _landscape(rng, u, v) -> np.ndarray:
+def _landscape(rng, v) -> np.ndarray:
     """Return sky over hills and trees, row 0 at the top."""
     sky = np.array([0.55, 0.72, 0.92]) * (1 - v[..., None]) + np.array([0.95, 0.93, 0.88]) * v[..., None]
     clouds = np.clip(_noise(rng, 1.7, (2.0, 1.0)), 0, 1.5)[..., None] / 1.5

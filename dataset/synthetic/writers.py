@@ -15,7 +15,8 @@ from dataset.intrinsics import camera_keys
 from dataset.labels import REPLICA_CLASSES, SCANNET_CLASSES, SCANNET_TABLE
 from dataset.poses import OPENGL_TO_OPENCV
 from dataset.synthetic.raycast import CLASS_NAMES
-from utils.files import atomic_write, write_image, write_text
+from utils.files import atomic_write, write_text
+from utils.images import write_image
 
 # Raw ids as ScanNet has them: several categories for a class, gaps, and a category that no class takes.
 CATEGORIES = {  # raw id: (category, class)

@@ -1,0 +1,64 @@
+"""Walks through rooms of models that look at what stands there, and keep away from it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dataset.synthetic.meshes import MeshRoom
+from dataset.synthetic.placing import CLEARANCE, look
+
+STEP_ANGLE = np.radians(3.0)  # of the walk around the room, from one frame to the next
+
+
+def walk(room: MeshRoom, frames: int, seed: int) -> np.ndarray:
+    """Return a smooth walk around the room that looks across it from one piece of furniture to the next: camera-to-world
+    (frames, 4, 4), OpenCV axes."""
+    rng = np.random.default_rng([seed, 8])
+    phases, start = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0, 2 * np.pi)
+    angle = start + rng.choice([-1, 1]) * STEP_ANGLE * np.arange(frames)
+    radius = 0.23 + 0.05 * np.sin(1.7 * angle + phases[0])
+    across = np.stack([np.cos(angle), np.sin(angle)], -1) * radius[:, None]
+    height = rng.uniform(1.3, 1.65) + 0.1 * np.sin(2.3 * angle + phases[1])
+    positions = _clear_path(room, across, height)
+    towards = _sight(room, angle + np.pi + 0.3 * np.sin(1.3 * angle + phases[2])) - positions
+    heading = np.arctan2(towards[:, 1], towards[:, 0])
+    pitch = np.arctan2(-towards[:, 2], np.linalg.norm(towards[:, :2], axis=1)) + 0.06 * np.sin(1.9 * angle + phases[3])
+    return look(positions, heading, pitch.clip(0.05, 0.6))
+
+
+def _clear_path(room: MeshRoom, across: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Return positions (N, 3) near the ellipse `across` (N, 2), in shares of the room about its middle, that keep CLEARANCE
+    from all things; the ellipse is drawn in where they leave no way. Of several tries the clearest."""
+    bounds = np.array([part.bounds() for part in room.parts])
+    low, high = bounds[:, 0], bounds[:, 1]
+    best, most = None, -1.0
+    for share in (1.0, 0.85, 0.7, 0.5, 0.3):
+        path = np.concatenate([room.size[:2] * (0.5 + share * across), height[:, None]], -1)
+        for step in range(60):
+            away = path[:, None] - np.clip(path[:, None], low, high)
+            far = np.linalg.norm(away, axis=-1, keepdims=True)
+            away = np.where(far > 1e-6, away, path[:, None] - (low + high) / 2)  # inside: from the middle
+            away /= np.maximum(np.linalg.norm(away, axis=-1, keepdims=True), 1e-6)
+            push = away * np.maximum(1.2 * CLEARANCE - far, 0)
+            path[:, :2] += 0.5 * push[..., :2].sum(1).clip(-0.1, 0.1)
+            if step < 45:  # what smoothing pulls back is pushed away again at the end
+                path[1:-1] = 0.5 * path[1:-1] + 0.25 * (path[2:] + path[:-2])
+        clear = np.linalg.norm(path[:, None] - np.clip(path[:, None], low, high), axis=-1).min()
+        if clear > most:
+            best, most = path, clear
+        if clear >= CLEARANCE:
+            break
+    return best
+
+
+def _sight(room: MeshRoom, bearing: np.ndarray) -> np.ndarray:
+    """Return what lies in a direction (N,) from the middle of the room: the furniture near it, smoothly, or the wall (N, 3)."""
+    middle = room.size * [0.5, 0.5, 0]
+    outward = room.sights - middle
+    apart = bearing[:, None] - np.arctan2(outward[:, 1], outward[:, 0])
+    weight = np.exp(4 * (np.cos(apart) - 1)) * np.minimum(np.linalg.norm(outward[:, :2], axis=1), 1)
+    wall = middle + np.stack(
+        [0.42 * room.size[0] * np.cos(bearing), 0.42 * room.size[1] * np.sin(bearing), 0 * bearing + 0.9], -1
+    )
+    total = weight.sum(1, keepdims=True) + 0.5
+    return (weight @ room.sights + 0.5 * wall) / total
