@@ -105,7 +105,9 @@ def read_capture(path: Path) -> Capture:
     files = [{kind: find_file_of(path, content, entry, kind) for kind in KINDS} for entry in entries]
     there = [number for number, found in enumerate(files) if found["color"].is_file()]
     if not there:
-        raise UserError(f"{path}: none of its {len(entries)} images is there, for example {files[0]['color']}")
+        raise UserError(
+            f"{path}: none of its {len(entries)} images is there, for example {files[0]['color']}; it names them from its own folder"
+        )
     _say_of_tags([files[number]["color"] for number in there], path)
     sizes = {number: image_size(files[number]["color"]) for number in there}
     size = _usual_size(sizes.values())

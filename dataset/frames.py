@@ -21,7 +21,7 @@ LOST, RESET = "tracking lost", "pose reset to the identity"
 COPY, OTHER_SIZE, BAD = "a second copy of a frame", "of another image size", "marked as bad"
 
 
-SAME_POSE = 1e-6  # metres, and of a rotation's entries
+SAME_POSE, POSE_DIGITS = 1e-6, 6  # metres, and of a rotation's entries
 LARGEST_ROOM = 100.0  # metres between the outermost cameras
 
 
@@ -108,6 +108,14 @@ def _say_of_poses(scene: str, numbers: list[int], poses: np.ndarray) -> None:
         )
     if len(poses) > 1 and np.ptp(poses, axis=0).max() < 1e-9:
         warn(f"{scene}: all {len(poses)} frames have the same pose")
+        return
+    first = np.unique(poses.round(POSE_DIGITS), axis=0, return_index=True)[1]
+    again = sorted(set(range(len(poses))) - set(first.tolist()))
+    if again:
+        some = ", ".join(str(numbers[i]) for i in again[:5])
+        warn(
+            f"{scene}: {len(again)} frames have the pose of another one ({some}); are they copies of it, or did tracking stop?"
+        )
 
 
 def _copies(scene: str, poses: dict[int, np.ndarray], images: dict[int, Path]) -> list[int]:

@@ -58,17 +58,27 @@ def read_depth(path: Path, unit: DepthUnit = MILLIMETRES) -> np.ndarray:
     return to_millimetres(values, unit)
 
 
+def middle_of(values: np.ndarray) -> float | None:
+    """Return the middle of what is known of depth, in its own unit; None where nothing is."""
+    given = values[_is_known(values)]
+    return float(np.median(given)) if given.size else None
+
+
+def is_of_a_room(metres: float) -> bool:
+    """Return whether the middle of a depth map may be so far away."""
+    return NEAREST <= metres <= FARTHEST / 1000
+
+
 def _require_plausible(values: np.ndarray, unit: DepthUnit, path: Path) -> None:
     """Raise UserError for depth behind the camera, or whose middle no room has."""
     whole = values.dtype.kind != "f"
-    given = values[_is_known(values)]
-    if not given.size:
+    middle = middle_of(values)
+    if middle is None:
         return
-    middle = float(np.median(given))
     if middle < 0:
         raise UserError(f"{path}: depth is negative; it should be along the camera's axis, forwards")
     metres = middle * (unit.whole if whole else unit.floating)
-    if not NEAREST <= metres <= FARTHEST / 1000:
+    if not is_of_a_room(metres):
         what = (
             "the keys for its unit"
             if unit.stated

@@ -63,6 +63,10 @@ def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
     size = image_size(files["color"][min(files["color"])])
     if camera and layout is SEMANTIC_NERF and any(camera.parent.glob("*/results")):
         camera = None  # of scenes of the other layout beside this one
+    if camera is None and layout is NICE_SLAM:
+        warn(
+            f"{folder}: there is no {CAMERA_FILE}; images are taken to be 90 degrees wide, and depth to be in 1/{NICE_SLAM_UNIT} m"
+        )
     K, unit = read_camera(camera, size, MILLIMETRES if layout is SEMANTIC_NERF else None)
     trajectory = folder / layout.trajectory
 

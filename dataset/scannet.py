@@ -121,10 +121,16 @@ def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> 
 
 def read_intrinsics(path: Path) -> np.ndarray:
     """Return (3, 3) from a file of a 4x4, 3x4 or 3x3 matrix. Raises UserError if it is no pinhole camera's."""
-    K = read_matrix(path, ((4, 4), (3, 4), (3, 3)))[:3, :3]
+    return pinhole(read_matrix(path, ((4, 4), (3, 4), (3, 3))), path)
+
+
+def pinhole(matrix: np.ndarray, source) -> np.ndarray:
+    """Return the intrinsics (3, 3) of a 4x4, 3x4 or 3x3 matrix of `source`, which names it in errors. Raises UserError if it is no
+    pinhole camera's."""
+    K = matrix[:3, :3]
     skewed = not np.allclose([K[0, 1], K[1, 0], *K[2]], [0, 0, 0, 0, 1], atol=1e-6)
     if not np.isfinite(K).all() or skewed or min(K[0, 0], K[1, 1]) <= 0:
-        raise UserError(f"{path}: should hold fx 0 cx, 0 fy cy, 0 0 1 (no skew, fx and fy positive)")
+        raise UserError(f"{source}: should hold fx 0 cx, 0 fy cy, 0 0 1 (no skew, fx and fy positive)")
     return K
 
 
@@ -134,10 +140,16 @@ def read_rig(folder: Path) -> dict[str, np.ndarray]:
     rig = {}
     for sensor in ("color", "depth"):
         path = folder / "intrinsic" / f"extrinsic_{sensor}.txt"
-        rig[sensor] = to_pose(read_matrix(path), path, "the matrix") if path.is_file() else np.eye(4)
-        if not np.isfinite(rig[sensor]).all():
-            raise UserError(f"{path}: should hold a rotation and shift")
+        rig[sensor] = rigid(read_matrix(path), path) if path.is_file() else np.eye(4)
     return rig
+
+
+def rigid(matrix: np.ndarray, source) -> np.ndarray:
+    """Return a matrix (4, 4) of `source`, which names it in errors. Raises UserError for one that is no rotation and shift."""
+    moved = to_pose(matrix, source, "the matrix")
+    if not np.isfinite(moved).all():
+        raise UserError(f"{source}: should hold a rotation and shift")
+    return moved
 
 
 def read_depth_camera(

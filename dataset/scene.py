@@ -16,6 +16,7 @@ from dataset.cache import Cache
 from dataset.camera import scale_intrinsics
 from dataset.capture import CAPTURE_FILE, capture_file
 from dataset.depth_range import DEPTH_FRAMES, evenly, matching_pairs, range_of_depth, range_of_matches
+from dataset.exports import seems_to_be
 from dataset.frames import Frames, require_shape
 from dataset.labels import LabelSet
 from dataset.maps import MILLIMETRES, DepthUnit, read_depth, read_ids, read_mask
@@ -47,7 +48,7 @@ class SceneName:
         if len(parts) < 3 or not background or not width.isdigit() or not all(parts) or ".." in parts:
             raise UserError(
                 f"'{text}' is not a database name such as scannet/scene0376_02/black_320 (type/scene/black_width), "
-                "nor a folder with a transforms.json"
+                f"nor a folder with a transforms.json{seems_to_be(Path(text.strip()))}"
             )
         if not 16 <= int(width) <= 16384:
             raise UserError(f"'{text}': an image width of {width} is out of range (16 to 16384)")

@@ -13,6 +13,7 @@ from programs import run_program
 from dataset.check.__main__ import check_scene, find_scenes
 from dataset.check.consistency import check_consistency
 from dataset.check.inventory import spread, take_inventory
+from dataset.check.order import find_order
 from dataset.check.page import verdict
 from dataset.check.warping import choose_pairs, warp
 from dataset.database import open_scene
@@ -107,6 +108,49 @@ def test_depth_that_is_not_registered_to_colour_is_told_by_its_edges(data):
     scale, right, down = map(float, found.groups())
     assert scale == pytest.approx(1 / 1.12, abs=0.02) and right == pytest.approx(-4 / 1.12 / 1.28, abs=1.2)
     assert down == pytest.approx(0, abs=1.2)
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """A room whose frames are 6 degrees and 10 cm apart."""
+    root = tmp_path_factory.mktemp("walk")
+    generate(root, "scannet", Size({"train": 1}, 60, (96, 128), Light(0.6, 4, 2), 1))
+    for path in (root / "scannet" / "train_000").glob("*/*"):
+        if path.stem.isdigit() and int(path.stem) % 2:
+            path.unlink()
+    return root
+
+
+@pytest.mark.parametrize("way", [1, -1])
+@pytest.mark.parametrize(
+    ("kind", "suffix", "told"), [("pose", ".txt", "pose"), ("color", ".jpg", "colour"), ("depth", ".png", "depth")]
+)
+def test_what_is_of_the_neighbouring_frame_is_named(walk, tmp_path, kind, suffix, told, way):
+    shutil.copytree(walk / "scannet", tmp_path / "scannet")
+    folder = tmp_path / "scannet" / "train_000" / kind
+    numbers = sorted(int(path.stem) for path in folder.iterdir())
+    contents = [(folder / f"{number}{suffix}").read_bytes() for number in numbers]
+    for place, number in enumerate(numbers):
+        (folder / f"{number}{suffix}").write_bytes(contents[min(max(place + way, 0), len(numbers) - 1)])
+    assert find_order(open_scene(NAME, walk)) == (None, None)
+    lines = "; ".join(verdict(check_scene(NAME, tmp_path, 4)))
+    assert f"each frame has the {told} of the frame {'after' if way == 1 else 'before'} it" in lines
+
+
+@pytest.mark.parametrize("every", [2, 5])
+def test_red_and_blue_that_are_swapped_in_some_frames_are_said(data, every):
+    for path in (data / "scannet" / "train_000" / "color").iterdir():
+        if int(path.stem) % every == 0:
+            write_image(path, cv2.imread(str(path)))  # which has them the other way round
+    (line,) = verdict(check_scene(NAME, data, 4))
+    assert "red and blue are swapped in some frames, and not in others" in line
+
+
+@pytest.mark.parametrize(("bits", "unit"), [(2, "1/4000 m"), (3, "1/8000 m"), (4, "1/16000 m")])
+def test_depth_whose_bits_are_shifted_is_named(data, bits, unit):
+    depth(data, 2**bits)
+    (line,) = verdict(check_scene(NAME, data, 4))
+    assert f"not in millimetres but in {unit}" in line and f"shifted by {bits} bits" in line
 
 
 @pytest.mark.parametrize("factor", [2.0, 0.5])

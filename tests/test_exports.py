@@ -291,6 +291,13 @@ def test_lists_match_names_in_another_spelling(capture, spell):
         assert scene.split().tests == [str(n) for n in tests]
 
 
+def test_images_in_another_folder_than_their_transforms_json(capture):
+    (capture / "poses").mkdir()
+    shutil.move(capture / "transforms.json", capture / "poses" / "transforms.json")
+    with pytest.raises(UserError, match=r"none of its 24 images is there.*; it names them from its own folder"):
+        opened(capture / "poses")
+
+
 def test_addresses_of_files(capture, truth, capsys):
     edit_frames(capture, lambda frame: frame.update(file_path=f"file://{capture}/{frame['file_path']}"))
     assert_same(opened(capture), truth)

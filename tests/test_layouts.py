@@ -1,6 +1,8 @@
-"""Relatives of the layouts that are read: Blender's files, other releases of ScanNet and Replica, other numbers."""
+"""Relatives of the layouts that are read: Blender's files, other releases of ScanNet and Replica, other numbers; and folders of other
+programs, which are named."""
 
 import json
+import re
 import shutil
 
 import cv2
@@ -9,7 +11,11 @@ import pytest
 import torch
 from captures import ROOM, assert_same, both, edit_frames, to_nyu40
 
+from dataset.check.__main__ import find_scenes
 from dataset.database import open_scene
+from dataset.prepare.replica import prepare_replica
+from dataset.prepare.scannet import prepare_scannet
+from dataset.prepare.transforms import prepare_transforms
 from utils import logging
 from utils.errors import UserError
 from utils.images import write_image
@@ -113,3 +119,56 @@ def test_images_numbered_against_their_trajectory(replica_rooms, tmp_path, capsy
     (copy / "Sequence_1" / "traj_w_c.txt").write_text("\n".join(lines[:-5]))
     with pytest.raises(UserError, match="images are numbered 1 to 48, and there are 43 poses"):
         open_scene("replica/val_000/Sequence_1/black_64", tmp_path)
+
+
+# Folders of other programs and datasets
+
+LAYOUTS = {
+    "TUM RGB-D or a relative": ("rgb.txt", "depth.txt", "groundtruth.txt", "rgb/1.5.png", "depth/1.5.png"),
+    "ICL-NUIM": ("rgb/1.png", "depth/1.png", "associations.txt", "livingRoom1.gt.freiburg"),
+    "ARKitScenes": ("lowres_wide/1.png", "lowres_depth/1.png", "lowres_wide.traj", "lowres_wide_intrinsics/1.pincam"),
+    "ScanNet++": ("dslr/nerfstudio/transforms.json", "dslr/colmap/cameras.txt", "dslr/resized_images/DSC1.JPG"),
+    "ScanNet++'s phone": ("iphone/rgb.mkv", "iphone/pose_intrinsic_imu.json"),
+    "Replica of NICE-SLAM": ("cam_params.json", "room0/traj.txt", "room0/results/frame000000.jpg"),
+    "Replica of Semantic-NeRF": ("Sequence_1/traj_w_c.txt", "Sequence_1/rgb/rgb_0.png"),
+    "7-Scenes": ("seq-01/frame-000000.color.png", "seq-01/frame-000000.pose.txt"),
+    "a ScanNet release": ("scans/scene0000_00/scene0000_00.sens",),
+    "a ScanNet scene": ("color/0.jpg", "pose/0.txt", "intrinsic/intrinsic_color.txt"),
+    "COLMAP's model": ("sparse/0/cameras.bin", "images/1.jpg"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("use", ["transforms", "scannet", "replica", "check", "scene"])
+def test_a_folder_of_another_program_is_named_in_one_line(layout, use, tmp_path):
+    for name in LAYOUTS[layout]:
+        (tmp_path / "it" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "it" / name).touch()
+    uses = {
+        "transforms": lambda: prepare_transforms(tmp_path / "it", tmp_path / "out", "mine"),
+        "scannet": lambda: prepare_scannet(tmp_path / "it", tmp_path / "out", None, 1, 1),
+        "replica": lambda: prepare_replica(tmp_path / "it", tmp_path / "out"),
+        "check": lambda: find_scenes(str(tmp_path / "it"), tmp_path),
+        "scene": lambda: open_scene(str(tmp_path / "it"), tmp_path),
+    }
+    if use in {"a ScanNet release": "scannet", "Replica of NICE-SLAM": "replica"}.get(layout, ""):
+        return  # which is what it is for
+    with pytest.raises(UserError, match=f"it(/[a-z0-9-]+)? seems to be {re.escape(layout)}: ") as error:
+        uses[use]()
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_an_unknown_folder_is_not_guessed_at(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserError, match=r"holds no transforms.json \(nor Blender's transforms_train.json\)$"):
+        prepare_transforms(tmp_path, tmp_path / "out", "mine")
+
+
+def test_nice_slam_s_layout_without_a_camera_is_said(replica_rooms, tmp_path, capsys):
+    source, target = replica_rooms / "Replica" / "val_000" / "Sequence_1", tmp_path / "Replica" / "room0"
+    (target / "results").mkdir(parents=True)
+    shutil.copy(source / "traj_w_c.txt", target / "traj.txt")
+    for number in range(48):
+        shutil.copy(source / "rgb" / f"rgb_{number}.png", target / "results" / f"frame{number:06d}.png")
+    open_scene("replica/room0/black_64", tmp_path)
+    assert "there is no cam_params.json; images are taken to be 90 degrees wide" in capsys.readouterr().err

@@ -502,6 +502,35 @@ def test_camera_paths_say_what_they_are(capture, capsys):
         parse_path({"camera_path": [camera]}, "p.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda m: m, None),
+        (lambda m: m @ np.diag([1.0, -1, -1, 1]), "stand upside down against those of"),
+        (
+            lambda m: np.block([[m[:3, :3], 1000 * m[:3, 3:]], [m[3:]]]),
+            "24 of its 24 cameras are farther from those of",
+        ),
+        (lambda m: np.block([[m[:3, :3], m[:3, 3:] + 1e9], [m[3:]]]), "24 of its 24 cameras are farther from those of"),
+    ],
+    ids=["as it is", "OpenCV's axes", "millimetres", "nowhere"],
+)
+def test_camera_paths_of_another_frame_are_said(capture, capsys, change, told):
+    content = json.loads((capture / "transforms.json").read_text())
+    poses = [change(np.array(frame["transform_matrix"])).ravel().tolist() for frame in content["frames"]]
+    path = parse_path({"default_fov": 70, "camera_path": [{"camera_to_world": pose} for pose in poses]}, "p.json")
+    path_cameras(path, opened(capture), None)
+    said = capsys.readouterr().err
+    assert told in said if told else "camera path" not in said
+
+
+@pytest.mark.parametrize("key", ["c2w", "matrix", "transform_matrix"])
+def test_a_camera_of_a_path_under_another_key_is_said(key):
+    camera = {key: np.eye(4).ravel().tolist(), "fov": 60}
+    with pytest.raises(UserError, match=f"camera 0 should have 16 numbers camera_to_world .* it has {key}, fov"):
+        parse_path({"camera_path": [camera]}, "p.json")
+
+
 def test_intrinsics_of_a_slightly_other_size_are_said(room, capsys):
     for path in (room / "scannet" / "train_000" / "color").iterdir():
         cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (115, 86), interpolation=cv2.INTER_AREA))

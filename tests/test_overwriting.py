@@ -51,3 +51,10 @@ def test_preparing_again_replaces_what_preparation_made(capture):
     edit(capture, lambda content: content.update(frames=content["frames"][:20]))
     assert len(prepared(capture)) == 20
     assert [path.name for path in (capture.parent / "data" / "transforms").iterdir()] == ["mine"]
+
+
+def test_a_copy_of_an_earlier_version_says_what_to_do(capture):
+    prepared(capture)
+    (capture.parent / "data" / "transforms" / "mine" / ".prepared").unlink()
+    with pytest.raises(UserError, match="mine: was made by an earlier version, .* remove it if nothing in it is yours"):
+        prepared(capture)

@@ -122,3 +122,11 @@ def test_frames_without_a_pose_or_an_image_are_left_out_alike(capture):
     for scene in both(capture):
         assert len(scene) == FRAMES - 2
     assert opened(capture).skipped == {"no pose": 1, "no image file": 1}
+
+
+def test_frames_of_one_pose_are_said(room, capsys):
+    folder = room / "scannet" / "train_000"
+    for number in (3, 9):
+        shutil.copy(folder / "pose" / f"{number}.txt", folder / "pose" / f"{number + 1}.txt")
+    open_scene(ROOM, room)
+    assert "2 frames have the pose of another one (4, 10); are they copies" in capsys.readouterr().err

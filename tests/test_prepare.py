@@ -70,6 +70,7 @@ def sens_bytes(color="jpeg", depth="zlib", shift=1000.0, frames=None, claimed=No
 
 
 def release(tmp_path, scan="scene0000_00", sens=None, labels=range(6), folder="scans", members=()):
+    """A release of one recording; `sens`: its content."""
     source = tmp_path / "release"
     place = source / folder / scan
     place.mkdir(parents=True)
@@ -130,6 +131,85 @@ def test_other_compressions(color, depth, tmp_path):
 def test_files_that_cannot_be_read(sens, message, tmp_path, capsys):
     _, good = prepared(release(tmp_path, sens=sens), tmp_path)
     assert not good and message in capsys.readouterr().out
+
+
+def header(changes=(), sizes=(64, 48, 32, 24), shift=1000.0):
+    """A .sens file whose header's matrices are changed: (place, row, column, value) each, of colour's intrinsics and extrinsics,
+    and depth's."""
+    data = bytearray(sens_bytes()[0])
+    matrices = np.frombuffer(data, "<f4", 64, offset=4 + 8 + 3).reshape(4, 4, 4)
+    for place, row, column, value in changes:
+        matrices[place, row, column] = value
+    data[15 + 256 + 8 : 15 + 256 + 28] = struct.pack("<4If", *sizes, shift)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("sens", "message"),
+    [
+        (header([(0, 0, 0, np.nan)]), "intrinsics of color: should hold fx 0 cx"),
+        (header([(0, 1, 1, 0)]), "intrinsics of color: should hold fx 0 cx"),
+        (header([(2, 0, 0, -25)]), "intrinsics of depth: should hold fx 0 cx"),
+        (header([(0, 0, 2, 15), (0, 1, 2, 11)]), "(15, 11) is not near the middle of images of 64x48"),
+        (header([(1, 0, 0, np.nan)]), "extrinsics of color: should hold a rotation and shift"),
+        (header([(3, 0, 0, -1)]), "extrinsics of depth: the matrix is a mirror image"),
+        (header(sizes=(0, 0, 32, 24)), "colour of 0x0 and depth of 32x24"),
+        (header(shift=np.nan), "a depth shift of nan makes no sense; download it again"),
+    ],
+)
+def test_headers_of_no_camera_are_refused_before_anything_is_written(sens, message, tmp_path, capsys):
+    folder, good = prepared(release(tmp_path, sens=sens), tmp_path)
+    said = capsys.readouterr().out
+    assert not good and "scene0000_00.sens: " in said and message in said and not (folder / "intrinsic").exists()
+
+
+@pytest.mark.parametrize("shift", [1e-3, 10, 1e5, 1e9])
+def test_a_depth_shift_that_makes_no_room_is_said(shift, tmp_path, capsys):
+    _, good = prepared(release(tmp_path, sens=header(shift=shift)), tmp_path)
+    said = capsys.readouterr().out
+    assert not good and f"by the header's depth shift of {shift:g} its depth is" in said and "holds no frames" in said
+
+
+@pytest.mark.parametrize("depth", ["raw", "zlib"])
+def test_depth_of_another_size_than_the_header_s_is_said(depth, tmp_path, capsys):
+    data = sens_bytes(depth=depth)[0].replace(struct.pack("<II", 32, 24), struct.pack("<II", 32, 23), 1)
+    _, good = prepared(release(tmp_path, sens=data), tmp_path)
+    assert not good and "its depth is not 32x23 pixels of 16 bits, as the header says" in capsys.readouterr().out
+
+
+def test_every_changed_byte_of_packed_depth_is_noticed(tmp_path, capsys):
+    data, packed = sens_bytes()[0], zlib.compress(images()[1][2].astype("<u2").tobytes())
+    end = data.index(packed) + len(packed)
+    _, good = prepared(release(tmp_path, sens=data[: end - 1] + bytes([data[end - 1] ^ 1]) + data[end:]), tmp_path)
+    assert not good and "frames are damaged and left out: 2 (" in capsys.readouterr().out
+
+
+def test_raw_colour_of_another_size_and_bad_poses_are_said_in_plain_words(tmp_path, capsys):
+    short = sens_bytes("raw")[0].replace(struct.pack("<II", 64, 48), struct.pack("<II", 64, 47), 1)
+    assert not prepared(release(tmp_path, sens=short), tmp_path)[1]
+    assert "0 (its colour is not 64x47 pixels of 3 bytes, as the header says)" in capsys.readouterr().out
+    mirrored = POSES[2] @ np.diag([-1.0, 1, 1, 1])
+    sens = sens_bytes()[0].replace(POSES[2].astype("<f4").tobytes(), mirrored.astype("<f4").tobytes())
+    assert not prepared(release(tmp_path / "other", sens=sens), tmp_path / "other")[1]
+    said = capsys.readouterr().out
+    assert "left out: 2 (the pose of frame 2 is a mirror image" in said and "download the recording again" in said
+
+
+@pytest.mark.parametrize("missing", [1, 130])
+def test_a_recording_cut_off_behind_its_frames_is_whole(missing, tmp_path, capsys):
+    _, good = prepared(release(tmp_path, sens=sens_bytes()[0][:-missing]), tmp_path)
+    assert good and "ends inside its IMU data, which is not read; all 6 frames are there" in capsys.readouterr().out
+
+
+def test_colour_in_a_format_that_is_not_read_is_named(tmp_path, capsys):
+    whole, blobs = sens_bytes()
+    heic = (b"\0\0\0\x18ftypheic" + bytes(len(blobs[2])))[: len(blobs[2])]
+    _, good = prepared(release(tmp_path, sens=whole.replace(blobs[2], heic)), tmp_path)
+    assert not good and "left out: 2 (HEIC or AVIF is not read here" in capsys.readouterr().out
+    place = 15 + 256
+    unknown = whole[:place] + struct.pack("<i", -1) + whole[place + 4 :]
+    assert not prepared(release(tmp_path / "other", sens=unknown), tmp_path / "other")[1]
+    assert "colour compression -1 is not read (0 raw, 1 png, 2 jpeg are); export it" in capsys.readouterr().out
 
 
 def test_a_truncated_file_keeps_what_is_whole_and_says_where_it_ends(tmp_path, capsys):

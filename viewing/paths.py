@@ -30,6 +30,7 @@ SMALLEST_VIEW = 5.0  # degrees of a field of view; less is probably radians
 PERSPECTIVE = (None, "", "perspective", "pinhole", 1)  # what camera_type may say
 NORMALISATION = "dataparser_transforms.json"  # of nerfstudio: how it moved a capture before it exported cameras
 OTHER_SHAPE = 0.05  # how much wider or narrower pictures may be than a path says
+UPSIDE_DOWN = -0.25  # product of the mean up directions of a path and its scene
 COMMON_DIRECTION = 0.3  # length of the mean of their directions, from which on cameras look the same way
 
 
@@ -168,7 +169,7 @@ def parse_path(content, source: str) -> CameraPath:
         )
     for values in (content, *cameras):
         for key, value in values.items() if isinstance(values, dict) else ():
-            if key != "camera_to_world":  # of poses themselves
+            if not isinstance(value, list):  # of poses themselves
                 check_statement(key, value, Path(source))
     if content.get("crop"):
         warn(f"{source}: its crop is not applied")
@@ -195,7 +196,10 @@ def _viewer_camera(content: dict, cameras: list, number: int, source: str) -> tu
         matrix = np.array(camera["camera_to_world"], float).reshape(4, 4)
         degrees = float(camera["fov"] if "fov" in camera else content["default_fov"])
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{source}: camera {number} should have 16 numbers camera_to_world and a number fov") from None
+        keys = f"it has {', '.join(camera)}" if isinstance(camera, dict) else "it is no object"
+        raise UserError(
+            f"{source}: camera {number} should have 16 numbers camera_to_world and a number fov; {keys}"
+        ) from None
     kind = camera.get("camera_type", content.get("camera_type"))
     if (kind.lower() if isinstance(kind, str) else kind) not in PERSPECTIVE:
         raise UserError(f"{source}: camera_type {kind} cannot be rendered; only perspective can")
@@ -259,6 +263,7 @@ def _known(pose: np.ndarray, source: str, name: str) -> np.ndarray:
 
 def path_cameras(path: CameraPath, scene: Scene, width: int | None) -> Cameras:
     """Return the cameras of a path, with the scene's shape of image; `width` in pixels, None for the scene's own."""
+    _warn_of_another_frame(path.camera_to_world, scene)
     size = scene.size if width is None else view_size(width, scene.raw_size)
     if path.aspect is not None and abs(path.aspect * size[0] / size[1] - 1) > OTHER_SHAPE:
         warn(
@@ -270,6 +275,22 @@ def path_cameras(path: CameraPath, scene: Scene, width: int | None) -> Cameras:
     else:
         Ks = np.stack([intrinsics(view, size) for view in path.field_of_view])
     return to_cameras(path.camera_to_world, Ks, scene.depth_range, size)
+
+
+def _warn_of_another_frame(poses: np.ndarray, scene: Scene) -> None:
+    """Warn of a path (N, 4, 4) that is farther from the scene's cameras than these see, or upside down."""
+    apart = np.linalg.norm(poses[:, None, :3, 3] - scene.camera_to_world[None, :, :3, 3], axis=-1).min(1)
+    off = apart > scene.depth_range[1]
+    if off.any():
+        warn(
+            f"the camera path: {off.sum()} of its {len(poses)} cameras are farther from those of {scene.name} than these see, by up "
+            f"to {apart.max():.3g} m; is it in metres, in the scene's own frame, and of this scene?"
+        )
+    ups = [-cameras[:, :3, 1].mean(0) for cameras in (poses, scene.camera_to_world)]
+    if ups[0] @ ups[1] < UPSIDE_DOWN:
+        warn(
+            f"the camera path: its cameras stand upside down against those of {scene.name}; have its poses OpenGL axes?"
+        )
 
 
 def intrinsics(field_of_view: float, size: tuple[int, int]) -> np.ndarray:

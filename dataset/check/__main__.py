@@ -10,9 +10,11 @@ from tqdm import tqdm
 from dataset.capture import capture_file
 from dataset.check.consistency import check_consistency
 from dataset.check.inventory import Inventory, take_inventory
+from dataset.check.order import find_order
 from dataset.check.page import SceneReport, describe, verdict, write_page
 from dataset.check.warping import choose_pairs
 from dataset.database import SCENE_KINDS, open_scene, scene_name
+from dataset.exports import seems_to_be
 from dataset.labels import SCANNET_TABLE, look_like_nyu40
 from dataset.poses import leaps
 from dataset.replica import find_sequences
@@ -90,6 +92,7 @@ def find_scenes(text: str, data_root: Path) -> list[tuple[str, Path]]:
         return [(text, data_root)]
     raise UserError(
         f"{text}: holds no scenes; give a folder such as data/scannet ({', '.join(SCENE_KINDS)}), or database names"
+        f"{seems_to_be(folder)}"
     )
 
 
@@ -101,12 +104,13 @@ def check_scene(name: str, data_root: Path, sample: int, label_ids: str = "auto"
         scene = open_scene(f"{place}/black_{WIDTH}", data_root, label_ids=label_ids)
         inventory = take_inventory(scene, sample)
         pairs = choose_pairs(scene, PAIRS) if scene.has_depth else []
+        order = find_order(scene) if scene.has_depth else (None, None)
     except UserError as error:
         return SceneReport(name, str(error))
     shown = tuple(pairs[:: max(1, len(pairs) // SHOWN_PAIRS)][:SHOWN_PAIRS])
     hints = _hints(scene, inventory, label_ids)
     return SceneReport(
-        name, None, inventory, check_consistency(pairs, parsed.kind == "transforms"), shown, scene.labels, hints
+        name, None, inventory, check_consistency(pairs, parsed.kind == "transforms", *order), shown, scene.labels, hints
     )
 
 

@@ -30,7 +30,7 @@ class Misalignment(NamedTuple):
     def __str__(self) -> str:
         return (
             f"depth is not registered to colour: it fits {self.scale:.3g} times as large and moved by {self.shift[0]:+.1%} of the "
-            f"width to the right and {self.shift[1]:+.1%} down; give the depth camera (depth_fl_x, …, or intrinsic_depth.txt)"
+            f"width to the right and {self.shift[1]:+.1%} down; give the depth camera (depth_fl_x, …, or intrinsic_depth.txt), if colour is of the same frames"
         )
 
 

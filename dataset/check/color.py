@@ -1,4 +1,4 @@
-"""What is wrong with colour where depth and poses agree: is it of these frames, does it lie on their depth?"""
+"""What is wrong with colour where depth and poses agree: is it of these frames, does it lie on their depth, is red red?"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataset.check.warping import Pair, Warp
 
 ENOUGH_DETAIL = 0.4  # correlation of fine detail in an average pair
 DETAIL_SIZE = 60  # of an image's width: detail is what is finer than a 60th of it
+SWAPPED, FEWEST_OF_COLOR, COLORFUL = -0.5, 1000, 3.0  # correlation of red less blue; pixels; of 255, its spread
 FEWEST_PIXELS = 100  # that show the same surface, for colours to be compared
 TURNS = {  # what may have happened to colour alone: its name, and what undoes it
     "turned by 180 degrees": lambda image: image[::-1, ::-1],
@@ -32,6 +33,17 @@ def compare_color(pair: Pair, one: Warp, turn=lambda image: image) -> tuple[floa
     return float(np.median(difference)) / 255, float(covariance / spread) if spread > 1e-3 else float("nan")
 
 
+def is_swapped(pair: Pair, one: Warp) -> bool:
+    """Return whether red and blue are the other way round in one of two frames: where surfaces agree, what is red in one is blue in the
+    other."""
+    source, rows, columns = one.source[one.visible], one.rows[one.visible], one.columns[one.visible]
+    colors = pair.colors[0].reshape(-1, 3)[source], pair.colors[1][rows, columns]
+    redness = np.stack([color[:, 0].astype(float) - color[:, 2] for color in colors])
+    if len(source) < FEWEST_OF_COLOR or redness.std(1).min() < COLORFUL:
+        return False
+    return bool(np.corrcoef(redness)[0, 1] < SWAPPED)
+
+
 def _detail(image: np.ndarray) -> np.ndarray:
     """Return what is finer than a 60th of the width, (h, w)."""
     grey = image.mean(-1)
@@ -39,7 +51,11 @@ def _detail(image: np.ndarray) -> np.ndarray:
 
 
 def find_color_cause(pairs: list[Pair], warps: list[Warp], now: float) -> str | None:
-    """Return how colour images lie against depth and poses, where another way fits much better; None otherwise."""
+    """Return what is wrong with colour: red and blue, or how it lies against depth and poses, where another way fits much better; None
+    otherwise."""
+    if swapped := [pair.frames for pair, one in zip(pairs, warps, strict=True) if is_swapped(pair, one)]:
+        some = ", ".join(f"one of {first} and {second}" for first, second in swapped[:3])
+        return f"red and blue are swapped in some frames, and not in others ({some})"
     found = {}
     for name, turn in TURNS.items():
         details = [compare_color(pair, one, turn)[1] for pair, one in zip(pairs, warps, strict=True)]

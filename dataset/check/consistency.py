@@ -47,8 +47,11 @@ class Consistency:
         return not self.geometry_is_wrong and (different or self.color_cause is not None)
 
 
-def check_consistency(pairs: list[Pair], opengl: bool = False) -> Consistency | None:
-    """Compare frames with each other; None if there is nothing to compare. opengl: the axes that poses should have in the scene's files."""
+def check_consistency(
+    pairs: list[Pair], opengl: bool = False, cause: str | None = None, color_cause: str | None = None
+) -> Consistency | None:
+    """Compare frames with each other; None if there is nothing to compare. opengl: the axes that poses should have in the scene's files.
+    cause, color_cause: what seems wrong with geometry, or with colour, unless poses, intrinsics or a unit explain it."""
     if not pairs:
         return None
     warps = [warp(pair) for pair in pairs]
@@ -73,6 +76,6 @@ def check_consistency(pairs: list[Pair], opengl: bool = False) -> Consistency | 
         float(best_color),
         float(detail),
         float(best_detail),
-        find_cause(pairs, opengl),
-        find_color_cause(pairs, warps, float(detail)),
+        find_cause(pairs, opengl) or cause,
+        color_cause or find_color_cause(pairs, warps, float(detail)),
     )

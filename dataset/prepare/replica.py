@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from dataset.database import open_scene
+from dataset.exports import seems_to_be
 from dataset.replica import find_sequences
 from utils.errors import UserError
 from utils.logging import say
@@ -23,7 +24,7 @@ def prepare_replica(source: Path, out: Path) -> bool:
     if not sequences:
         raise UserError(
             f"{source}: has no <scene>/Sequence_1 (nor <scene>/imap/00, <scene>/results); "
-            "give the folder that holds Replica's scenes"
+            f"give the folder that holds Replica's scenes{seems_to_be(source)}"
         )
     good = True
     for scene, sequence in sequences:

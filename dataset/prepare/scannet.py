@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from dataset.exports import seems_to_be
 from dataset.labels import SCANNET_TABLE
 from dataset.poses import to_pose
 from dataset.prepare.sens import SensFile, SensFrame, Truncated
@@ -55,7 +56,9 @@ def prepare_scannet(source: Path, out: Path, scans: list[str] | None, stride: in
         )
     chosen = {scan: found[scan] for scan in scans or sorted(found)}
     if not chosen:
-        raise UserError(f"{source}: has no scans/<scan>/<scan>.sens; give the folder of the ScanNet release")
+        raise UserError(
+            f"{source}: has no scans/<scan>/<scan>.sens; give the folder of the ScanNet release{seems_to_be(source)}"
+        )
     copy_label_table(source, out)
     require_space(chosen, out, stride)
     outcomes = []
@@ -202,19 +205,20 @@ def _write_frames(file: SensFile, folder: Path, stride: int, outcome: Outcome, s
                     _write_frame(file, frame, folder, number)
                     outcome.frames += 1
                 except (ValueError, cv2.error, zlib.error, UserError) as error:
-                    damaged[number] = str(error).splitlines()[0]
-        if file.left_over():
-            outcome.notes.append(
-                f"{file.path.name} holds more than the {file.header.frames} frames that its header says; those are left out"
-            )
+                    damaged[number] = str(error).splitlines()[0].removeprefix(f"{file.path}: ")
+        if odd := file.odd_end():
+            outcome.notes.append(f"{file.path.name} {odd}")
     except Truncated:
         outcome.problems.append(
-            f"{file.path.name} ends inside frame {number + 1} of {file.header.frames}; the frames before it are there"
+            f"{file.path.name} ends inside frame {number + 1} of {file.header.frames}; the frames before it are there, "
+            "and a second run adds the others once the file is whole"
         )
     if damaged:
         some = ", ".join(f"{number} ({why})" for number, why in list(damaged.items())[:SHOWN_PROBLEMS])
         more = f" and {len(damaged) - SHOWN_PROBLEMS} more" if len(damaged) > SHOWN_PROBLEMS else ""
-        outcome.problems.append(f"frames are damaged and left out: {some}{more}")
+        outcome.problems.append(
+            f"frames are damaged and left out: {some}{more}; download the recording again, or go on without them"
+        )
     if lost == outcome.frames:
         outcome.problems.append("holds no frames" if not outcome.frames else "no frame has a pose (tracking was lost)")
     elif lost:

@@ -17,7 +17,9 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-from dataset.maps import DepthUnit, to_millimetres
+from dataset.camera import require_same_size
+from dataset.maps import DepthUnit, is_of_a_room, middle_of, to_millimetres
+from dataset.scannet import pinhole, rigid
 from utils.decoding import decode_image
 from utils.errors import UserError
 
@@ -25,7 +27,7 @@ VERSION = 4
 LONGEST_NAME, LARGEST_BLOB = 4096, 256 * 2**20  # more than any real file has: what claims more is damaged
 RAW, PNG, JPEG = 0, 1, 2  # colour compression
 RAW_DEPTH, ZLIB_DEPTH, OCCI_DEPTH = 0, 1, 2  # depth compression
-IMU_FRAME = 128  # bytes
+IMU_FRAME, MOST_IMU_FRAMES = 128, 10**8  # bytes; more than any recording has
 FRAME = struct.Struct("<16f4Q")  # pose, two time stamps, bytes of colour and of depth
 
 
@@ -95,19 +97,28 @@ class SensFile:
         width, height, depth_width, depth_height = self._unpack("4I")
         shift, frames = self._unpack("f"), self._unpack("Q")
         if color not in (RAW, PNG, JPEG):
-            raise UserError(f"{self.path}: colour compression {color} is not known (0 raw, 1 png, 2 jpeg)")
+            raise UserError(
+                f"{self.path}: colour compression {color} is not read (0 raw, 1 png, 2 jpeg are); export it with ScanNet's own tools"
+            )
         if depth == OCCI_DEPTH:
             raise UserError(
                 f"{self.path}: depth is compressed with occi, which cannot be read here; export it with ScanNet's own tools"
             )
         if depth not in (RAW_DEPTH, ZLIB_DEPTH):
-            raise UserError(f"{self.path}: depth compression {depth} is not known (0 raw, 1 zlib)")
+            raise UserError(
+                f"{self.path}: depth compression {depth} is not read (0 raw, 1 zlib are); export it with ScanNet's own tools"
+            )
         if not np.isfinite(shift) or shift <= 0:
-            raise UserError(f"{self.path}: a depth shift of {shift} makes no sense")
+            raise UserError(f"{self.path}: a depth shift of {shift} makes no sense; download it again")
+        if not min(width, height, depth_width, depth_height):
+            raise UserError(
+                f"{self.path}: its header says colour of {width}x{height} and depth of {depth_width}x{depth_height}; download it again"
+            )
         if (width < height) != (depth_width < depth_height):
             raise UserError(
                 f"{self.path}: its header says {width}x{height} for colour and {depth_width}x{depth_height} for depth; one is turned"
             )
+        self._require_cameras(matrices, (height, width))
         return Header(
             {"color": matrices[0], "depth": matrices[2]},
             {"color": matrices[1], "depth": matrices[3]},
@@ -118,6 +129,19 @@ class SensFile:
             frames,
         )
 
+    def _require_cameras(self, matrices: list[np.ndarray], size: tuple[int, int]) -> None:
+        """Raise UserError for matrices that the loader would refuse: intrinsics and extrinsics of colour (of images of `size`), and of
+        depth."""
+        try:
+            for sensor, intrinsics, extrinsics in (("color", *matrices[:2]), ("depth", *matrices[2:])):
+                origin = f"{self.path}: the header's intrinsics of {sensor}"
+                K = pinhole(intrinsics, origin)
+                if sensor == "color":
+                    require_same_size(K, size, origin)
+                rigid(extrinsics, f"{self.path}: the header's extrinsics of {sensor}")
+        except UserError as error:
+            raise UserError(f"{error}; download it again, or correct it there") from None
+
     def frames(self) -> Iterator[SensFrame]:
         """Yield the frames in order, one in memory at a time. Raises Truncated where the file ends too soon."""
         for _ in range(self.header.frames):
@@ -126,13 +150,16 @@ class SensFile:
                 raise Truncated
             yield SensFrame(np.array(values).reshape(4, 4), self._read(color_bytes), self._read(depth_bytes))
 
-    def left_over(self) -> int:
-        """Return how many bytes are behind the frames, which were read, that are no IMU data: of frames that the header leaves out."""
-        begin, end = self._file.tell(), self.path.stat().st_size
-        if end - begin < 8:
-            return end - begin
-        imu = 8 + IMU_FRAME * self._unpack("Q")
-        return 0 if begin + imu == end else end - begin
+    def odd_end(self) -> str | None:
+        """Return what is odd behind the frames, all of which were read; None if there is IMU data, or nothing."""
+        length = self.path.stat().st_size - self._file.tell()
+        count = self._unpack("Q") if length >= 8 else 0
+        expected = 8 + IMU_FRAME * count
+        if length in (0, expected):
+            return None
+        if length < expected and count < MOST_IMU_FRAMES:
+            return f"ends inside its IMU data, which is not read; all {self.header.frames} frames are there"
+        return f"holds more than the {self.header.frames} frames that its header says; those are left out"
 
     def color_file(self, frame: SensFrame) -> tuple[str, bytes]:
         """Return a frame's colour as a file: suffix and content. What is jpeg or png already stays byte for byte. Raises
@@ -143,17 +170,26 @@ class SensFile:
             if found != (height, width):
                 raise ValueError(f"its colour is {found[1]}x{found[0]}, but the header says {width}x{height}")
             return (".jpg" if self.header.color_compression == JPEG else ".png"), frame.color
+        if len(frame.color) != height * width * 3:
+            raise ValueError(f"its colour is not {width}x{height} pixels of 3 bytes, as the header says")
         image = np.frombuffer(frame.color, np.uint8).reshape(height, width, 3)
         return ".jpg", cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
     def depth_millimetres(self, frame: SensFrame) -> np.ndarray:
-        """Return depth (h, w) uint16 in millimetres. Raises ValueError if the blob is not of the header's size."""
-        data = frame.depth
-        height, width = self.header.sizes["depth"]
+        """Return depth (h, w) uint16 in millimetres. Raises ValueError or zlib.error if the blob is damaged, not of the header's
+        size, or no room's by the header's depth shift."""
+        data, whole = frame.depth, True
+        (height, width), shift = self.header.sizes["depth"], self.header.depth_shift
         if self.header.depth_compression == ZLIB_DEPTH:
             unpacker = zlib.decompressobj()
-            data = unpacker.decompress(data, height * width * 2)  # never more than a frame, whatever it claims
+            data = unpacker.decompress(data, height * width * 2 + 1)  # little more than a frame, whatever it claims
+            whole = unpacker.eof
+        if len(data) != height * width * 2 or not whole:
+            raise ValueError(f"its depth is not {width}x{height} pixels of 16 bits, as the header says")
         depth = np.frombuffer(data, "<u2").reshape(height, width)
-        if self.header.depth_shift == 1000:
-            return depth
-        return to_millimetres(depth, DepthUnit(1 / self.header.depth_shift, stated=True))
+        middle = middle_of(depth)
+        if middle is not None and not is_of_a_room(middle / shift):
+            raise ValueError(
+                f"by the header's depth shift of {shift:g} its depth is {middle / shift:.3g} m in the middle, which no room is"
+            )
+        return depth if shift == 1000 else to_millimetres(depth, DepthUnit(1 / shift, stated=True))

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from dataset.camera import undistort
 from dataset.capture import CAPTURE_FILE, Capture, CaptureFrame, capture_file, read_capture
+from dataset.exports import seems_to_be
 from dataset.frames import require_shape, usable_frames
 from dataset.intrinsics import camera_keys
 from dataset.labels import capture_labels
@@ -47,7 +48,7 @@ def prepare_transforms(source: Path, out: Path, name: str) -> None:
         raise UserError(f"--name {name}: should be the name of one folder, without / and ..")
     path = capture_file(source)
     if path is None:
-        raise UserError(f"{source}: holds no {CAPTURE_FILE} (nor Blender's transforms_train.json)")
+        raise UserError(f"{source}: holds no {CAPTURE_FILE} (nor Blender's transforms_train.json){seems_to_be(source)}")
     capture = read_capture(path)
     target = out / name
     _require_apart(capture, target)
@@ -90,6 +91,11 @@ def _require_apart(capture: Capture, target: Path) -> None:
             raise UserError(f"{target}: holds {file.name} of the source itself; choose another --out or --name")
     if target.exists() or target.is_symlink():
         if not (target / MADE).is_file():
+            if (target / CAPTURE_FILE).is_file() and f'"{MADE_FROM}"' in read_text(target / CAPTURE_FILE):
+                raise UserError(
+                    f"{target}: was made by an earlier version, which did not note its files; remove it if nothing in it is yours, "
+                    "or choose another --name"
+                )
             raise UserError(
                 f"{target}: is there already and was not made by preparation; choose another --name, or remove it"
             )

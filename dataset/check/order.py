@@ -1,0 +1,61 @@
+"""Do pose, depth and colour of a frame belong together, or is one of them that of the frame before or after it?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from dataset.check.color import compare_color
+from dataset.check.warping import Pair, choose_pairs, warp
+from dataset.scene import Scene
+from utils.errors import UserError
+
+PAIRS, FEWEST_PAIRS = 24, 8
+GAIN, SURE = 0.04, 3.0  # of agreement times correlation of detail, that counts; in standard errors
+SHIFTS = {  # of which frame's pose and colour fit the depth of a frame, counted from it: what was mixed up
+    (-1, 0): "the pose of the frame after it",
+    (1, 0): "the pose of the frame before it",
+    (1, 1): "the depth of the frame after it",
+    (-1, -1): "the depth of the frame before it",
+    (0, -1): "the colour of the frame after it",
+    (0, 1): "the colour of the frame before it",
+}
+
+
+def find_order(scene: Scene) -> tuple[str | None, str | None]:
+    """Return what is wrong with geometry, and with colour, where each frame has something of its neighbour's; None where frames fit
+    as they are, move too little, or are too few to tell."""
+    rows = {frame: row for row, frame in enumerate(scene.frame_ids)}
+    inner = scene.frame_ids[1:-1]
+    pairs = [pair for pair in choose_pairs(scene, PAIRS) if set(pair.frames) <= set(inner)]
+    if len(pairs) < FEWEST_PAIRS:
+        return None, None
+
+    def colors(row: int) -> np.ndarray:
+        return scene.views([scene.frame_ids[row]]).images[0].permute(1, 2, 0).numpy()
+
+    def shifted(pair: Pair, pose: int, color: int) -> Pair:
+        own = [rows[frame] for frame in pair.frames]
+        images = [colors(row + color) for row in own] if color else pair.colors
+        return replace(pair, poses=[scene.camera_to_world[row + pose] for row in own], colors=images)
+
+    as_it_is = fit(pairs)
+    try:
+        gains = {shift: fit([shifted(pair, *shift) for pair in pairs]) - as_it_is for shift in SHIFTS}
+    except UserError:  # for an image that cannot be read, which the inventory says
+        return None, None
+    best = max(gains, key=lambda shift: gains[shift].mean())
+    gain = gains[best]
+    if gain.mean() <= max(GAIN, SURE * gain.std() / np.sqrt(len(gain))):
+        return None, None
+    text = f"each frame has {SHIFTS[best]}"
+    return (text, None) if best[0] else (None, text)
+
+
+def fit(pairs: list[Pair]) -> np.ndarray:
+    """Return how well depth, poses and colour fit each other, (N,): agreement of surfaces times correlation of what is fine in
+    colour."""
+    warps = [warp(pair) for pair in pairs]
+    details = [compare_color(pair, one)[1] for pair, one in zip(pairs, warps, strict=True)]
+    return np.array([one.agreement for one in warps]) * np.maximum(np.nan_to_num(details), 0)
