@@ -133,15 +133,16 @@ class ViewRenderer:
         self, encoding: Encoding, rays: Rays, size: tuple[int, int], several: int | None = None, in_engine: bool = False
     ) -> RenderedView:
         work = len(rays) * self._samples() * len(encoding.cameras)
-        if in_engine and not self.network.sampler.reads_surfaces:
+        grouped = self.network.sampler.reads_surfaces
+        if in_engine and not grouped:
             render_batch = self._recorded_engine
         else:
-            stages = self._engine if in_engine else self.backend.stages(self.network, work)
+            # What is compiled is so for one number of rays and samples, and groups are of any.
+            modules = self.network.stages if grouped else self.backend.stages(self.network, work)
+            stages = self._engine if in_engine else modules
             render_batch = functools.partial(render_rays, self.network, self.backend, stages)
-        # What is compiled is so for one number of rays and samples.
-        fixed = several is None and self.backend.compiles(work)
         view = None
-        for places, group in [(None, rays)] if fixed else self.network.sampler.groups(rays, several):
+        for places, group in self.network.sampler.groups(rays, several):
             for begin, part in self._batches(render_batch, encoding, group, in_engine):
                 if view is None:
                     # One place for all rays: a small result kept of each batch would, between the batches' large tensors,
