@@ -106,8 +106,9 @@ class Backend:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def encoding(self, network: Renderer) -> torch.autocast:
-        """Encode references in float16, if `half`, for networks that only correct what surfaces show."""
-        return torch.autocast(self.device.type, torch.float16, enabled=self.half and network.sampler.reads_surfaces)
+        """Encode references in float16, if `half`, on a GPU and for networks that only correct what surfaces show."""
+        rounds = self.half and self.device.type == "cuda" and network.sampler.reads_surfaces
+        return torch.autocast(self.device.type, torch.float16, enabled=rounds)
 
     @contextlib.contextmanager
     def at_work(self, network: nn.Module) -> Iterator[None]:

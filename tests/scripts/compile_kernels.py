@@ -15,6 +15,7 @@ from network.ops import attention, normalize, sweep, volumes
 BYTES = {"valid", "several_out", "scored_out", "mask", "need"}
 NUMBERS = {
     *("samples", "views", "per_ray", "image_height", "image_width", "map_height", "map_width", "rays", "length"),
+    *("shown_height", "shown_width"),
     *("scored_views", "scored_samples", "count", "other", "masks", "parts", "height", "width", "channels", "tiles"),
     *("border", "activation", "added", "voxels", "depth", "dilation", "planes", "neighbours"),
 }
@@ -47,16 +48,17 @@ def compile_for_gpu(kernel, halves, constants, registers=128):
 
 
 def compile_engine():
-    for count in (1, 4, 16):
-        sizes = {"N": projection.ENTRIES // count, "VIEWS": count, "HAS_MASK": count == 4}
+    for count, surfaces in ((1, False), (4, True), (16, False), (16, True)):
+        sizes = {"N": projection.ENTRIES // count, "VIEWS": count, "HAS_MASK": count == 4, "HAS_SURFACES": surfaces}
         compile_for_gpu(projection._sight_kernel, {"sights"}, sizes)
-    for count in (2, 16):
-        sizes = {"M": 64 // count, "VIEWS": count, "USE_VIS": count == 2, "DENSITY_ONLY": False}
+    for count, surfaces in ((2, False), (8, True), (16, False)):
+        sizes = {"M": 64 // count, "VIEWS": count, "USE_VIS": count == 2, "DENSITY_ONLY": False, "SURFACES": surfaces}
         halves = {"sights", "maps", "matrices", "vectors", "latent_out"}
         compile_for_gpu(views._views_kernel, halves, sizes)
-    for padded in (32, 128):
+    for padded in (1, 32, 128):
         rows = {"PADDED": padded, "M": max(64, padded), "PRECISION": "float16", "WHOLE": padded > 32}
-        compile_for_gpu(rays._rays_kernel, set(), {**rows, "DENSITY_ONLY": padded == 32})
+        ends = {"DENSITY_ONLY": padded == 32, "SOFTPLUS": padded == 128, "OPAQUE": padded == 1}
+        compile_for_gpu(rays._rays_kernel, set(), {**rows, **ends})
         attended = {"C": 32, "ENCODED": True, "POOLED": padded == 32, "ALONG": padded > 32}
         compile_for_gpu(layer._layer_kernel, {"x"}, {**rows, **attended})
 
