@@ -79,7 +79,7 @@ class Views(Tensors):
     labels: (V, h, w) uint8 classes, or int64 after `.to(device)`; `K` where ignored.
     mask: (V, 1, h, w) uint8, 0 where the image shows nothing that counts (outside of an undistorted image, a person).
     sources: other views to match each of these with, for front ends that find depth themselves.
-    complete: somebody looked, and depth is known everywhere.
+    complete: whether depth is known everywhere; None: nobody looked.
     A field is None where the scene does not have it or nobody asked for it.
     """
 
@@ -89,7 +89,7 @@ class Views(Tensors):
     labels: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     sources: Sources | None = None
-    complete: bool = False
+    complete: bool | None = None
 
     def __len__(self) -> int:
         return len(self.cameras)

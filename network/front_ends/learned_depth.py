@@ -145,9 +145,10 @@ class LearnedDepthInitNet(DepthFrontEnd):
 
 
 def _complete(views: Views) -> bool:
-    """Return whether nothing is left to predict. On a GPU, which would have to be waited for, only if the views say so."""
-    if views.depth is None or views.complete:
-        return views.complete
+    """Return whether nothing is left to predict. Where nobody looked, a GPU's depth counts as incomplete: it would have to be
+    waited for."""
+    if views.depth is None or views.complete is not None:
+        return bool(views.complete)
     return views.depth.device.type == "cpu" and bool((views.depth > 0).all())
 
 
