@@ -54,8 +54,9 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     add_overrides(parser)
     args = parser.parse_intermixed_args()
     # What follows a list of names, as of --variants, is taken for one of them; but a variant has its colon before any equals sign.
+    # Entries of --tests have one too, so that changes of the config cannot follow them.
     for option, values in list(vars(args).items()):
-        if isinstance(values, list) and option != "overrides":
+        if isinstance(values, list) and option not in ("overrides", "tests"):
             changes = [entry for entry in values if re.match(r"[\w.]+=", str(entry))]
             args.overrides += changes
             setattr(args, option, [entry for entry in values if entry not in changes])

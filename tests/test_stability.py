@@ -6,8 +6,9 @@ from argparse import Namespace
 import pytest
 from programs import run_program
 
-from benchmarks.runs import parse_variant
+from benchmarks.runs import parse, parse_variant
 from benchmarks.stability import Results, Run, step_of_leaving, table
+from utils.cli import command_parser
 from utils.errors import UserError
 
 
@@ -18,6 +19,16 @@ def test_variants_are_a_name_and_changes_between_commas():
     for wrong in ("", "a/b", "name:key", ":key=1"):
         with pytest.raises(UserError, match="should be a name"):
             parse_variant(wrong, "a.yaml")
+
+
+def test_kinds_of_test_rooms_are_no_changes_of_the_config(monkeypatch):
+    given = ["--data", "R", "--out", "O", "--tests", "models=m.txt", "boxes=b.txt", "--variants", "a:x=1", "lr_cfg.lr_init=1e-3"]
+    monkeypatch.setattr("sys.argv", ["stability", *given])
+    parser = command_parser("stability", "")
+    parser.add_argument("--tests", nargs="+")
+    args = parse(parser)
+    assert args.tests == ["models=m.txt", "boxes=b.txt"]
+    assert args.variants == ["a:x=1"] and args.overrides == ["lr_cfg.lr_init=1e-3"]
 
 
 def test_the_near_plane_is_left_when_no_later_step_is_there_again():
