@@ -68,15 +68,9 @@ def reprojection_loss(predicted: torch.Tensor, views: Views) -> torch.Tensor:
     return total / len(images)
 
 
-def semantic_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int, smoothing: float = 0.0) -> torch.Tensor:
-    """Return the cross entropy of logits (R, K+1) where target (R,) is not `ignore`, K; 0 if it is everywhere.
-
-    smoothing: part of the target's probability that the K classes share (Szegedy et al. 2016).
-    """
+def semantic_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int) -> torch.Tensor:
+    """Return the cross entropy of logits (R, K+1) where target (R,) is not `ignore`, K; 0 if it is everywhere."""
     total = F.cross_entropy(logits, target, ignore_index=ignore, reduction="sum")
-    if smoothing:  # not F.cross_entropy's, which would give K a share too
-        of_all = -logits.log_softmax(-1)[:, :ignore].mean(-1)
-        total = (1 - smoothing) * total + smoothing * (of_all * (target != ignore)).sum()
     return total / (target != ignore).sum().clamp_min(1)
 
 

@@ -98,7 +98,7 @@ def color_term(cfg) -> Term:
 
 def semantic_term(cfg) -> Term:
     def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return semantic_loss(logits, target, cfg.num_classes, cfg.label_smoothing)
+        return semantic_loss(logits, target, cfg.num_classes)
 
     return class_term("semantic", cfg.semantic_loss_scale, cfg.num_classes, loss)
 
@@ -217,7 +217,7 @@ class Objective(nn.Module):
             labels = torch.full((len(references), height, width), self.cfg.num_classes, device=logits.device)
         known = known_of_blocks(labels, REFERENCE_STRIDE, self.cfg.num_classes)
         logits = logits[:, : known.shape[1], : known.shape[2]].flatten(0, 2)
-        loss = semantic_loss(logits, known.flatten(), self.cfg.num_classes, self.cfg.label_smoothing)
+        loss = semantic_loss(logits, known.flatten(), self.cfg.num_classes)
         return {"semantic_references": self.cfg.reference_semantic_loss_scale * loss}
 
     def _consistency_losses(

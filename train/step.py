@@ -34,8 +34,6 @@ DEFAULTS = {
     "ssim_loss_scale": Setting(0.0, float, minimum=0),
     # weight of the cross entropy of the references' own classes, with reference_classes
     "reference_semantic_loss_scale": Setting(0.25, float, minimum=0),
-    # part of a label's probability that all classes share in the classes' losses: labels may be wrong
-    "label_smoothing": Setting(0.0, float, minimum=0, maximum=0.9),
     "entropy_loss_scale": Setting(
         0.0, float, minimum=0
     ),  # weight of the entropy of rendered classes where there is no label
