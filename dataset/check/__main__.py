@@ -10,6 +10,7 @@ from tqdm import tqdm
 from dataset.capture import capture_file
 from dataset.check.consistency import check_consistency
 from dataset.check.inventory import Inventory, take_inventory
+from dataset.check.labelling import check_labels
 from dataset.check.order import find_order
 from dataset.check.page import SceneReport, describe, verdict, write_page
 from dataset.check.warping import choose_pairs
@@ -105,13 +106,13 @@ def check_scene(name: str, data_root: Path, sample: int, label_ids: str = "auto"
         inventory = take_inventory(scene, sample)
         pairs = choose_pairs(scene, PAIRS) if scene.has_depth else []
         order = find_order(scene) if scene.has_depth else (None, None)
+        labelling = check_labels(scene, pairs)
     except UserError as error:
         return SceneReport(name, str(error))
     shown = tuple(pairs[:: max(1, len(pairs) // SHOWN_PAIRS)][:SHOWN_PAIRS])
     hints = _hints(scene, inventory, label_ids)
-    return SceneReport(
-        name, None, inventory, check_consistency(pairs, parsed.kind == "transforms", *order), shown, scene.labels, hints
-    )
+    consistency = check_consistency(pairs, parsed.kind == "transforms", *order)
+    return SceneReport(name, None, inventory, consistency, shown, scene.labels, hints, labelling)
 
 
 def _hints(scene: Scene, inventory: Inventory, label_ids: str) -> tuple[str, ...]:
@@ -161,6 +162,10 @@ def say_report(report: SceneReport) -> None:
         say(
             f"  {'frames agree':<24} {c.agreement:.0%} of pixels (best pairs {c.best_agreement:.0%}); "
             f"depth to {c.depth_disagreement:.1%}, colour to {c.color_disagreement:.3f}, its detail to {c.detail:.2f} of 1"
+        )
+    if report.labelling is not None:
+        say(
+            f"  {'labels agree':<24} {report.labelling.agreement:.0%} of pixels (best pairs {report.labelling.best_agreement:.0%})"
         )
     for line in verdict(report):
         say(f"  warning: {line}")

@@ -38,7 +38,7 @@ def find_misalignment(colors: list[np.ndarray], depths: list[np.ndarray]) -> Mis
     """Return how depth maps (h, w) lie on colour images (h, w, 3) of the same size, all frames alike; None where they fit as they
     are, or there are too few edges to tell."""
     rng = np.random.default_rng(0)
-    maps = np.stack([_changes(color) for color in colors])
+    maps = np.stack([color_changes(color) for color in colors])
     edges = [_edges(depth, rng) for depth in depths]
     frames = np.repeat(np.arange(len(edges)), [len(found) for found in edges])
     points = np.concatenate(edges)
@@ -76,7 +76,7 @@ def _edges(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(points)[:EDGES]
 
 
-def _changes(color: np.ndarray) -> np.ndarray:
+def color_changes(color: np.ndarray) -> np.ndarray:
     """Return how much colour changes around each pixel, (h, w), less what it does in the middle of the image's pixels."""
     smooth = cv2.GaussianBlur(color.astype(np.float32), (0, 0), SMOOTHING)
     slopes = [cv2.Sobel(smooth, -1, x, y, scale=1 / 8) for x, y in ((1, 0), (0, 1))]

@@ -12,6 +12,7 @@ import numpy as np
 
 from dataset.check.consistency import Consistency
 from dataset.check.inventory import Inventory, summarize
+from dataset.check.labelling import Labelling
 from dataset.check.warping import Pair, warp
 from dataset.frames import LOST
 from dataset.labels import LabelSet
@@ -39,6 +40,7 @@ class SceneReport:
     pairs: tuple[Pair, ...] = ()
     labels: LabelSet | None = None
     hints: tuple[str, ...] = ()
+    labelling: Labelling | None = None
 
 
 def write_page(reports: list[SceneReport], path: Path) -> None:
@@ -114,6 +116,15 @@ def verdict(report: SceneReport) -> list[str]:
             f"colour does not fit depth and poses (where surfaces agree it differs by {consistency.color_disagreement:.3f}, in "
             f"the best pairs by {consistency.best_color:.3f}; its detail correlates to {consistency.detail:.2f} of 1); {cause}"
         )
+    labelling = report.labelling
+    if labelling is not None and labelling.is_wrong and not (consistency and consistency.geometry_is_wrong):
+        cause = (
+            f"likely cause: {labelling.cause}" if labelling.cause else "are labels of other frames, or of instances?"
+        )
+        lines.append(
+            f"labels do not fit depth and poses (where surfaces agree {labelling.agreement:.0%} of the pixels have the same class, "
+            f"in the best pairs {labelling.best_agreement:.0%}); {cause}"
+        )
     return lines
 
 
@@ -124,7 +135,9 @@ def _verdict(report: SceneReport) -> str:
         numbers = (
             f"<p><small>{c.pairs} pairs of frames: {c.agreement:.0%} of the pixels agree ({c.best_agreement:.0%} in the best "
             f"pairs); median disagreement of depth {c.depth_disagreement:.1%}, of colour {c.color_disagreement:.3f}; "
-            f"detail of colour correlates to {c.detail:.2f}</small></p>"
+            f"detail of colour correlates to {c.detail:.2f}"
+            + (f"; {report.labelling.agreement:.0%} of the labels agree" if report.labelling else "")
+            + "</small></p>"
         )
     lines = verdict(report)
     if lines:
