@@ -168,7 +168,12 @@ def test_an_orientation_in_xmp_is_not_copied(capture, base, suffix):
 
 @pytest.mark.parametrize(
     ("suffix", "options", "told"),
-    [(".webp", {"quality": 90}, "a lossy WebP"), (".tiff", {"compression": "jpeg"}, "a TIFF compressed as JPEG")],
+    [
+        (".webp", {"quality": 90}, "a lossy WebP"),
+        (".tiff", {"compression": "jpeg"}, "a TIFF compressed as JPEG"),
+        (".jp2", {}, "a JPEG 2000"),
+        (".j2k", {"irreversible": True}, "a JPEG 2000"),
+    ],
 )
 def test_maps_in_formats_that_change_numbers_are_refused(tmp_path, suffix, options, told):
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / f"x{suffix}", **options)

@@ -18,6 +18,7 @@ from utils.errors import UserError
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it cannot read is told by an error
 
 JPEG, PNG, NPY = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"
+JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # in its box, and as a bare stream
 TIFF, ORIENTATION = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), 274
 COMPRESSION = 259  # a tag of TIFF, as are:
 STRIPS, TILES = (273, 279), (324, 325)  # of parts, where they begin and how long they are

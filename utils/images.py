@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import TiffImageFile
 
-from utils.decoding import COMPRESSION, JPEG, ORIENTATION, TIFF, decode_image
+from utils.decoding import COMPRESSION, JPEG, JPEG_2000, ORIENTATION, TIFF, decode_image
 from utils.errors import UserError
 from utils.files import atomic_write
 from utils.jpeg import find_damage
@@ -154,6 +154,8 @@ def _lossy(path: Path) -> str | None:
             return "a JPEG"
         if start.startswith(b"RIFF") and b"VP8 " in start:
             return "a lossy WebP"
+        if start.startswith(JPEG_2000):
+            return "a JPEG 2000"
         if start.startswith(TIFF):
             tags = _of_header(path, lambda image: image.tag_v2 if isinstance(image, TiffImageFile) else None)
             return "a TIFF compressed as JPEG" if tags and tags.get(COMPRESSION) in LOSSY else None
