@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import unicodedata
 from pathlib import Path
@@ -429,6 +430,19 @@ def test_depth_that_is_cut_off_and_maps_without_any(capture):
     assert "exactly 3000 mm" in found and "1 of the depth maps of 8 frames hold no depth" in found
 
 
+def test_a_smallest_depth_that_stands_for_nothing(capture):
+    rewrite(capture, "depth", ".png", lambda p, v: cv2.imwrite(str(p), np.where(np.arange(128) < 20, 1, v)))
+    assert re.search("1[5-7]% of all depth is exactly 1 mm, the smallest", checked(capture))
+
+
+def test_colour_that_is_dark_or_grey_in_some_frames(capture):
+    picture = cv2.imread(str(image(capture, 0)))
+    cv2.imwrite(str(image(capture, 0)), picture.mean(-1).round())
+    assert "1 of the color images of 8 frames are grey" in checked(capture)
+    rewrite(capture, "images", ".png", lambda p, v: cv2.imwrite(str(p), v.astype(np.uint16) << 6))  # 14 of 16 bits
+    assert re.search(r"none is brighter than \d\d of 255; do their 16 bits hold 14", checked(capture))
+
+
 def test_labels_that_were_interpolated(capture):
     def smaller(path, values):
         half = cv2.resize(values, (64, 48), interpolation=cv2.INTER_NEAREST)
@@ -458,6 +472,19 @@ def test_masks_that_leave_nothing(capture):
     cv2.imwrite(str(capture / "masks" / "all.png"), np.zeros((96, 128), np.uint8))
     edit(capture, lambda content: content.update(mask_path="masks/all.png"))
     assert "8 of the mask maps of 8 frames leave nothing" in checked(capture)
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "told"),
+    [(255, 0, "masks leave 4% of their images; are they inverted"), (1, 3, "masks ignore nothing")],
+)
+def test_masks_that_leave_little_or_everything(capture, inside, outside, told):
+    (capture / "masks").mkdir()
+    mask = np.full((96, 128), outside, np.uint8)
+    mask[10:30, 20:45] = inside
+    cv2.imwrite(str(capture / "masks" / "all.png"), mask)
+    edit(capture, lambda content: content.update(mask_path="masks/all.png"))
+    assert told in checked(capture)
 
 
 # ScanNet's table, Replica's camera, camera paths

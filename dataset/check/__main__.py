@@ -9,26 +9,22 @@ from tqdm import tqdm
 
 from dataset.capture import capture_file
 from dataset.check.consistency import check_consistency
-from dataset.check.inventory import Inventory, take_inventory
+from dataset.check.hints import find_hints
+from dataset.check.inventory import take_inventory
 from dataset.check.labelling import check_labels
 from dataset.check.order import find_order
 from dataset.check.page import SceneReport, describe, verdict, write_page
 from dataset.check.warping import choose_pairs
 from dataset.database import SCENE_KINDS, open_scene, scene_name
 from dataset.exports import seems_to_be
-from dataset.labels import SCANNET_TABLE, look_like_nyu40
-from dataset.poses import leaps
 from dataset.replica import find_sequences
-from dataset.scannet import LABEL_IDS, NYU40_HINT
-from dataset.scene import Scene, SceneName
-from dataset.transforms import unit_hint
+from dataset.scannet import LABEL_IDS
+from dataset.scene import SceneName
 from utils.cli import command_parser, run_command
 from utils.errors import UserError
 from utils.logging import say
 
 PAIRS, SHOWN_PAIRS = 12, 4
-CUT_OFF = 0.01  # of all known depth: so much of it at the largest value is no coincidence
-BLENDED = 0.1  # of the pixels at borders of labels
 WIDTH = 240  # of the images that are compared
 
 
@@ -110,40 +106,9 @@ def check_scene(name: str, data_root: Path, sample: int, label_ids: str = "auto"
     except UserError as error:
         return SceneReport(name, str(error))
     shown = tuple(pairs[:: max(1, len(pairs) // SHOWN_PAIRS)][:SHOWN_PAIRS])
-    hints = _hints(scene, inventory, label_ids)
+    hints = find_hints(scene, inventory, label_ids)
     consistency = check_consistency(pairs, parsed.kind == "transforms", *order)
     return SceneReport(name, None, inventory, consistency, shown, scene.labels, hints, labelling)
-
-
-def _hints(scene: Scene, inventory: Inventory, label_ids: str) -> tuple[str, ...]:
-    """Return what no single file shows."""
-    hints = []
-    raw_ids = scene.labels is not None and scene.labels.source.endswith(SCANNET_TABLE)
-    if raw_ids and label_ids == "auto" and look_like_nyu40(inventory.ids):
-        hints.append(NYU40_HINT)
-    if not scene.has_depth and (hint := unit_hint(scene.camera_to_world)):
-        hints.append(hint)
-    if count := int(leaps(scene.camera_to_world).sum()):
-        hints.append(f"the poses of {count} frames leap away from those before and after")
-    if inventory.depth_valid == 0:
-        hints.append("no depth map holds a depth")
-    for kind, count in inventory.empty.items():
-        told = {"depth": "hold no depth", "mask": "leave nothing of their image", "color": "show a single colour"}[kind]
-        hints.append(
-            f"{count} of the {kind} {'images' if kind == 'color' else 'maps'} of {inventory.decoded} frames {told}"
-        )
-    if inventory.highest:
-        highest, known = max(inventory.highest), inventory.depth_known
-        if inventory.highest[highest] > CUT_OFF * known:
-            hints.append(
-                f"{inventory.highest[highest] / known:.0%} of all depth is exactly {highest} mm, the largest: it seems to be cut off there; "
-                "write 0 where depth is not known"
-            )
-    if inventory.borders and inventory.blended > BLENDED * inventory.borders:
-        hints.append(
-            "labels have numbers between others along borders, as if resized with interpolation; resize with nearest"
-        )
-    return tuple(hints)
 
 
 def say_report(report: SceneReport) -> None:

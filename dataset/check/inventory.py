@@ -24,7 +24,8 @@ class Inventory:
     """Of a scene: frames usable, skipped by reason, gaps in the numbering, (w, h) of each kind of image -> how many,
     files that cannot be read, or are of another scene, and why, share of pixels with depth and how many those are, pixels of each class, of each raw id, and of ids that the table does not know,
     length of the camera's path in metres, frames that were decoded, images and maps (color, depth, mask) that hold nothing, pixels at the largest depth of
-    a map by that depth, pixels of labels between two others in number and place, and pixels at borders of labels."""
+    a map by that depth, and at the smallest, pixels of labels between two others in number and place, pixels at borders of labels, share of
+    images that their masks leave, images in grey, and the largest value of colour, 0 to 255."""
 
     name: str
     frames: int
@@ -41,8 +42,12 @@ class Inventory:
     unknown_ids: dict[int, int] = field(default_factory=dict)
     empty: Counter = field(default_factory=Counter)
     highest: Counter = field(default_factory=Counter)
+    lowest: Counter = field(default_factory=Counter)
     blended: int = 0
     borders: int = 0
+    mask_left: float | None = None
+    grey: int = 0
+    brightest: int = 0
 
 
 def take_inventory(scene: Scene, sample: int) -> Inventory:
@@ -59,6 +64,7 @@ def take_inventory(scene: Scene, sample: int) -> Inventory:
         len(chosen),
     )
     known = depth_pixels = 0
+    left: list[float] = []
     classes = np.zeros(0 if scene.labels is None else scene.labels.ignore + 1, np.int64)
     with ThreadPoolExecutor(THREADS) as pool:
         for found in tqdm(
@@ -72,9 +78,13 @@ def take_inventory(scene: Scene, sample: int) -> Inventory:
             result.ids.update(found.ids)
             result.empty.update(found.empty)
             result.highest.update(found.highest)
+            result.lowest.update(found.lowest)
+            result.grey, result.brightest = result.grey + found.grey, max(result.brightest, found.brightest)
+            left += [] if found.mask_left is None else [found.mask_left]
             result.blended, result.borders = result.blended + found.blended, result.borders + found.borders
     if depth_pixels:
         result.depth_valid, result.depth_known = known / depth_pixels, known
+    result.mask_left = float(np.mean(left)) if left else None
     if scene.labels is not None:
         result.unknown_ids = {raw: count for raw, count in sorted(result.ids.items()) if _is_unknown(scene.labels, raw)}
         result.classes = dict(zip([*scene.labels.names, "ignored"], classes.tolist(), strict=True))
@@ -111,8 +121,12 @@ class _Found:
     ids: dict[int, int] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     highest: dict[int, int] = field(default_factory=dict)
+    lowest: dict[int, int] = field(default_factory=dict)
     blended: int = 0
     borders: int = 0
+    mask_left: float | None = None
+    grey: bool = False
+    brightest: int = 0
 
 
 def _read_frame(scene: Scene, frame: str) -> _Found:
@@ -129,17 +143,27 @@ def _read_frame(scene: Scene, frame: str) -> _Found:
             found.problems.append((str(path), str(error).removeprefix(f"{path}: ")))
             continue
         found.sizes[kind] = (values.shape[1], values.shape[0])
-        if kind == "depth":
-            found.depth_known, found.depth_pixels = int((values > 0).sum()), values.size
-            found.highest = {int(values.max()): int((values == values.max()).sum())} if found.depth_known else {}
-        if (kind in ("depth", "mask") and not values.any()) or (
-            kind == "color" and np.ptp(values, (0, 1)).max() < FEWEST
-        ):
-            found.empty.append(kind)
-        if kind == "labels":
-            found.blended, found.borders = count_blended(values)
-            found.classes, found.ids = _count_classes(scene.labels, values)
+        _look_at(found, kind, values, scene.labels)
     return found
+
+
+def _look_at(found: _Found, kind: str, values: np.ndarray, labels: LabelSet | None) -> None:
+    if kind == "color":
+        found.brightest = int(values.max())
+        found.grey = bool((values == values[..., :1]).all())
+    if kind == "depth":
+        known = values[values > 0]
+        found.depth_known, found.depth_pixels = known.size, values.size
+        if known.size:
+            found.highest = {int(known.max()): int((known == known.max()).sum())}
+            found.lowest = {int(known.min()): int((known == known.min()).sum())}
+    if kind == "mask":
+        found.mask_left = float(values.mean())
+    if (kind in ("depth", "mask") and not values.any()) or (kind == "color" and np.ptp(values, (0, 1)).max() < FEWEST):
+        found.empty.append(kind)
+    if kind == "labels":
+        found.blended, found.borders = count_blended(values)
+        found.classes, found.ids = _count_classes(labels, values)
 
 
 def count_blended(ids: np.ndarray) -> tuple[int, int]:
