@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +46,26 @@ def numbered_files(folder: Path, suffixes: tuple[str, ...], prefix: str = "") ->
                 raise UserError(f"{folder}: {found[int(number)].name} and {path.name} have the same number; remove one")
             found[int(number)] = path
     return found
+
+
+def require_numbered(folder: Path, files: dict[int, Path], suffixes: tuple[str, ...], start: str = "") -> None:
+    """Raise UserError for a folder of maps none of which is among the `files` that are read: a scene would silently have none."""
+    others = sorted(path.name for path in folder.glob(f"{start or '[!.]'}*"))
+    if others and not files:
+        raise UserError(
+            f"{folder}: has no maps named {start}0.png, {start}1.png, … but {others[0]} ({', '.join(suffixes)} are read)"
+        )
+
+
+def say_of_unread(scene: str, folder: Path, kinds: Collection[str], read: Collection[str]) -> None:
+    """Warn of the folders beside those that are `read`, where a scene lacks depth or labels (of `kinds`, which it has), and of
+    masks always: they may be meant for it."""
+    missing = [kind for kind in ("depth", "labels") if kind not in kinds]
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    unread = [name for name in names if name not in read and (missing or "mask" in name.lower())]
+    if unread:
+        without = f"has no {' and no '.join(missing)}; " if missing else ""
+        warn(f"{scene}: {without}folders that are not read: {', '.join(unread)}")
 
 
 def usable_frames(

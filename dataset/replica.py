@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.camera import number, require_same_size
-from dataset.frames import Frames, numbered_files, of_another_size, usable_frames
+from dataset.frames import Frames, numbered_files, of_another_size, require_numbered, say_of_unread, usable_frames
 from dataset.labels import replica_labels
 from dataset.maps import MILLIMETRES, DepthUnit
 from dataset.poses import to_pose
@@ -58,6 +58,11 @@ def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
     if "color" not in files:
         part, start = layout.parts["color"]
         raise UserError(f"{name.text}: {folder / part} has no images named {start}0.png, {start}1.png, …")
+    for kind in set(layout.parts) - {"color"}:
+        part, start = layout.parts[kind]
+        require_numbered(folder / part, found[kind], MAPS, start)
+    if layout is SEMANTIC_NERF:
+        say_of_unread(name.text, folder, files, [part for part, _ in layout.parts.values()])
     info, camera = _above(folder, "info_semantic.json"), _above(folder, CAMERA_FILE)
     labels = replica_labels(info) if "labels" in files else None
     size = image_size(files["color"][min(files["color"])])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.camera import require_same_size, scale_intrinsics
-from dataset.frames import Frames, numbered_files, of_another_size, usable_frames
+from dataset.frames import Frames, numbered_files, of_another_size, require_numbered, say_of_unread, usable_frames
 from dataset.labels import NYU40_LAST_ID, SCANNET_TABLE, LabelSet, look_like_nyu40, nyu40_labels, scannet_labels
 from dataset.maps import read_ids
 from dataset.poses import to_pose
@@ -44,7 +44,7 @@ def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> 
     if not folder.is_dir():
         raise UserError(f"{name.text}: there is no folder {folder}; prepare the scene there or set data_root")
     label_folder = next(
-        (folder / part for part in LABEL_FOLDERS if (folder / part).is_dir()), folder / LABEL_FOLDERS[0]
+        (folder / part for part in LABEL_FOLDERS if any((folder / part).glob("[!.]*"))), folder / LABEL_FOLDERS[0]
     )
     found = {
         "color": numbered_files(folder / "color", IMAGES),
@@ -54,6 +54,9 @@ def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> 
     files = {kind: paths for kind, paths in found.items() if paths}
     if "color" not in files:
         raise UserError(f"{name.text}: {folder / 'color'} has no images named 0.jpg, 1.jpg, …")
+    require_numbered(folder / "depth", found["depth"], MAPS)
+    require_numbered(label_folder, found["labels"], MAPS)
+    say_of_unread(name.text, folder, files, ("color", "pose", "intrinsic", "depth", *LABEL_FOLDERS))
     poses = numbered_files(folder / "pose", (".txt",))
     intrinsics = next((folder / part for part in INTRINSICS if (folder / part).is_file()), folder / INTRINSICS[0])
     table = data_root / "scannet" / SCANNET_TABLE

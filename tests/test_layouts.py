@@ -68,6 +68,51 @@ def test_scannet_s_relatives(room, scannet_base, layout):
     assert_same(open_scene(ROOM, room), open_scene(ROOM, scannet_base))
 
 
+@pytest.mark.parametrize(("kind", "suffix"), [("depth", ".npz"), ("depth", ".exr"), ("label-filt", ".jpg")])
+def test_maps_that_are_not_read_are_no_scene_without_maps(room, kind, suffix):
+    for path in [*(room / "scannet" / "train_000" / kind).iterdir()]:
+        path.rename(path.with_suffix(suffix))
+    with pytest.raises(UserError, match=rf"has no maps named 0.png, 1.png, … but 0\{suffix} \("):
+        open_scene(ROOM, room)
+
+
+def test_labels_are_those_of_the_folder_that_holds_some(room, scannet_base):
+    scene = room / "scannet" / "train_000"
+    (scene / "label-filt").rename(scene / "label")
+    (scene / "label-filt").mkdir()
+    assert_same(open_scene(ROOM, room), open_scene(ROOM, scannet_base))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("depth", "has no depth; folders that are not read: depths"), (None, "folders that are not read: masks")],
+)
+def test_folders_that_are_not_read_are_said(room, name, told, capsys):
+    scene = room / "scannet" / "train_000"
+    (scene / "instance-filt").mkdir()
+    open_scene(ROOM, room)
+    assert "not read" not in capsys.readouterr().err
+    (scene / "instance-filt").rmdir()
+    if name:
+        (scene / name).rename(scene / f"{name}s")
+    else:
+        (scene / "masks").mkdir()
+    open_scene(ROOM, room)
+    assert told in capsys.readouterr().err
+
+
+def test_replica_s_maps_that_are_not_read(replica_rooms, tmp_path, capsys):
+    scene = tmp_path / "Replica" / "val_000"
+    shutil.copytree(replica_rooms / "Replica" / "val_000", scene)
+    (scene / "Sequence_1" / "semantic_class").rename(scene / "Sequence_1" / "semantic_instance")
+    open_scene("replica/val_000/Sequence_1/black_64", tmp_path)
+    assert "has no labels; folders that are not read: semantic_instance" in capsys.readouterr().err
+    for path in [*(scene / "Sequence_1" / "depth").iterdir()]:
+        path.rename(path.with_suffix(".exr"))
+    with pytest.raises(UserError, match="has no maps named depth_0.png, depth_1.png, … but depth_0.exr"):
+        open_scene("replica/val_000/Sequence_1/black_64", tmp_path)
+
+
 def test_two_images_of_one_number_are_refused(room):
     folder = room / "scannet" / "train_000" / "color"
     shutil.copy(folder / "3.jpg", folder / "0003.JPG")
