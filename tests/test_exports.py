@@ -417,6 +417,7 @@ def test_another_focal_length_is_named(capture, factor):
 
 
 AXES = np.diag([1.0, -1, -1, 1])
+MIRROR_Y, MIRROR_Z = np.diag([1.0, -1, 1, 1]), np.diag([1.0, 1, -1, 1])
 
 
 @pytest.mark.parametrize(
@@ -425,12 +426,22 @@ AXES = np.diag([1.0, -1, -1, 1])
         (lambda m: m @ AXES, "poses have OpenCV axes (y down, z forward) instead of OpenGL's"),
         (np.linalg.inv, "poses are world-to-camera instead of camera-to-world"),
         (lambda m: np.linalg.inv(m @ AXES), "poses are world-to-camera with OpenCV axes"),
+        (lambda m: np.block([[m[:3, :3].T, m[:3, 3:]], [m[3:]]]), "rotations are world-to-camera"),
+        (lambda m: MIRROR_Z @ m @ MIRROR_Z, "coordinates are left-handed … row and of column z"),
+        (lambda m: MIRROR_Y @ m @ MIRROR_Y, "coordinates are left-handed … row and of column y"),
     ],
-    ids=["axes", "inverse", "both"],
+    ids=["axes", "inverse", "both", "transposed", "unity", "unreal"],
 )
 def test_axes_of_a_capture_are_named_as_its_format_has_them(capture, change, cause):
     change_poses(capture, change)
-    assert f"likely cause: {cause}" in checked(capture, 4)
+    found = checked(capture, 4).partition("likely cause: ")[2]
+    assert all(part in found for part in cause.split(" … "))
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(100, "centimetres"), (1000, "millimetres"), (3.28084, "feet")])
+def test_positions_in_another_unit_are_named(capture, factor, unit):
+    change_poses(capture, lambda m: np.block([[m[:3, :3], factor * m[:3, 3:]], [m[3:]]]))
+    assert f"positions are in {unit}" in checked(capture, 4)
 
 
 def change_every_other_image(capture, change):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from dataset.check.color import compare_color
 from dataset.check.warping import AS_IT_IS, TOLERANCES, Cause, Pair, warp
 
 ENOUGH_AGREEMENT = 0.5  # of the pixels that land in the other frame, in an average pair of a good scene
 CLEARLY_BETTER = (1.15, 0.08)  # times as much agreement, and so much more, names a cause
+TIED = 0.02  # of agreement: causes that are so near each other are told apart by colour
 STRIDE = 4  # pixels between those that are moved when causes are tried
 FACTORS = np.geomspace(1 / 2000, 2000, 101)  # of depth, that are tried
 FINE_FACTORS = np.geomspace(0.91, 1.09, 37)
@@ -16,6 +18,7 @@ SCALE_OFF, SCALE_SURE, SCALE_GAIN = 0.04, 3.0, 0.02  # a factor counts from 4% o
 FOCAL_FACTORS = [factor for factor in np.geomspace(0.2, 5, 33) if abs(np.log(factor)) > 0.15]
 BEND_BELOW = 0.6  # agreement, from which on none is looked for
 BEND_ENDS = (0.02, 0.98)  # quantiles of depth
+BEND_RATIO = 1.3  # between them at least: at one distance alone anything fits
 BEND_METRES = np.geomspace(0.5, 10, 10)  # that are tried at these ends
 BEND_STEPS = (1.18, 1.08, 1.04, 1.02, 1.01)  # factors of them, one after the other
 BEND_TOLERANCES = (0.02, 0.05, 0.15)
@@ -35,6 +38,7 @@ UNITS = {  # metres: name
     0.0254: "inches",
     1.0: "metres",
 }
+LENGTH_UNITS = {0.001: "millimetres", 0.01: "centimetres", 0.0254: "inches", 0.3048: "feet"}  # of positions
 
 
 def _flip_axes(pose):
@@ -44,6 +48,17 @@ def _flip_axes(pose):
 def _roll(pose, quarters):
     cosine, sine = round(np.cos(quarters * np.pi / 2)), round(np.sin(quarters * np.pi / 2))
     return pose @ np.array([[cosine, -sine, 0, 0], [sine, cosine, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+
+
+def _transpose(pose):
+    return np.block([[pose[:3, :3].T, pose[:3, 3:]], [pose[3:]]])
+
+
+def _mirror(axis):
+    """Return what makes right-handed coordinates of left-handed ones: their axis the other way round, of world and camera."""
+    flip = np.ones(4)
+    flip[axis] = -1
+    return lambda pose: np.diag(flip) @ pose @ np.diag(flip)
 
 
 def _swap_axes(K):
@@ -58,6 +73,18 @@ CAUSES = [
     Cause("poses have OpenGL axes (y up, z backward) instead of OpenCV's", pose=_flip_axes),
     Cause("poses are world-to-camera instead of camera-to-world", pose=np.linalg.inv),
     Cause("poses are world-to-camera with OpenGL axes", pose=lambda pose: _flip_axes(np.linalg.inv(pose))),
+    Cause("rotations are world-to-camera (transposed), though positions are those of the cameras", pose=_transpose),
+    Cause(
+        "rotations are world-to-camera (transposed), though positions are those of the cameras",
+        pose=lambda pose: _flip_axes(_transpose(_flip_axes(pose))),
+    ),
+    *(
+        Cause(
+            f"coordinates are left-handed (as of Unity, Unreal or DirectX): turn the sign of row and of column {name} of the poses",
+            pose=_mirror(axis),
+        )
+        for axis, name in enumerate("xyz")
+    ),
     Cause("width and height are swapped in the intrinsics (fx with fy, cx with cy)", K=_swap_axes),
     Cause("intrinsics are of images of twice the size", K=lambda K: np.diag([0.5, 0.5, 1]) @ K),
     Cause("intrinsics are of images of half the size", K=lambda K: np.diag([2.0, 2, 1]) @ K),
@@ -84,7 +111,7 @@ def find_cause(pairs: list[Pair], opengl: bool = False) -> str | None:
     as_it_is = agreement_under(AS_IT_IS, pairs)
     now = as_it_is.mean()
     scores = {cause: agreement_under(cause, pairs).mean() for cause in [*CAUSES, *map(of_focal_length, FOCAL_FACTORS)]}
-    best = max(scores, key=scores.__getitem__)
+    best = _that_fits_color(scores, pairs)
     times, more = CLEARLY_BETTER
     to_beat = max(now, scores[best]) if scores[best] > now + more else now
     if now < BEND_BELOW and (bend := find_bend(pairs)):
@@ -102,6 +129,21 @@ def find_cause(pairs: list[Pair], opengl: bool = False) -> str | None:
         return ALONG_RAYS.text
     still = agreement_under(STANDING_STILL, pairs).mean()
     return STANDING_STILL.text if _cameras_move(pairs) and still > max(times * now, now + more) else None
+
+
+def _that_fits_color(scores: dict[Cause, float], pairs: list[Pair]) -> Cause:
+    """Return the best of the causes; of those that depth alone cannot tell apart (its mirror image, and that of the poses), the one
+    under which colours fit."""
+    best = max(scores, key=scores.__getitem__)
+    tied = [cause for cause in scores if scores[cause] > scores[best] - TIED]
+    if len(tied) == 1:
+        return best
+
+    def detail(cause: Cause) -> float:
+        found = [compare_color(pair, warp(pair, cause))[1] for pair in pairs]
+        return float(np.mean(np.nan_to_num(found)))
+
+    return max(tied, key=detail)
 
 
 def agreement_under(cause: Cause, pairs: list[Pair], tolerances: tuple[float, ...] = TOLERANCES) -> np.ndarray:
@@ -146,7 +188,8 @@ def find_bend(pairs: list[Pair]) -> Cause | None:
     best = max(tried, key=score)
     for step in BEND_STEPS:
         inverse, a, b = best
-        best = max(((inverse, a * s, b * t) for s in (1 / step, 1, step) for t in (1 / step, 1, step)), key=score)
+        around = [(inverse, a * s, b * t) for s in (1 / step, 1, step) for t in (1 / step, 1, step)]
+        best = max([ends for ends in around if max(ends[1:]) > BEND_RATIO * min(ends[1:])] or [best], key=score)
     still = agreement_under(STANDING_STILL, pairs).mean()
     found = agreement_under(cause(*best), pairs).mean()
     return cause(*best) if found > max(ENOUGH_AGREEMENT, still + PARALLAX * (1 - still)) else None
@@ -187,6 +230,12 @@ def describe_scale(factor: float, middle: float) -> str:
     if abs(distance) < NEAR_A_UNIT and not plausible:
         return (
             f"depth is not in millimetres but in {UNITS[unit]} (the factor {factor:.4g} is {abs(distance):.1%} from it)"
+        )
+    length = min(LENGTH_UNITS, key=lambda length: abs(np.log(factor * length)))
+    if plausible and abs(factor * length - 1) < NEAR_A_UNIT:
+        return (
+            f"depth and positions do not fit: positions are in {LENGTH_UNITS[length]} ({factor:.3g} times too large for the depth); "
+            "give them in metres"
         )
     told = f"the nearest known unit of depth, {UNITS[unit]}, is {abs(distance):.0%} from that"
     larger = f"{1 / factor:.3g} times too small" if factor < 1 else f"{factor:.3g} times too large"
