@@ -6,6 +6,7 @@ depths or labels mean is honoured or refused; a key that nobody here knows is na
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from dataset.camera import CAMERA_KEYS, Lens, read_lens
@@ -28,7 +30,7 @@ from dataset.registration import DepthCamera
 from dataset.view_selection import Split
 from utils.errors import UserError
 from utils.files import read_json
-from utils.images import color_profile, image_size, orientation
+from utils.images import color_profile, image_size, orientation, read_color
 from utils.logging import warn
 
 CAPTURE_FILE = "transforms.json"
@@ -36,6 +38,7 @@ BLENDER_FILES = {split: f"transforms_{split}.json" for split in ("train", "val",
 NO_FILE = "no image file"
 LARGEST_ID = 65535  # of a class in 16-bit label maps
 TAGS_LOOKED_AT = 16  # images whose tags are looked at
+THUMBNAIL, SAME_PICTURE = (32, 24), 4.0  # pixels; of 255: what encoding and resizing change of a picture so small
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def read_capture(path: Path) -> Capture:
     left_out |= {n: OTHER_SIZE for n, own in sizes.items() if not same_shape(own, size)}
     left_out |= {n: BAD for n, frame in enumerate(frames) if is_marked(frame.entry, path)}
     left_out |= _listed_again(frames, path)
+    left_out |= _saved_again({n: frame for n, frame in enumerate(frames) if n not in left_out})
     classes = _classes(content, frames, path)
     return Capture(
         path,
@@ -236,6 +240,24 @@ def _listed_again(frames: list[CaptureFrame], path: Path) -> dict[int, str]:
             again[number] = COPY
             if first.entry.get("transform_matrix") != frame.entry.get("transform_matrix"):
                 raise UserError(f"{path}: {frame.name} is listed twice, with different poses")
+    return again
+
+
+def _saved_again(frames: dict[int, CaptureFrame]) -> dict[int, str]:
+    """Return the frames with the pose of an earlier one whose picture is the same but for how it is encoded, or its size: as
+    references they would give tests away."""
+    same_pose: dict[str, list[int]] = {}
+    for number, frame in frames.items():
+        same_pose.setdefault(str(frame.entry.get("transform_matrix")), []).append(number)
+    again = {}
+    for numbers in same_pose.values() if len(same_pose) > 1 else ():  # a tripod's frames are no copies
+        kept: list[np.ndarray] = []
+        for number in numbers if len(numbers) > 1 else []:
+            with contextlib.suppress(UserError):  # an image that cannot be read is said when it is
+                small = cv2.resize(read_color(frames[number].files["color"]), THUMBNAIL, interpolation=cv2.INTER_AREA)
+                if any(np.abs(small.astype(float) - other).mean() < SAME_PICTURE for other in kept):
+                    again[number] = COPY
+                kept.append(small)
     return again
 
 

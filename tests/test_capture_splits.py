@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from captures import FRAMES, both, change_poses, edit, image, opened, prepared
 from dataset.database import held_out_scenes
 from dataset.render_dataset import Needs, TrainingSet
 from utils.errors import UserError
+from utils.images import read_color, write_image
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_a_frame_that_is_listed_for_both_is_for_testing(capture, capsys):
     assert "1 frames are listed for training and for testing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("how", ["same name", "other spelling", "copied file"])
+@pytest.mark.parametrize("how", ["same name", "other spelling", "copied file", "other quality", "half the size"])
 def test_a_frame_listed_twice_does_not_leak(capture, how, capsys):
     def change(content):
         again = dict(content["frames"][4])
@@ -75,6 +77,11 @@ def test_a_frame_listed_twice_does_not_leak(capture, how, capsys):
             again["file_path"] = "./images/../images/4.jpg"
         if how == "copied file":
             shutil.copy(image(capture, 4), capture / "images" / "zz.jpg")
+            again["file_path"] = "images/zz.jpg"
+        if how in ("other quality", "half the size"):
+            picture = read_color(image(capture, 4))
+            picture = picture if how == "other quality" else cv2.resize(picture, (64, 48), interpolation=cv2.INTER_AREA)
+            write_image(capture / "images" / "zz.jpg", picture, quality=70)
             again["file_path"] = "images/zz.jpg"
         content["frames"].append(again)
 
@@ -85,6 +92,18 @@ def test_a_frame_listed_twice_does_not_leak(capture, how, capsys):
         tests = scene.cameras(split.tests).centres()
         assert torch.cdist(tests, scene.cameras(split.references).centres()).min() > 1e-3
     assert "a second copy of a frame: 1" in capsys.readouterr().err
+
+
+def test_other_pictures_of_one_pose_are_kept(capture, capsys):
+    """As of a lamp that is turned on."""
+
+    def change(content):
+        write_image(capture / "images" / "zz.jpg", (read_color(image(capture, 4)) * 0.8).astype(np.uint8), quality=95)
+        content["frames"].append({**content["frames"][4], "file_path": "images/zz.jpg"})
+
+    edit(capture, change)
+    assert len(opened(capture)) == FRAMES + 1
+    assert "1 frames have the pose of another one" in capsys.readouterr().err
 
 
 def test_a_tripod_s_frames_are_no_copies(capture):
