@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from captures import FRAMES, both, change_poses, checked, edit, edit_frames, image, opened, prepared, resize_images
 
+from dataset.check.warping import choose_pairs
 from dataset.render_dataset import Needs, TestSet
 from utils.images import read_color, write_image
 
@@ -78,6 +79,18 @@ def test_colour_of_other_frames_is_wrong(capture):
     for number in range(FRAMES):
         write_image(image(capture, number), pictures[(number + FRAMES // 2) % FRAMES])
     assert "colour does not fit depth and poses" in checked(capture)
+
+
+def test_frames_that_look_alike_from_far_apart_are_no_pair(base):
+    """A camera that turns fast, and later the same way in another place: only neighbours see the same."""
+    scene = opened(base)
+    scene.camera_to_world = np.tile(np.eye(4), (FRAMES, 1, 1))
+    for row in range(FRAMES):
+        turn = np.radians(30 * (row % 12) + 8 * (row // 12))
+        scene.camera_to_world[row, :3, :3] = cv2.Rodrigues(np.array([0, turn, 0]))[0]
+        scene.camera_to_world[row, :3, 3] = 0.1 * (row % 12), 5 * (row // 12), 0
+    apart = [int(second) - int(first) for first, second in (pair.frames for pair in choose_pairs(scene, 6))]
+    assert set(apart) == {1}
 
 
 def test_some_wrong_poses_fail_against_the_best_pairs(capture):

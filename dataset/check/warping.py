@@ -13,6 +13,7 @@ from utils.errors import UserError
 
 TOLERANCES = (0.01, 0.02, 0.05)  # two depths agree within such a share of the larger; agreement is the mean over these
 NEAREST_OF = 3  # frames that make a pair with another one, one of which is taken
+NEAREST_SHARE = 0.25  # of all frames, by distance, which the second of a pair is among
 PAIR_ANGLES = (5.0, 20.0)  # degrees between the views of a pair
 
 
@@ -59,19 +60,26 @@ AS_IT_IS = Cause("")
 
 
 def choose_pairs(scene: Scene, count: int) -> list[Pair]:
-    """Choose pairs spread over the scene whose views differ by a moderate angle (whatever is wrong with the poses'
-    convention, the angle between two of them is right). Frames that cannot be read are left to the inventory."""
-    rotations = scene.camera_to_world[:, :3, :3]
-    pairs = []
+    """Choose pairs spread over the scene that see the same: views differ by a moderate angle, and cameras are near each other.
+    Frames that cannot be read are left to the inventory."""
+    pairs: list[Pair | None] = []
     for first in np.unique(np.linspace(0, max(0, len(scene) - 2), count).round().astype(int)):
-        cosine = (np.einsum("ij,nij->n", rotations[first], rotations[first + 1 :]) - 1) / 2
-        angles = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-        fitting = np.flatnonzero((angles > PAIR_ANGLES[0]) & (angles < PAIR_ANGLES[1]))
+        fitting = first + 1 + np.flatnonzero(_see_the_same(scene.camera_to_world, first)[first + 1 :])
         place = len(pairs) % NEAREST_OF  # at other distances, so that what every other frame has is seen
-        second = first + 1 + (int(fitting[min(place, len(fitting) - 1)]) if len(fitting) else 0)
+        second = fitting[min(place, len(fitting) - 1)] if len(fitting) else first + 1
         if second < len(scene):
             pairs.append(_read_pair(scene, scene.frame_ids[first], scene.frame_ids[second]))
     return [pair for pair in pairs if pair is not None]
+
+
+def _see_the_same(poses: np.ndarray, first: int) -> np.ndarray:
+    """Return which of the poses (N, 4, 4) are turned by a moderate angle against one of them, and among those that are nearest to
+    it, (N,) bool. Both hold in whatever unit and convention poses are, since cameras move steadily."""
+    cosine = (np.einsum("ij,nij->n", poses[first, :3, :3], poses[:, :3, :3]) - 1) / 2
+    angles = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    moved = np.linalg.norm(poses[:, :3, 3] - poses[first, :3, 3], axis=1)
+    turned = (angles > PAIR_ANGLES[0]) & (angles < PAIR_ANGLES[1])
+    return turned & (moved <= np.quantile(moved, NEAREST_SHARE))
 
 
 def _read_pair(scene: Scene, first: str, second: str) -> Pair | None:
