@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -414,6 +415,15 @@ def test_another_focal_length_is_named(capture, factor):
     found = checked(capture, 4)
     assert "the focal length does not fit: frames agree if it is" in found
     assert float(found.split("if it is ")[1].split()[0]) == pytest.approx(1 / factor, rel=0.12)
+
+
+@pytest.mark.parametrize(("right", "down"), [(0.1, 0), (-0.05, 0.1)])
+def test_a_principal_point_of_images_before_they_were_cropped_is_named(capture, right, down):
+    edit(capture, lambda content: content.update(cx=content["cx"] + right * 128, cy=content["cy"] + down * 96))
+    found = checked(capture, 4)
+    assert "the principal point does not fit" in found
+    told = re.search(r"lies ([-+]\d+)% of the width to the right and ([-+]\d+)%", found)
+    assert np.abs(np.array([*map(float, told.groups())]) + [100 * right, 100 * down]).max() <= 3
 
 
 AXES = np.diag([1.0, -1, -1, 1])

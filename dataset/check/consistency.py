@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataset.check.color import ENOUGH_DETAIL, compare_color, find_color_cause
-from dataset.check.geometry import ENOUGH_AGREEMENT, find_cause
+from dataset.check.geometry import ENOUGH_AGREEMENT, find_cause, find_centre
 from dataset.check.warping import Pair, warp
 
 OF_THE_BEST = 0.75  # so much of what the best pairs of the same scene reach
@@ -76,6 +76,6 @@ def check_consistency(
         float(best_color),
         float(detail),
         float(best_detail),
-        find_cause(pairs, opengl) or cause,
+        find_cause(pairs, opengl) or cause or find_centre(pairs),
         color_cause or find_color_cause(pairs, warps, float(detail)),
     )

@@ -16,6 +16,11 @@ FINE_FACTORS = np.geomspace(0.91, 1.09, 37)
 FINE_TOLERANCES = (0.003, 0.005, 0.01)  # that tell near factors apart
 SCALE_OFF, SCALE_SURE, SCALE_GAIN = 0.04, 3.0, 0.02  # a factor counts from 4% on, at 3 standard errors, if it gains 2%
 FOCAL_FACTORS = [factor for factor in np.geomspace(0.2, 5, 33) if abs(np.log(factor)) > 0.15]
+CENTRE_SHIFTS, CENTRE_STEPS = (
+    (-0.1, -0.05, 0.0, 0.05, 0.1),
+    (0.025, 0.0125),
+)  # of the principal point, in image sizes: coarse, then finer
+CENTRE_GAIN = 0.05  # of agreement at the fine tolerances, that such a shift counts from
 BEND_BELOW = 0.6  # agreement, from which on none is looked for
 BEND_ENDS = (0.02, 0.98)  # quantiles of depth
 BEND_RATIO = 1.3  # between them at least: at one distance alone anything fits
@@ -159,6 +164,28 @@ def of_focal_length(factor: float) -> Cause:
     lengths = np.array([[factor, 1, 1], [1, factor, 1], [1, 1, 1]])
     return Cause(
         f"the focal length does not fit: frames agree if it is {factor:.2g} times as long", K=lambda K: K * lengths
+    )
+
+
+def find_centre(pairs: list[Pair]) -> str | None:
+    """Return where the principal point seems to be, if frames agree clearly better with it than as they are; None otherwise."""
+    height, width = pairs[0].depths[0].shape
+
+    def score(shift: tuple[float, float]) -> np.ndarray:
+        by = np.array([[0, 0, shift[0] * width], [0, 0, shift[1] * height], [0, 0, 0]])
+        return agreement_under(Cause("", K=lambda K: K + by), pairs, FINE_TOLERANCES)
+
+    as_it_is = score((0, 0))
+    best = max(((x, y) for x in CENTRE_SHIFTS for y in CENTRE_SHIFTS), key=lambda shift: score(shift).mean())
+    for step in CENTRE_STEPS:
+        around = [(best[0] + x * step, best[1] + y * step) for x in (-1, 0, 1) for y in (-1, 0, 1)]
+        best = max(around, key=lambda shift: score(shift).mean())
+    gains = score(best) - as_it_is
+    if gains.mean() <= max(CENTRE_GAIN, SCALE_SURE * gains.std() / np.sqrt(len(gains))):
+        return None
+    return (
+        f"the principal point does not fit: frames agree if it lies {best[0]:+.0%} of the width to the right and {best[1]:+.0%} of the "
+        "height further down; were images cropped?"
     )
 
 
