@@ -311,6 +311,16 @@ def test_members_of_an_archive_with_other_paths_are_one_line_or_honoured(tmp_pat
         assert ("6 members are not label-filt/<number>.png, left out (some/where/0.png," in said) == (not good)
 
 
+def test_members_of_one_number_and_members_that_are_no_png_are_said(tmp_path, capsys):
+    source = release(tmp_path, labels=[0, 1, 2, 3], members=["label-filt/000003.png", "label-filt/4.png"])
+    folder, good = prepared(source, tmp_path)
+    said = capsys.readouterr().out
+    assert not good and "1 members have the number of another one, left out (label-filt/000003.png)" in said
+    assert "1 members are no PNG, left out (label-filt/4.png)" in said and "2 frames have no label" in said
+    assert sorted(path.name for path in (folder / "label-filt").iterdir()) == ["0.png", "1.png", "2.png", "3.png"]
+    assert (cv2.imread(str(folder / "label-filt" / "3.png"), -1) == 3).all()
+
+
 def test_missing_labels_are_mentioned(tmp_path, capsys):
     _, good = prepared(release(tmp_path, labels=None), tmp_path)
     assert good and "no labels (scene0000_00_2d-label-filt.zip is not there)" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from dataset.exports import seems_to_be
 from dataset.labels import SCANNET_TABLE
 from dataset.poses import to_pose
 from dataset.prepare.sens import SensFile, SensFrame, Truncated
+from utils.decoding import PNG as PNG_FILE
 from utils.errors import UserError
 from utils.files import atomic_write, read_text, write_text
 from utils.images import write_image
@@ -243,31 +244,40 @@ def _write_labels(archive: Path, folder: Path, outcome: Outcome) -> int:
     if not archive.is_file():
         return 0
     frames = {int(path.stem) for path in (folder / "pose").glob("*.txt")}
-    labels, others = 0, []
+    labels: set[int] = set()
+    left_out: dict[str, list[str]] = {}
     try:
         with zipfile.ZipFile(archive) as members:
             for member in members.infolist():
                 match = LABEL_MEMBER.fullmatch(member.filename)
-                if match is None:
-                    others += [] if member.is_dir() else [member.filename]
-                elif int(match[1]) in frames:
-                    _write_label(members, member, folder / "label-filt" / f"{int(match[1])}.png")
-                    labels += 1
+                number = int(match[1]) if match else None
+                if number is None and not member.is_dir():
+                    left_out.setdefault("are not label-filt/<number>.png", []).append(member.filename)
+                elif number in labels:
+                    left_out.setdefault("have the number of another one", []).append(member.filename)
+                elif number in frames:
+                    if _write_label(members, member, folder / "label-filt" / f"{number}.png"):
+                        labels.add(number)
+                    else:
+                        left_out.setdefault("are no PNG", []).append(member.filename)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         outcome.problems.append(f"{archive.name}: is damaged ({error}); the labels before that are there")
-    if others:
-        some = ", ".join(others[:SHOWN_PROBLEMS]) + (", …" if len(others) > SHOWN_PROBLEMS else "")
-        outcome.problems.append(
-            f"{archive.name}: {len(others)} members are not label-filt/<number>.png, left out ({some})"
-        )
-    return labels
+    for why, names in left_out.items():
+        some = ", ".join(names[:SHOWN_PROBLEMS]) + (", …" if len(names) > SHOWN_PROBLEMS else "")
+        outcome.problems.append(f"{archive.name}: {len(names)} members {why}, left out ({some})")
+    return len(labels)
 
 
-def _write_label(members: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
+def _write_label(members: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bool:
+    """Write a label map, unless it is there already. Returns False for what is no PNG, which is not written."""
     if path.is_file() and zlib.crc32(path.read_bytes()) == member.CRC:
-        return
-    with members.open(member) as content, atomic_write(path) as temporary, open(temporary, "wb") as target:
-        shutil.copyfileobj(content, target)
+        return True
+    content = members.read(member)
+    if not content.startswith(PNG_FILE):
+        return False
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+    return True
 
 
 def matrix_text(values: np.ndarray) -> str:
