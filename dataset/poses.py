@@ -9,7 +9,7 @@ from utils.logging import warn
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1, -1, 1])
 LOST_POSE = np.full((4, 4), np.nan)
-EXACT = 1e-3  # what rounding may do to a rotation
+EXACT, ROUNDED = 1e-3, 0.01  # what rounding may do to a rotation, without and with a word
 SQUARE = 0.02  # cosine between two axes; more is no rotation, whatever its scale
 LEAP = 8.0  # times the usual step: how far off a pose that leaps is
 FEWEST_FOR_LEAPS = 8  # of fewer poses nothing is said
@@ -55,11 +55,13 @@ def _with_rotation(matrix: np.ndarray, source, what: str) -> np.ndarray:
         raise UserError(f"{source}: {what} is a mirror image (determinant -1); flip one axis where it was written")
     if np.abs(matrix[:3, :3].T @ matrix[:3, :3] - np.eye(3)).max() <= EXACT:
         return matrix
-    if np.abs(scales - 1).max() > EXACT:
+    if np.abs(scales - 1).max() > ROUNDED:
         warn(
             f"{source}: rotations are scaled by {scales.mean():.3g}; they are divided by it, and positions are taken as "
             "they are"
         )
+    else:
+        warn(f"{source}: rotations are rounded, by up to a hundredth; export them with more digits")
     u, _, v = np.linalg.svd(axes)
     result = matrix.copy()
     result[:3, :3] = u @ v

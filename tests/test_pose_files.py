@@ -32,6 +32,16 @@ def test_a_rotation_with_a_scale_is_divided_by_it(capture, truth, change, every,
     assert ("rotations are scaled by" in capsys.readouterr().err) == mended
 
 
+def test_rounded_rotations_are_said_once_and_are_rotations(capture, truth, capsys):
+    change_poses(capture, lambda matrix: matrix.round(2))
+    scene = opened(capture)
+    assert np.abs(scene.camera_to_world - truth.camera_to_world).max() < 0.02
+    rotations = scene.camera_to_world[:, :3, :3]
+    np.testing.assert_allclose(rotations @ rotations.transpose(0, 2, 1), np.tile(np.eye(3), (FRAMES, 1, 1)), atol=1e-9)
+    said = capsys.readouterr().err
+    assert said.count("rotations are rounded") == 1 and "scaled" not in said
+
+
 def test_a_pose_is_mended_once():
     noisy = np.eye(4)
     noisy[0, 1] = 1e-5
