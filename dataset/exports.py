@@ -52,6 +52,16 @@ EXPORTS = (  # what it is, files that tell it, all of which are there, and what 
         ("cameras.*", "points3D.*"),
         "convert it by colmap2nerf.py of instant-ngp, or ns-process-data of nerfstudio",
     ),
+    ("Metashape's project or export", ("cameras.xml",), "convert it by `ns-process-data metashape` of nerfstudio"),
+    (
+        "RealityCapture's export",
+        ("internal_external.csv",),
+        "convert it by `ns-process-data realitycapture` of nerfstudio",
+    ),
+    ("Stray Scanner's recording", ("odometry.csv", "camera_matrix.csv"), f"extract the frames of rgb.mp4, and {WRITE}"),
+    ("Hypersim", ("_detail", "images/scene_cam_*"), f"{WRITE}, with z-depth made of its distances"),
+    ("Redwood or Open3D", ("depth", "*.log"), f"{WRITE}, with the poses of its .log turned to OpenGL's axes"),
+    ("a packed capture", ("*.zip",), "unpack it"),
     ("LLFF", ("poses_bounds.npy",), "convert its COLMAP model by colmap2nerf.py of instant-ngp"),
 )
 

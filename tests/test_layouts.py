@@ -180,6 +180,12 @@ LAYOUTS = {
     "a ScanNet release": ("scans/scene0000_00/scene0000_00.sens",),
     "a ScanNet scene": ("color/0.jpg", "pose/0.txt", "intrinsic/intrinsic_color.txt"),
     "COLMAP's model": ("sparse/0/cameras.bin", "images/1.jpg"),
+    "Metashape's project or export": ("cameras.xml", "images/0.jpg"),
+    "RealityCapture's export": ("internal_external.csv", "0.jpg"),
+    "Stray Scanner's recording": ("rgb.mp4", "odometry.csv", "camera_matrix.csv", "depth/000000.png"),
+    "Hypersim": ("_detail/metadata_cameras.csv", "images/scene_cam_00_final_hdf5/frame.0000.color.hdf5"),
+    "Redwood or Open3D": ("rgb/00000.jpg", "depth/00000.png", "trajectory.log"),
+    "a packed capture": ("kitchen.zip",),
 }
 
 
