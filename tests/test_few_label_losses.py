@@ -35,7 +35,7 @@ def test_pixels_without_a_label_take_no_part_in_the_cross_entropy():
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     loss.backward()
     assert (logits.grad != 0).any(1).tolist() == (target != K).tolist()
-    assert semantic_loss(logits, torch.full((6,), K), K, smoothing) == 0
+    assert semantic_loss(logits, torch.full((6,), K), K) == 0
 
 
 def test_entropy_is_asked_for_where_there_is_no_label_alone_and_of_the_classes_alone():
