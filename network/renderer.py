@@ -53,6 +53,9 @@ DEFAULTS = {
     "reference_classes": False,  # classes of the references too, blended into the query like their colours
     # labels of the references, where they have some, take the place of their predicted classes; with reference_classes
     "use_reference_labels": False,
+    # place of the class of floors; what the references' depth shows to lie on the floor then is one, and what stands higher is
+    # not. sampler: surfaces, poses in metres; nothing is trained by it. null: classes as they are
+    "floor_class": Setting(None, int, minimum=0),
     "query_decoder": False,  # a convolutional network in the query view corrects what rays show
     "num_classes": Setting(
         20, int, minimum=1, maximum=254
@@ -78,6 +81,7 @@ UNTRAINED_KEYS = (
     "mvsnet",
     "balance_exposure",
     "use_reference_labels",
+    "floor_class",
 )  # of DEFAULTS: they change nothing in what is computed from a network's weights
 IMAGE_CHANNELS = 32  # of the published image encoder
 RAY_CHANNELS = 32  # of what a reference knows of its own rays
@@ -114,6 +118,11 @@ class Renderer(nn.Module):
         self.balances_exposure = cfg.balance_exposure and self.sampler.reads_surfaces
         if self.refines:
             heads = {**(heads or {}), CONTEXT: ContextHead}
+        self.floor_class = cfg.floor_class
+        if cfg.floor_class is not None and not (self.sampler.reads_surfaces and cfg.render_label):
+            raise UserError("floor_class needs sampler: surfaces and render_label: true")
+        if cfg.floor_class is not None and cfg.floor_class >= cfg.num_classes:
+            raise UserError(f"floor_class is {cfg.floor_class}, but there are {cfg.num_classes} classes, from 0")
         self.reads_labels = cfg.use_reference_labels
         if self.reads_labels:
             if not (cfg.reference_classes and cfg.render_label):
