@@ -18,6 +18,7 @@ CONES = 40.0, 25.0, 15.0, 10.0  # degrees about upright, in which normals are av
 FEWEST_POINTS = 100  # on level surfaces: fewer tell nothing
 BIN = 0.04  # metres, of the histogram of their heights
 LEAST_SHARE = 0.1  # of these points, that the floor has
+MOST_BELOW = 0.05  # of these points, that may lie lower: below a table is a floor, whatever the unit of the poses
 BELOW_CAMERAS = 1.0, 2.2  # metres from a floor up to the cameras of somebody who stands on it
 ON_IT, ABOVE_IT = 0.04, 0.12  # metres above the floor: what is lower is floor, what is higher is not
 EVIDENCE = 6.0  # that is added to the logit of the floor there, or taken from it
@@ -31,8 +32,8 @@ class Floor(NamedTuple):
 
 
 def find_floor(depth: torch.Tensor, cameras: Cameras) -> Floor | None:
-    """Return the floor in the depth (V, h, w) of cameras in metres, 0 where unknown: the lowest large level surface at least
-    BELOW_CAMERAS; None if there is none."""
+    """Return the floor in the depth (V, h, w) of cameras in metres, 0 where unknown: the lowest large level surface, if it
+    is as far below the cameras as a floor is and next to nothing lies lower; None if there is none."""
     points, normals = surface_points(depth, cameras)
     up = upright(normals, cameras)
     if up is None:
@@ -40,11 +41,10 @@ def find_floor(depth: torch.Tensor, cameras: Cameras) -> Floor | None:
     heights = points[_within(normals, up, CONES[-1])] @ up
     above = (cameras.centres() @ up).median()
     bins = ((above - heights) / BIN).long().clamp(0, int(BELOW_CAMERAS[1] / BIN) + 1)
-    counts = bins.bincount(minlength=int(BELOW_CAMERAS[1] / BIN) + 2)
-    counts = (counts + counts.roll(-1))[:-2]  # of two bins, since a level may lie between; the last is what is deeper
-    large = (counts >= LEAST_SHARE * len(heights)).nonzero()[:, 0]
-    large = large[large >= BELOW_CAMERAS[0] / BIN]
-    if not len(large):
+    counts = bins.bincount(minlength=int(BELOW_CAMERAS[1] / BIN) + 2)  # the last: of all that is deeper
+    of_two = (counts[:-1] + counts[1:])[:-1]  # bins, since a level may lie between them
+    large = (of_two >= LEAST_SHARE * len(heights)).nonzero()[:, 0].tolist()
+    if not large or large[-1] * BIN < BELOW_CAMERAS[0] or counts[large[-1] + 2 :].sum() > MOST_BELOW * len(heights):
         return None
     return Floor(up, heights[(bins == large[-1]) | (bins == large[-1] + 1)].median())
 

@@ -15,7 +15,7 @@ from network.backend import RENDERERS, Backend
 from network.engine.requirements import reason_against
 from network.engine.stage import EngineStage
 from network.exposure import balanced
-from network.floor import find_floor, with_floor
+from network.floor import Floor, find_floor, with_floor
 from network.geometry import pixel_grid
 from network.linear import parts, untouched
 from network.renderer import Renderer, RunStage
@@ -61,6 +61,7 @@ class ViewRenderer:
         self._encode = self.backend.recorded(functools.partial(encode, network, self.backend), MOST_SHAPES, network)
         self._images: Recent[str, torch.Tensor] = Recent(MOST_IMAGES)
         self._reasons: Recent[tuple, str | None] = Recent(MOST_SHAPES)  # against the engine
+        self._last_floor: tuple[weakref.ref[Encoding] | None, Floor | None] = None, None  # of which references
 
     @torch.no_grad()
     def encode(self, references: Views, names: Sequence[str] | None = None) -> Encoding:
@@ -89,13 +90,21 @@ class ViewRenderer:
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
         """Render the whole image of one camera. Raises UserError if the device's memory is too small for anything."""
         view = self._shown(encoding, camera)
-        return view if self.network.floor_class is None else self._with_floor(view, encoding, camera)
+        floor = self._floor(encoding)
+        return view if floor is None else self._with_floor(view, floor, camera)
 
-    def _with_floor(self, view: RenderedView, encoding: Encoding, camera: Cameras) -> RenderedView:
+    def _floor(self, encoding: Encoding) -> Floor | None:
+        """Return the floor that the references' depth shows, where the config asks for it. It is looked for once."""
+        if self.network.floor_class is None:
+            return None
+        known, floor = self._last_floor
+        if known is None or known() is not encoding:
+            floor = find_floor(encoding.surfaces[..., 0], encoding.cameras)
+            self._last_floor = weakref.ref(encoding), floor
+        return floor
+
+    def _with_floor(self, view: RenderedView, floor: Floor, camera: Cameras) -> RenderedView:
         """Return a view with what the height of each point above the floor says of its class."""
-        floor = find_floor(encoding.surfaces[..., 0], encoding.cameras)
-        if floor is None or view.logits is None:
-            return view
         rays = camera_rays(camera, pixel_grid(*camera.size, device=camera.poses.device)[None])
         points = rays.points(view.depth.to(camera.poses)[:, None])
         logits = with_floor(view.logits, points.to(view.logits), floor, self.network.floor_class)

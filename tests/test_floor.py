@@ -8,6 +8,7 @@ import torch
 
 from dataset.database import open_scene
 from dataset.render_dataset import Needs, TestSet
+from dataset.views import Cameras
 from network.floor import ABOVE_IT, ON_IT, find_floor, with_floor
 from network.geometry import pixel_grid
 from network.rendering import camera_rays
@@ -57,6 +58,29 @@ def test_a_table_or_nothing_is_no_floor(batch):
     table = ((rays.centres @ up - 0.75) / -(rays.directions @ up)).view(4, *views.cameras.size)
     assert find_floor(torch.where((table > 0) & (table < 3), table, 0), views.cameras) is None
     assert find_floor(torch.zeros_like(table), views.cameras) is None
+
+
+def table_on_floor(unit: float):
+    """Return depth and the camera, 1.5 m high, of a table of 0.75 m on a wide floor, poses and depth in `unit` metres."""
+    pitch = torch.tensor(30.0).deg2rad()
+    right, forward = torch.tensor([1.0, 0, 0]), torch.stack([torch.tensor(0.0), pitch.cos(), -pitch.sin()])
+    to_world = torch.eye(4)
+    to_world[:3] = torch.stack([right, torch.linalg.cross(forward, right), forward, torch.tensor([0, 0, 1.5])], -1)
+    K = torch.tensor([[60.0, 0, 40], [0, 60, 30], [0, 0, 1]])
+    camera = Cameras(torch.linalg.inv(to_world)[None, :3], K[None], torch.tensor([[0.3, 5]]), (60, 80))
+    rays = camera_rays(camera, pixel_grid(60, 80)[None])
+    table, floor = ((height - 1.5) / rays.directions[:, 2] for height in (0.75, 0.0))
+    x, y = (rays.directions * table[:, None])[:, :2].T
+    depth = torch.where((x.abs() < 0.6) & (y > 0.3) & (y < 1.2), table, floor).view(1, 60, 80)
+    camera.poses[:, :3, 3] *= unit
+    return unit * depth, camera
+
+
+def test_a_table_is_no_floor_in_any_unit_since_the_floor_is_below():
+    floor = find_floor(*table_on_floor(1.0))
+    assert floor.up[2] > 0.999 and abs(floor.height) < 1e-3
+    for unit in (1.7, 2.5):  # the table then is as far below the camera as a floor
+        assert find_floor(*table_on_floor(unit)) is None
 
 
 def test_what_lies_on_the_floor_is_rendered_as_floor_and_what_is_higher_is_not(batch):

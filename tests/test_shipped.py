@@ -85,6 +85,12 @@ def test_a_scene_gets_the_weights_for_what_it_has(stand_in, tmp_path, monkeypatc
     assert shipped_model(True).name == "model.safetensors" and shipped_model(False).name == "model_nodepth.safetensors"
 
 
+def test_weights_that_ship_know_which_class_floors_have(stand_in):
+    assert model_config(stand_in / MODEL).floor_class == SCANNET_CLASSES.index("floor")
+    assert model_config(stand_in / MODEL, ["floor_class=null"]).floor_class is None
+    assert model_config(stand_in / "model.pth").floor_class is None, "its own config says so"
+
+
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory):
     """A folder as a phone's app exports it: a transforms.json and images, here with depth."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from easydict import EasyDict
 
 from network.init_net import needs
-from network.weights import load_checkpoint
+from network.weights import Checkpoint, load_checkpoint
 from train.settings import SCHEMA
 from utils.config import complete_config
 from utils.errors import UserError
@@ -15,6 +15,7 @@ from utils.files import find_file
 
 FOLDER = "data/model/sray_plus"
 MODEL = f"{FOLDER}/model.safetensors"
+FLOOR = "floor"  # the name of the class
 MODEL_WITHOUT_DEPTH = f"{FOLDER}/model_nodepth.safetensors"  # where MODEL reads depth
 
 
@@ -40,7 +41,15 @@ def model_config(path: str | Path, overrides: list[str] = ()) -> EasyDict:
 
     Raises UserError if there is no config in the file.
     """
-    config = load_checkpoint(path).config
-    if config is None:
+    checkpoint = load_checkpoint(path)
+    if checkpoint.config is None:
         raise UserError(f"{path}: has no config inside; name the one it was trained with (--cfg)")
-    return complete_config({"name": Path(path).resolve().parent.name, **config}, SCHEMA, list(overrides), str(path))
+    config = {"name": Path(path).resolve().parent.name, **_floor(checkpoint), **checkpoint.config}
+    return complete_config(config, SCHEMA, list(overrides), str(path))
+
+
+def _floor(checkpoint: Checkpoint) -> dict[str, int]:
+    """Return `floor_class` for weights with a class of floors, if they render surfaces; a config with that key overrules it."""
+    classes = checkpoint.classes or ()
+    shows_it = checkpoint.config.get("sampler") == "surfaces" and checkpoint.config.get("render_label", True)
+    return {"floor_class": classes.index(FLOOR)} if shows_it and FLOOR in classes else {}
