@@ -77,7 +77,7 @@ class Scene:
         """Return what a camera at a pose (4, 4) sees.
 
         K: (3, 3) in pixels of `size`; None for the scene's own, scaled to `size`. size: (height, width); None for the
-        scene's. References are encoded once, and used again for all views that they show best. Raises UserError for
+        scene's. References are encoded once, and used again for all views that they show best. Raise UserError for
         what is no pose, intrinsics or size.
         """
         camera = self._camera(camera_to_world, K, size or self.size)
@@ -111,7 +111,7 @@ class Field:
         """Return the scene of a folder with a transforms.json, or of a database name such as `scannet/scene0376_02`.
 
         width: of the images, in pixels, unless the name ends in one (`.../black_320`). data_root: where database names are
-        looked up, and where the copy of a distorted capture is written. Raises UserError if it cannot be used.
+        looked up, and where the copy of a distorted capture is written. Raise UserError if it cannot be used.
         """
         name = undistorted(_with_width(str(source), width), data_root)
         model = self._model(has_depth(name, data_root))
@@ -151,7 +151,7 @@ def load(path: str | Path | None = None, device: str = "auto") -> Field:
     """Return the network in a file of weights that holds its config, such as a checkpoint of a training.
 
     path: None for the weights that come with the repository. device: cpu, cuda, cuda:1; auto: a GPU where there is one.
-    Raises UserError if the file or the device is not there, or does not fit.
+    Raise UserError if the file or the device is not there, or does not fit.
     """
     return Field(path, device)
 

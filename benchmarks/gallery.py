@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def photograph_all(args, model: Model) -> None:
-    """Makes the flight, the mesh and the page of one model."""
+    """Make the flight, the mesh and the page of one model."""
 
     def command(mode: str, *options: str) -> list[str]:
         common = [*model.arguments, "--scene", args.scene]
@@ -114,7 +114,7 @@ def photograph_all(args, model: Model) -> None:
 
 
 def compare(args, models: list[Model]) -> None:
-    """Writes comparison.jpg, some test frames of the scene by all models below the truth, and comparison.md, the numbers of all."""
+    """Write comparison.jpg (some test frames: the truth, then each model) and comparison.md (their scores)."""
     shown, rows, frames = {}, [], []
     for model in models:
         session = session_of(model.path, model.cfg, args.scene, model.overrides)

@@ -119,7 +119,7 @@ class Launcher:
         self.deadline = time.monotonic() + self.minutes * 60
 
     def each(self, work: Callable, jobs: Sequence) -> None:
-        """Call `work` for every job, each in a thread of its own. Raises what the first one that failed raised."""
+        """Call `work` for every job, each in a thread of its own. Raise what the first one that failed raised."""
         on_gpu = torch.cuda.is_available()
         self.at_once = max(1, min(len(jobs), self.at_once or (len(jobs) if on_gpu else 1)))
         with ThreadPoolExecutor(self.at_once) as pool:
@@ -130,7 +130,7 @@ class Launcher:
     def run(self, command: list[str], log: Path) -> bool:
         """Run a script of this checkout with its arguments; what it says goes to `log`.
 
-        Returns False if there was no time for it. Raises UserError if it fails.
+        Return False if there was no time for it. Raise UserError if it fails.
         """
         if time.monotonic() > self.deadline:
             return False

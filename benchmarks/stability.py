@@ -246,7 +246,7 @@ def table_of_kind(kind: str, runs: list[Run], results: Results) -> list[str]:
 
 
 def summarise(args, runs: list[Run], results: Results) -> None:
-    """Writes the table, and of each variant the curves of its runs and a frame of its worst and its best one."""
+    """Write the table and, for each variant, the curves of its runs and a frame of its worst and of its best run."""
     write_text(args.out / "stability.md", table(args, runs, results))
     done = [run for run in runs if run.name in results.runs]
     for group in dict.fromkeys(run.group for run in done):

@@ -67,7 +67,7 @@ class Cache:
 
     def make_room(self, needed: int, keep: Path) -> bool:
         """Remove other versions of the entry `keep`, then what was not used for longest, until `needed` bytes fit. What
-        any process has open stays. Returns False if it cannot fit."""
+        any process has open stays. Return False if it cannot fit."""
         if needed > self.max_bytes:
             return False
         entries = [entry for entry in list_entries(self.root) if entry.path != keep]
@@ -80,7 +80,7 @@ class Cache:
 
 
 def remove(path: Path) -> bool:
-    """Remove an entry. Returns False if it is in use, or gone already."""
+    """Remove an entry. Return False if it is in use, or gone already."""
     try:
         with open(path / LOCK_FILE, "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,7 +103,7 @@ class Entry:
                 os.utime(path)  # its time says when it was last used
 
     def create(self, frames: Frames) -> Entry | None:
-        """Makes room for all frames. Returns None, and says why, if it cannot be: then there is no cache."""
+        """Create the files of the entry. Return None, with a warning, if there is no space for it or it cannot be written."""
         needed = len(frames.numbers) * sum(self._frame_bytes(kind) for kind in self.kinds)
         try:
             self.cache.root.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ class Entry:
         return np.array(self._map(kind)[row]) if self._map(f"{kind}.there")[row] else None
 
     def write(self, kind: str, row: int, values: np.ndarray) -> None:
-        """Adds a frame's image. A disk that is full or read-only is no error: the frame is just not kept."""
+        """Add a frame's image. A full or read-only disk is a warning, not an error: the frame is not cached."""
         # Written through the file, not the map: a full disk is an error there and a crash here.
         try:
             _write_at(self.path / kind, row * values.nbytes, values.tobytes())
@@ -163,7 +163,7 @@ class Entry:
             write_text(self.path / f"{name}.json", json.dumps(values))
 
     def release(self) -> None:
-        """Gives mapped pages back to the system's file cache, so that they do not count as this process's memory."""
+        """Release mapped pages to the system's file cache, so that they do not count as this process's memory."""
         for values in self._maps.values():
             values._mmap.madvise(mmap.MADV_DONTNEED)
 

@@ -86,7 +86,7 @@ class Lens:
 
 
 def read_lens(capture: Mapping, frame: Mapping, origin: str) -> Lens:
-    """Return the lens of a frame: its own keys count before those of its capture. Raises UserError for a model or a term
+    """Return the lens of a frame: its own keys count before those of its capture. Raise UserError for a model or a term
     that cannot be honoured. origin: names the frame in errors."""
     frame = {key: value for key, value in frame.items() if value is not None}
     model = _model(frame, origin) or _model(capture, origin) or "OPENCV"
@@ -108,7 +108,7 @@ def read_lens(capture: Mapping, frame: Mapping, origin: str) -> Lens:
 
 
 def number(value, key: str, origin) -> float:
-    """Return a number of a file. Raises UserError, which `origin` begins, if it is none."""
+    """Return a number of a file. Raise UserError, which `origin` begins, if it is none."""
     try:
         if not isinstance(value, bool | str) and np.isfinite(result := float(value)):
             return result

@@ -100,7 +100,7 @@ def capture_file(folder: Path) -> Path | None:
 
 
 def read_capture(path: Path) -> Capture:
-    """Return the capture of a transforms.json, or of Blender's transforms_train.json and its siblings. Raises UserError
+    """Return the capture of a transforms.json, or of Blender's transforms_train.json and its siblings. Raise UserError
     naming the key or file that cannot be used."""
     content = _read_content(path)
     check_keys(content, path)
@@ -216,7 +216,7 @@ def _classes(content: dict, frames: list[CaptureFrame], path: Path) -> tuple[str
 
 
 def _class_ids(content: dict, classes: tuple[str, ...], path: Path) -> tuple[int, ...] | None:
-    """Return the ids of the classes in label maps, and last the ignored one's. Raises UserError unless they are K+1
+    """Return the ids of the classes in label maps, and last the ignored one's. Raise UserError unless they are K+1
     different ones."""
     ids = content.get("semantic_ids")
     if not classes or ids is None:
@@ -231,7 +231,7 @@ def _class_ids(content: dict, classes: tuple[str, ...], path: Path) -> tuple[int
 
 
 def _listed_again(frames: list[CaptureFrame], path: Path) -> dict[int, str]:
-    """Return the frames whose image is an earlier one's. Raises UserError where their poses differ."""
+    """Return the frames whose image is an earlier one's. Raise UserError where their poses differ."""
     seen: dict[str, CaptureFrame] = {}
     again = {}
     for number, frame in enumerate(frames):

@@ -17,7 +17,7 @@ LONGEST_NAME = 255  # bytes of a file's name
 
 def find_file_of(path: Path, content: dict, entry: dict, kind: str) -> Path | None:
     """Return the file of a kind that a frame of the capture `path` names, there or not; None if it names none. A mask may be named
-    for all frames at the top. Raises UserError for a name that is none, and for one that stands for two files."""
+    for all frames at the top. Raise UserError for a name that is none, and for one that stands for two files."""
     own = {key: entry[key] for key in KINDS[kind] if entry.get(key)}
     names = own or {key: content[key] for key in KINDS[kind] if kind == "mask" and content.get(key)}
     if not names:

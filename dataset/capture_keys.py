@@ -99,8 +99,8 @@ HARMLESS_INSIDE = WITHOUT_MEANING | set(LOOSE_KEYS)  # of keys that are not read
 
 
 def check_keys(content: dict, path: Path) -> None:
-    """Refuses keys that say something else than holds here, stand where they are not read, or are not read though they speak of
-    what is; names the others that are not."""
+    """Raise UserError for a key that contradicts the conventions of this loader, stands where it is not read, or is unknown
+    but may change the meaning of the data. Warn once of all other unknown keys."""
     unknown: Counter[str] = Counter()
     for values in (content, *content["frames"]):
         _check_places(values, content, path)
@@ -126,7 +126,7 @@ def check_keys(content: dict, path: Path) -> None:
 
 
 def _check_inside(value, key: str, path: Path) -> None:
-    """Refuses what would count at the top or in a frame, but stands inside of a key that is not read."""
+    """Raise UserError for a known key nested in an unknown one, where it would be ignored."""
     for part in value if isinstance(value, list) else []:
         _check_inside(part, key, path)
     for inner, content in value.items() if isinstance(value, dict) else ():
@@ -139,7 +139,7 @@ def _check_inside(value, key: str, path: Path) -> None:
 
 
 def is_marked(entry: dict, path: Path) -> bool:
-    """Return whether a frame is marked as not to be used. Raises UserError for a mark that says neither yes nor no."""
+    """Return whether a frame is marked as not to be used. Raise UserError for a mark that says neither yes nor no."""
     for key, bad in MARKS.items():
         value = entry.get(key)
         if value in (None, ""):
@@ -175,7 +175,7 @@ def _positive(content: dict, key: str, path: Path) -> float | None:
 
 
 def read_scale(content: dict, path: Path) -> float:
-    """Return what the lengths of a capture were multiplied by. Raises UserError for a scale that is given another way."""
+    """Return what the lengths of a capture were multiplied by. Raise UserError for a scale that is given another way."""
     transform = content.get("applied_transform")
     if transform is not None:
         turn = numbers_of(transform, ((3, 4), (4, 4)))[:3, :3]

@@ -34,7 +34,7 @@ DEFAULTS = {
 
 
 def open_scene(name: str, data_root: str | Path, cache: Cache | None = None, label_ids: str = "auto") -> Scene:
-    """Open the scene that a database name, or a folder with a transforms.json, stands for. Raises UserError if it cannot
+    """Open the scene that a database name, or a folder with a transforms.json, stands for. Raise UserError if it cannot
     be used.
 
     label_ids: what ScanNet's label maps hold.
@@ -43,7 +43,7 @@ def open_scene(name: str, data_root: str | Path, cache: Cache | None = None, lab
 
 
 def has_depth(name: str, data_root: str | Path) -> bool:
-    """Return whether a scene has depth maps. Raises UserError like `open_scene`."""
+    """Return whether a scene has depth maps. Raise UserError like `open_scene`."""
     return "depth" in _find_files(name, data_root).files
 
 
@@ -56,7 +56,7 @@ def _find_files(name: str, data_root: str | Path, label_ids: str = "auto") -> Sc
 
 
 def scene_name(text: str) -> SceneName:
-    """Return the name of a capture's folder, or a database name. Raises UserError if it is neither."""
+    """Return the name of a capture's folder, or a database name. Raise UserError if it is neither."""
     return SceneName.of_folder(text) or SceneName.parse(text)
 
 
@@ -81,7 +81,7 @@ def set_depth_range(scene: Scene, cfg, use_depth: bool) -> None:
 
 
 def _near_and_far(value: list | str | None) -> tuple[float, float] | None:
-    """Raises UserError unless a config's `depth_range` is two numbers, or nothing."""
+    """Return near and far of a config's `depth_range`, None for null. Raise UserError for any other value."""
     if value is None:
         return None
     numbers = isinstance(value, list | tuple) and all(isinstance(end, int | float) for end in value)

@@ -54,7 +54,7 @@ class FewLabels:
     def of(cls, scene: Scene, cfg) -> FewLabels | None:
         """Return what the config's `few_labels` leaves of a scene's labels; None if it leaves all, or the scene has none.
 
-        Raises UserError if the scene has not so many frames.
+        Raise UserError if the scene has not so many frames.
         """
         settings = cfg.few_labels
         if scene.labels is None or all(settings[key] == setting.default for key, setting in DEFAULTS.items()):
@@ -93,7 +93,7 @@ def labelled_frames(scene: Scene, frames: list[str], wanted: float | None, seed:
     """Return those of the training frames that have labels, evenly spaced from a random start.
 
     They are taken from the frames that tests refer to as long as these suffice, so that what is labelled can be referred to.
-    Raises UserError if there are not so many.
+    Raise UserError if there are not so many.
     """
     if wanted is None:
         return frames

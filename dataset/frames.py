@@ -80,7 +80,7 @@ def usable_frames(
 
     read_pose: frame number -> camera-to-world (4, 4), not finite where it was lost, None if there is none. left_out: frame
     number -> why it is not to be used. Frames whose pose was reset, and second copies of a frame, are left out as well.
-    Raises UserError if no frame is usable, or cameras are too far from the origin. Poses that leap are warned of.
+    Raise UserError if no frame is usable, or cameras are too far from the origin. Poses that leap are warned of.
     """
     reasons = dict(left_out)
     poses: dict[int, np.ndarray] = {}

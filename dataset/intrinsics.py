@@ -27,7 +27,7 @@ DEPTH_CAMERA_KEYS = (TO_COLOR, *(DEPTH + key for key in (*SIZE_KEYS, *LENGTHS)))
 
 def read_intrinsics(content: dict, entry: dict, size: tuple[int, int], origin: str) -> np.ndarray:
     """Return the intrinsics (3, 3) at the stored image's `size` (h, w), pixel centres at integers. What a file says of
-    images of another size is scaled if the shape is the same. Raises UserError if it is not, or if something is missing."""
+    images of another size is scaled if the shape is the same. Raise UserError if it is not, or if something is missing."""
     declared = _declared_size(content, entry, origin, size)
     if declared is not None and not same_shape(declared, size):
         raise UserError(
@@ -53,7 +53,7 @@ def camera_keys(K: np.ndarray, prefix: str = "") -> dict[str, float]:
 
 def read_depth_camera(content: dict, entry: dict, file: Path | None, scale: float, origin: str) -> DepthCamera | None:
     """Return the camera of a frame's depth `file` where keys give one of its own, None else. `depth_to_color` has OpenGL axes and
-    lengths times `scale`, as poses do. Raises UserError for what is missing or cannot be."""
+    lengths times `scale`, as poses do. Raise UserError for what is missing or cannot be."""
     both = {**content, **entry}
     if file is None or not any(both.get(key) is not None for key in DEPTH_CAMERA_KEYS):
         return None
@@ -142,7 +142,7 @@ def _require_plausible(values: dict[str, float], size: tuple[int, int], origin: 
 
 
 def field_of_view(content: dict, entry: dict, origin: str) -> float:
-    """Return a frame's vertical field of view in radians. Raises UserError where it cannot be told, or for a fisheye."""
+    """Return a frame's vertical field of view in radians. Raise UserError where it cannot be told, or for a fisheye."""
     if read_lens(content, entry, origin).is_fisheye:
         raise UserError(f"{origin} is a fisheye camera, which cannot be rendered")
     if not read_lens(content, entry, origin).is_pinhole:

@@ -120,7 +120,7 @@ class LabelSet:
 
     def ids(self) -> np.ndarray:
         """Return the raw id of each class, and last of what is to be ignored, (K+1,) uint16: of several the lowest, which in
-        ScanNet's table is the commonest. Raises UserError for a class without one."""
+        ScanNet's table is the commonest. Raise UserError for a class without one."""
         known, first = np.unique(self.lookup, return_index=True)
         missing = np.setdiff1d(np.arange(self.ignore + 1), known)
         if len(missing):
@@ -129,7 +129,7 @@ class LabelSet:
         return first[: self.ignore + 1].astype(np.uint16)
 
     def classes(self, raw: np.ndarray, origin: Path) -> np.ndarray:
-        """Return the classes (h, w) uint8 of raw ids (h, w). Raises UserError for ids that the table does not have."""
+        """Return the classes (h, w) uint8 of raw ids (h, w). Raise UserError for ids that the table does not have."""
         raw = raw.astype(np.int64)
         inside = raw.clip(0, len(self.lookup) - 1)
         classes = np.where(raw == inside, self.lookup[inside], UNKNOWN).astype(np.uint8)

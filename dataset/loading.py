@@ -35,7 +35,7 @@ def load(dataset: Dataset, indices: Sequence[int], workers: int | None, device) 
     """Yield batches of `dataset` at `indices`, in that order, on `device`.
 
     workers: processes; 0 decodes in this one, None chooses by the number of cores. Where one of them dies, others
-    take over. Raises the UserError that a batch ran into, or if workers keep dying.
+    take over. Raise the UserError that a batch ran into, or if workers keep dying.
     """
     if workers is None:
         workers = min(8, max(1, (os.cpu_count() or 1) - 1))

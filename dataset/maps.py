@@ -44,7 +44,7 @@ def require_one_palette(paths: list[Path]) -> None:
 
 
 def read_depth(path: Path, unit: DepthUnit = MILLIMETRES) -> np.ndarray:
-    """Return depth in millimetres (h, w) uint16, 0 where it is unknown. Raises UserError for what is no depth."""
+    """Return depth in millimetres (h, w) uint16, 0 where it is unknown. Raise UserError for what is no depth."""
     values = read_map(path)
     if values.dtype.kind not in "uif":
         raise UserError(f"{path}: depth should be numbers, but is {values.dtype}")
@@ -109,7 +109,7 @@ def to_millimetres(values: np.ndarray, unit: DepthUnit) -> np.ndarray:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Return the class ids of a label map (h, w), int64. Raises UserError for one that holds no whole numbers."""
+    """Return the class ids of a label map (h, w), int64. Raise UserError for one that holds no whole numbers."""
     values = read_map(path)
     if values.dtype.kind not in "ui":
         raise UserError(f"{path}: class ids should be whole numbers, but are {values.dtype}")

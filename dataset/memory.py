@@ -35,7 +35,7 @@ class MemoryScene(Scene):
         metres or uint16 in millimetres, 0 where unknown. masks: (N, h, w), 0 where an image does not count. width: that the
         images are resized to; None: as they are.
 
-        Raises UserError for arrays that do not belong together.
+        Raise UserError for arrays that do not belong together.
         """
         self._arrays = {"color": _colors(images)}
         count, *raw_size = self._arrays["color"].shape[:3]
@@ -72,7 +72,7 @@ class MemoryScene(Scene):
 
 
 def _colors(images) -> np.ndarray:
-    """Return images as (N, h, w, 3) uint8. Raises UserError for arrays that are no images."""
+    """Return images as (N, h, w, 3) uint8. Raise UserError for arrays that are no images."""
     try:
         values = np.asarray(images)
     except ValueError:
@@ -89,7 +89,7 @@ def _colors(images) -> np.ndarray:
 
 
 def _intrinsics(K, count: int) -> np.ndarray:
-    """Return intrinsics as (N, 3, 3). Raises UserError for another shape."""
+    """Return intrinsics as (N, 3, 3). Raise UserError for another shape."""
     K = np.asarray(K, float)
     if K.shape not in ((3, 3), (count, 3, 3)):
         raise UserError(f"{NAME}: K should be (3, 3) or ({count}, 3, 3), but is {K.shape}")

@@ -46,7 +46,7 @@ def natural(text: str) -> list:
 
 
 def split_of_frames(content: dict, path: Path) -> dict[str, list[str]]:
-    """Return the lists of file names that the frames' own `split` keys make; {} without such keys. Raises UserError for another
+    """Return the lists of file names that the frames' own `split` keys make; {} without such keys. Raise UserError for another
     word, for frames without one beside others with, and for lists beside them."""
     given = {frame["file_path"]: frame.get(SPLIT) for frame in content["frames"]}
     if not any(given.values()):
@@ -82,7 +82,7 @@ def listed_split(content: Mapping, names: list[str], left_out: Mapping[int, str]
 
 
 def _numbers(content: Mapping, key: str, names: list[str], path: Path) -> list[int]:
-    """Return the frames that a list of file names stands for. Raises UserError for an entry that is none of them."""
+    """Return the frames that a list of file names stands for. Raise UserError for an entry that is none of them."""
     entries = content.get(key) or []
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise UserError(f"{path}: {key} should be a list of file names")

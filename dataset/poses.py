@@ -21,7 +21,7 @@ def to_pose(values, source, what: str) -> np.ndarray:
     """Return a camera-to-world matrix (4, 4) whose rotation is one; `LOST_POSE` for a pose that was lost (not finite, or
     all zero). values: 4x4 or 3x4 numbers, or those in one row. source, what: the file and the matrix in it, for messages.
 
-    A scaled rotation is divided by its scale, with a warning. Raises UserError for anything else: another shape, a mirror
+    A scaled rotation is divided by its scale, with a warning. Raise UserError for anything else: another shape, a mirror
     image, axes that are not at right angles, or a last row that is not 0 0 0 1.
     """
     matrix = numbers_of(values, ((4, 4), (3, 4), (16,), (12,)))

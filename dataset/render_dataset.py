@@ -253,7 +253,7 @@ def random_pixels(views: Views, count: int, rng: np.random.Generator) -> torch.T
 def random_patches(views: Views, size: tuple[int, int], rng: np.random.Generator) -> torch.Tensor:
     """Return the pixels of one rectangle of `size` (h, w) in each view, row by row: (V, h * w, 2) of x, y.
 
-    Raises UserError where a view is smaller.
+    Raise UserError where a view is smaller.
     """
     (height, width), (patch_height, patch_width) = views.cameras.size, size
     if patch_height > height or patch_width > width:

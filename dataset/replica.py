@@ -45,7 +45,7 @@ NICE_SLAM = Layout({"color": ("results", "frame"), "depth": ("results", "depth")
 
 
 def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
-    """Find a sequence's files. Raises UserError if what every sequence needs is missing."""
+    """Find a sequence's files. Raise UserError if what every sequence needs is missing."""
     folder = name.folder(data_root)
     if not folder.is_dir():
         raise UserError(f"{name.text}: there is no folder {folder}; prepare the scene there or set data_root")
@@ -126,7 +126,7 @@ def intrinsics(size: tuple[int, int]) -> np.ndarray:
 
 def by_number(poses: np.ndarray, numbers: list[int], path: Path) -> dict[int, np.ndarray]:
     """Return the pose of each image. Line i belongs to image i; where there are as many lines as images, but these do not
-    count from 0, the first line belongs to the first one, and a warning says so. Raises UserError where neither holds."""
+    count from 0, the first line belongs to the first one, and a warning says so. Raise UserError where neither holds."""
     told = f"images are numbered {numbers[0]} to {numbers[-1]}, and there are {len(poses)} poses"
     in_a_row = numbers == list(range(len(numbers)))
     if in_a_row and len(numbers) != len(poses):
@@ -140,7 +140,7 @@ def by_number(poses: np.ndarray, numbers: list[int], path: Path) -> dict[int, np
 
 
 def read_trajectory(path: Path) -> np.ndarray:
-    """Return camera-to-world matrices (N, 4, 4), one a line of 16 numbers (or 12). Raises UserError naming the line that
+    """Return camera-to-world matrices (N, 4, 4), one a line of 16 numbers (or 12). Raise UserError naming the line that
     is not."""
     matrices = []
     for place, line in enumerate(read_text(path, "the trajectory is missing").splitlines(), 1):

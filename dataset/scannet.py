@@ -39,7 +39,7 @@ SAMPLE = 8  # label maps looked at to tell which ids they hold
 
 
 def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> SceneFiles:
-    """Find a scene's files. label_ids: of LABEL_IDS. Raises UserError if what every scene needs is missing."""
+    """Find a scene's files. label_ids: of LABEL_IDS. Raise UserError if what every scene needs is missing."""
     folder = name.folder(data_root)
     if not folder.is_dir():
         raise UserError(f"{name.text}: there is no folder {folder}; prepare the scene there or set data_root")
@@ -110,7 +110,7 @@ def count_ids(maps: dict[int, Path]) -> Counter:
 
 
 def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> np.ndarray:
-    """Return a matrix of one of `shapes` from a text file; it may hold inf or nan. Raises UserError if it is missing or
+    """Return a matrix of one of `shapes` from a text file; it may hold inf or nan. Raise UserError if it is missing or
     of another shape."""
     try:
         values = [float(word) for word in read_text(path).replace(",", " ").split()]
@@ -123,12 +123,12 @@ def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> 
 
 
 def read_intrinsics(path: Path) -> np.ndarray:
-    """Return (3, 3) from a file of a 4x4, 3x4 or 3x3 matrix. Raises UserError if it is no pinhole camera's."""
+    """Return (3, 3) from a file of a 4x4, 3x4 or 3x3 matrix. Raise UserError if it is no pinhole camera's."""
     return pinhole(read_matrix(path, ((4, 4), (3, 4), (3, 3))), path)
 
 
 def pinhole(matrix: np.ndarray, source) -> np.ndarray:
-    """Return the intrinsics (3, 3) of a 4x4, 3x4 or 3x3 matrix of `source`, which names it in errors. Raises UserError if it is no
+    """Return the intrinsics (3, 3) of a 4x4, 3x4 or 3x3 matrix of `source`, which names it in errors. Raise UserError if it is no
     pinhole camera's."""
     K = matrix[:3, :3]
     skewed = not np.allclose([K[0, 1], K[1, 0], *K[2]], [0, 0, 0, 0, 1], atol=1e-6)
@@ -139,7 +139,7 @@ def pinhole(matrix: np.ndarray, source) -> np.ndarray:
 
 def read_rig(folder: Path) -> dict[str, np.ndarray]:
     """Return where the colour and the depth camera are in what the poses are of (4, 4): `extrinsic_color`, `extrinsic_depth`, the
-    identity without such a file. Raises UserError for one that is no rotation and shift."""
+    identity without such a file. Raise UserError for one that is no rotation and shift."""
     rig = {}
     for sensor in ("color", "depth"):
         path = folder / "intrinsic" / f"extrinsic_{sensor}.txt"
@@ -148,7 +148,7 @@ def read_rig(folder: Path) -> dict[str, np.ndarray]:
 
 
 def rigid(matrix: np.ndarray, source) -> np.ndarray:
-    """Return a matrix (4, 4) of `source`, which names it in errors. Raises UserError for one that is no rotation and shift."""
+    """Return a matrix (4, 4) of `source`, which names it in errors. Raise UserError for one that is no rotation and shift."""
     moved = to_pose(matrix, source, "the matrix")
     if not np.isfinite(moved).all():
         raise UserError(f"{source}: should hold a rotation and shift")

@@ -42,7 +42,7 @@ class SceneName:
 
     @classmethod
     def parse(cls, text: str) -> SceneName:
-        """Raises UserError if the text is not TYPE/SCENE/…/BACKGROUND_WIDTH."""
+        """Parse TYPE/SCENE/…/BACKGROUND_WIDTH. Raise UserError for any other text."""
         parts = text.strip().split("/")
         background, _, width = parts[-1].rpartition("_")
         if len(parts) < 3 or not background or not width.isdigit() or not all(parts) or ".." in parts:
@@ -258,7 +258,7 @@ class Scene:
 
     def stored(self, frame: str, kind: str) -> np.ndarray:
         """Read a frame's image at the size of its file: RGB uint8, depth in millimetres uint16, raw class ids, mask 0 or 1.
-        Raises UserError for one that cannot be read, or cannot be of this scene."""
+        Raise UserError for one that cannot be read, or cannot be of this scene."""
         path = self.path(frame, kind)
         if kind == "depth":
             values = self._registered(read_depth(path, self.depth_unit), path, frame)

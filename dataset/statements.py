@@ -104,7 +104,7 @@ HOLDING = _words(  # parts of names that say what holds here, unless their value
 
 
 def check_statement(key: str, value, path: Path) -> bool:
-    """Return whether a key is a statement. Raises UserError if it says anything but what holds."""
+    """Return whether a key is a statement. Raise UserError if it says anything but what holds."""
     statement = BY_KEY.get(key)
     if statement is None:
         return False

@@ -25,7 +25,7 @@ EXTENT_OF_ROOMS = (0.2, 30.0)  # metres between the outermost cameras of a captu
 
 
 def transforms_scene(name: SceneName, data_root: Path) -> SceneFiles:
-    """Find a capture's files. Raises UserError if it is not usable as it is."""
+    """Find a capture's files. Raise UserError if it is not usable as it is."""
     folder = name.folder(data_root)
     path = capture_file(folder) or folder / CAPTURE_FILE
     capture = read_capture(path)

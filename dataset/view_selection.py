@@ -72,7 +72,7 @@ def further_queries(
 
 
 def require_frames(scene: str, have: int, need: int, purpose: str) -> None:
-    """Raises UserError if a scene has too few frames for `purpose`."""
+    """Raise UserError if a scene has too few frames for `purpose`."""
     if have < need:
         raise UserError(
             f"{scene}: has {have} {purpose}, but {need} are needed; "

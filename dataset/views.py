@@ -95,7 +95,7 @@ class Views(Tensors):
         return len(self.cameras)
 
     def to(self, device) -> Views:
-        """Moves everything to `device` and converts storage types to what the network computes with."""
+        """Move everything to `device` and convert storage types to those that the network computes with."""
         moved = super().to(device)
         changes = {}
         if moved.images is not None and moved.images.dtype == torch.uint8:

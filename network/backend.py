@@ -53,7 +53,7 @@ class Backend:
 
     @classmethod
     def for_training(cls, cfg, device: torch.device) -> Backend:
-        """Choose the backend that `precision` and `compile` describe. Raises UserError for bf16 where the device has
+        """Choose the backend that `precision` and `compile` describe. Raise UserError for bf16 where the device has
         none."""
         if cfg.precision == "bf16" and not has_bf16(device):
             raise UserError(

@@ -53,7 +53,7 @@ def main() -> None:
 def ship(path: Path, out: Path) -> None:
     """Write the weights of a checkpoint in half precision, with what its config says of the network.
 
-    Raises UserError for one without a config, or with numbers that half precision has not.
+    Raise UserError for one without a config, or with numbers that half precision has not.
     """
     checkpoint = load_checkpoint(path)
     if checkpoint.config is None:

@@ -130,7 +130,7 @@ class CRANet(nn.Module):
 
         hidden: channels inside base_fc and geometry_fc; direction_hidden: inside ray_dir_fc; blending_hidden: of rgb_fc's two
         hidden layers; trust_hidden: inside neuray_fc. attention_heads: of all attentions, each of head_width channels.
-        The published widths are the defaults. Raises ValueError for what is no width.
+        The published widths are the defaults. Raise ValueError for what is no width.
         use_attention, views_first: of Cross-Reprojection Attention. heads: what to render besides colour and classes.
         opaque: every ray ends, at its last sample at the latest. blend_by_angle: colours are blended by the angles between
         the views' rays and the query's, which what is learned changes.

@@ -63,7 +63,7 @@ def inverse(matrices: torch.Tensor) -> torch.Tensor:
 
 @full_precision
 def project(points: torch.Tensor, cameras: Cameras) -> Projection:
-    """Projects points (N, 3) of the world into V views.
+    """Project points (N, 3) of the world into V views.
 
     Valid means at least 1e-4 m from the camera plane and inside [-0.5, w-0.5) x [-0.5, h-0.5).
     A point behind a camera is not marked invalid: the network was trained that way.
@@ -93,10 +93,10 @@ def directions_to_cameras(points: torch.Tensor, cameras: Cameras) -> torch.Tenso
 def read_map(
     maps: torch.Tensor, pixels: torch.Tensor, image_size: tuple[int, int], align_corners: bool
 ) -> torch.Tensor:
-    """Reads maps (V, C, H, W) bilinearly at pixels (V, N, 2) of an image of `image_size` (h, w): (V, N, C).
+    """Sample maps (V, C, H, W) bilinearly at pixels (V, N, 2) of an image of `image_size` (h, w): (V, N, C).
 
-    Pixels are normalised by the image's size whatever the map's own; outside, the border repeats.
-    Pixels that are not finite read the border too.
+    Pixels are normalised by the size of the image, even if the map has another size. Outside of the image, and for pixels
+    that are not finite, the border value is returned.
     """
     height, width = image_size
     x, y = pixels.unbind(-1)

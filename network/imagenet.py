@@ -64,7 +64,7 @@ class ImageNetFeatures(nn.Module):
     """Colour (V, 3, h, w) in [0, 1], h and w multiples of 32 -> features at STRIDES, of CHANNELS."""
 
     def __init__(self):
-        """Raises UserError where the package with the weights is not installed."""
+        """Load the weights. Raise UserError if the package that holds them is not installed."""
         super().__init__()
         weights = load_weights()
         self.stem = FrozenConv(weights, "_conv_stem", "_bn0", 2)

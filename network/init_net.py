@@ -24,7 +24,7 @@ DEFAULTS = {
 
 
 def register(name: str, front_end: type[FrontEnd]) -> None:
-    """Makes a front end one that `init_net_type` can name, with its keys in the config's `init_net_cfg`."""
+    """Add a front end under a name that `init_net_type` accepts, and its keys to its section of the config."""
     FRONT_ENDS[name] = front_end
     DEFAULTS.setdefault(front_end.SECTION, {}).update(front_end.DEFAULTS)
 

@@ -12,9 +12,9 @@ from utils.errors import UserError
 
 
 def pad_views(views: Views, multiple: int) -> Views:
-    """Pads images and depth at the bottom and right by reflection to a multiple of `multiple` pixels.
+    """Pad images, depth and mask at the bottom and right by reflection, to a multiple of `multiple` pixels. Drop labels.
 
-    Raises UserError where a side is not longer than that: nothing would be left to reflect.
+    Raise UserError if a side has `multiple` pixels or fewer: reflection needs more pixels than it adds.
     """
     height, width = views.cameras.size
     if min(height, width) <= multiple:

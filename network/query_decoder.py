@@ -39,7 +39,7 @@ class QueryDecoder(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, rays: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
-        """rays: (R, channels), R = Q * h * w of `shape` (Q, h, w), row by row. Returns residuals (R, outputs)."""
+        """rays: (R, channels), R = Q * h * w of `shape` (Q, h, w), row by row. Return residuals (R, outputs)."""
         _, height, width = shape
         x = rays.view(*shape, -1).permute(0, 3, 1, 2)
         x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")

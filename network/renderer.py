@@ -169,10 +169,10 @@ class Renderer(nn.Module):
         stages: Sequence[RunStage] | None = None,
         patch: tuple[int, int] | None = None,
     ) -> Prediction:
-        """Renders pixels (Q, N, 2) of Q query cameras: R = Q * N rays. draws, stages: see `render_rays`.
+        """Render pixels (Q, N, 2) of Q query cameras: R = Q * N rays. draws, stages: see `render_rays`.
 
-        patch: (height, width) of the rectangle that the pixels of a query are, row by row; a network that refines what rays
-        show needs it.
+        patch: (height, width) of the rectangle of pixels of each query, listed row by row. The decoder in the query view
+        needs it.
         """
         encoding = self.encode(references)
         prediction = self.render_rays(encoding, self.sampler.rays(encoding, query, pixels), draws, stages)
@@ -317,7 +317,10 @@ def _sampler(cfg) -> Sampler:
 
 
 def _aggregate_net(cfg, key: str, **widths_and_heads) -> AggregateNet:
-    """Raises UserError where the section's own number of classes contradicts the top level's."""
+    """Build the aggregation of one pass from the section `key` of the config.
+
+    Raise UserError if the section's number of classes contradicts the top level's.
+    """
     section = cfg[key]
     if section.num_classes not in (None, cfg.num_classes):
         raise UserError(

@@ -149,7 +149,7 @@ class RenderedView(ByRay):
         return self._map(lambda x: torch.empty(rays, *x.shape[1:], dtype=x.dtype, device=device))
 
     def fill(self, places: slice | torch.Tensor, part: RenderedView) -> None:
-        """Writes the rays of `part` to their places."""
+        """Write the rays of `part` to their places, in place."""
         for field in fields(self):
             ours, theirs = getattr(self, field.name), getattr(part, field.name)
             for room, values in (

@@ -182,7 +182,7 @@ def importance_depths(
     count: int,
     draws: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Draws `count` sorted depths a ray where hits are likely (inverse transform sampling in inverse depth).
+    """Draw `count` sorted depths a ray where hits are likely (inverse transform sampling in inverse depth).
 
     depths, hit_probability: (R, S), depth_range: (R, 2). draws: (R, count) in [0, 1), None for the centres of
     `count` equal bins of probability. No gradient flows to the probabilities.

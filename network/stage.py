@@ -29,7 +29,7 @@ class Stage:
     opaque: bool = False
 
     def __call__(self, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool = False) -> Rendering:
-        """Renders R rays from their samples at `depths` (R, S), metres; density_only: without colour and heads."""
+        """Render R rays from their samples at `depths` (R, S), metres. density_only: without colour and heads."""
         return self.shade(look(encoding, rays, depths), depths, density_only)
 
     def shade(self, sight: Sight, depths: torch.Tensor, density_only: bool = False) -> Rendering:

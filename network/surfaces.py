@@ -48,7 +48,7 @@ def reference_surfaces(views: Views, found: torch.Tensor | None, padded: tuple[i
     """Return the depth of references, what the front end `found` (V, 1, *padded) or else their own, `with_neighbours`:
     (V, *padded, 4).
 
-    Raises UserError where there is neither. What a mask hides, and what padding adds, is unknown.
+    Raise UserError where there is neither. What a mask hides, and what padding adds, is unknown.
     """
     height, width = views.cameras.size
     if found is not None:

@@ -86,7 +86,7 @@ class ViewRenderer:
 
     @torch.no_grad()
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
-        """Render the whole image of one camera. Raises UserError if the device's memory is too small for anything."""
+        """Render the whole image of one camera. Raise UserError if the device's memory is too small for anything."""
         in_engine = self._in_engine(encoding)
         if in_engine:
             encoding = replace(encoding, features=encoding.features.to(self._product_type))

@@ -56,7 +56,7 @@ class Checkpoint:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Reads a checkpoint, or the safetensors of one, onto the CPU. Raises UserError for anything else."""
+    """Read a checkpoint, .pth or .safetensors, onto the CPU. Raise UserError for anything else."""
     path = Path(path)
     if path.suffix == SAFETENSORS:
         tensors, about = _read_safetensors(path)
@@ -105,7 +105,7 @@ def read_mvsnet(path: Path) -> dict[str, torch.Tensor]:
 
 
 def find_weights(key: str, name: str, without: str) -> Path:
-    """Return the file that a config key names. Raises UserError if there is none; without: what happens if the key is
+    """Return the file that a config key names. Raise UserError if there is none; without: what happens if the key is
     null."""
     try:
         return find_file(name)
@@ -116,7 +116,7 @@ def find_weights(key: str, name: str, without: str) -> Path:
 def read_pickle(path: Path) -> Any:
     """Read the content of a torch file: tensors, numbers, text and containers of them, and nothing else.
 
-    Raises UserError if it is none, or holds anything that would have to be called.
+    Raise UserError if it is none, or holds anything that would have to be called.
     """
     try:
         with open(path, "rb") as file:

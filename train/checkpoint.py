@@ -40,7 +40,7 @@ class Checkpoints:
         return sorted(self.folder.glob("model_[0-9]*.pth"), reverse=True)
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest checkpoint that can be read; None if there is none. Raises UserError if there are, but none
+        """Return the newest checkpoint that can be read; None if there is none. Raise UserError if there are, but none
         can."""
         errors = []
         for path in [path for path in (self.latest, *self.earlier()) if path.is_file()]:
@@ -59,7 +59,7 @@ class Checkpoints:
         return None
 
     def save(self, content: dict) -> None:
-        """Makes `content` the latest."""
+        """Write `content` as the latest checkpoint; the one before it becomes an earlier one."""
         if self.keep and self._step is not None and self._step != content["step"] and self.latest.is_file():
             earlier = self.folder / f"model_{self._step:08d}.pth"
             if not earlier.exists():
@@ -105,7 +105,7 @@ def checkpoint_content(
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
-    """Writes a checkpoint; an interrupted or failed write leaves the old file as it was."""
+    """Write a checkpoint. An interrupted or failed write leaves the old file as it was."""
     with atomic_write(path) as temporary:
         try:
             torch.save(content, temporary)
@@ -136,7 +136,7 @@ class LoadReport:
 
 def load_pretrained(network: Renderer, checkpoint: Checkpoint, classes: Sequence[str] = ()) -> LoadReport:
     """Load what a training starts from: all of a checkpoint of this network or of NeuRay's; where this one is S-Ray+, of the
-    faithful network what agrees. Raises UserError for a checkpoint that does not fit.
+    faithful network what agrees. Raise UserError for a checkpoint that does not fit.
 
     classes: names of the network's classes; layers for others are carried over, see `to_other_classes`.
     """
@@ -152,7 +152,7 @@ def load_pretrained(network: Renderer, checkpoint: Checkpoint, classes: Sequence
 def load_matching(network: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     """Load the parameters of another network, such as the faithful one's for S-Ray+, whose names and shapes agree.
 
-    Raises UserError if none does.
+    Raise UserError if none does.
     """
     own, theirs = network.state_dict(), checkpoint.network
     loaded = [name for name, value in own.items() if name in theirs and theirs[name].shape == value.shape]
@@ -164,8 +164,8 @@ def load_matching(network: nn.Module, checkpoint: Checkpoint) -> LoadReport:
 
 
 def load_network(network: nn.Module, checkpoint: Checkpoint, allow_new_layers: bool = False) -> LoadReport:
-    """Loads a checkpoint's parameters, all of them; with `allow_new_layers` S-Ray's own may be missing and
-    NeuRay's extras left over. Raises UserError for any other difference, and then changes nothing."""
+    """Load all parameters of a checkpoint. allow_new_layers: S-Ray's own layers may be missing, and NeuRay's extra entries
+    left over. Raise UserError for any other difference; the network is then unchanged."""
     own = network.state_dict()
     theirs = checkpoint.network
     _require_same_classes(own, checkpoint)

@@ -82,7 +82,7 @@ class Processes:
             dist.destroy_process_group()
 
     def _watch(self) -> None:
-        """Ends this process some time after one has failed, in case that it hangs in an exchange with it."""
+        """End this process shortly after another one has failed, in case it hangs in a collective operation with it."""
         while not self._failed():
             if self._ended.wait(LOOK_EVERY):
                 return
@@ -98,7 +98,7 @@ class Processes:
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
-        """Guard what all processes do together. Raises SystemExit where another one failed, which says why itself, and
+        """Guard what all processes do together. Raise SystemExit where another one failed, which says why itself, and
         UserError where it was ended from outside."""
         try:
             yield
@@ -117,7 +117,7 @@ class Processes:
         return bool(wishes)
 
     def average(self, tensor: torch.Tensor) -> None:
-        """Replaces a tensor by its mean over all processes."""
+        """Replace a tensor by its mean over all processes, in place."""
         with self._exchange():
             dist.all_reduce(tensor)
         tensor.div_(self.size)

@@ -25,7 +25,7 @@ from utils.logging import warn
 
 
 def choose_device(cfg) -> torch.device:
-    """Raises UserError for a device that is not there."""
+    """Return the config's device, and make it the current one. Raise UserError if it is not available."""
     name = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     try:
         device = torch.device(name)
@@ -58,7 +58,7 @@ def build_network(cfg, device, **parts) -> Renderer:
 def load_trained(
     cfg, device, model_path: str, build: Callable[..., Renderer] = build_network
 ) -> tuple[Renderer, Checkpoint]:
-    """Load the config's network with a checkpoint's weights. Raises UserError for what does not fit, warns of what
+    """Load the config's network with a checkpoint's weights. Raise UserError for what does not fit, warns of what
     differs."""
     checkpoint = load_checkpoint(model_path)
     network = build(cfg, device)
@@ -83,7 +83,7 @@ def test_sets(cfg, validating: bool = False) -> list[TestSet]:
 
 
 def require_classes(cfg, scenes: list[Scene]) -> None:
-    """Raises UserError unless all scenes with labels have the same classes, those that the network is to learn."""
+    """Raise UserError unless all scenes with labels have the same classes, as many as the network predicts."""
     if cfg.ignore_label not in (None, cfg.num_classes):
         raise UserError(
             f"`ignore_label` is {cfg.ignore_label}, but the ignored class comes after the last one: {cfg.num_classes}"
@@ -106,7 +106,7 @@ def class_names(scenes: list[Scene]) -> tuple[str, ...]:
 
 
 def require_classes_of(checkpoint: Checkpoint, scenes: list[Scene]) -> None:
-    """Raises UserError where a scene names classes otherwise than the checkpoint, as far as it says."""
+    """Raise UserError if the class names of a scene differ from those in the checkpoint, where it has any."""
     for scene in scenes:
         ours = () if scene.labels is None else scene.labels.names
         for number, (name, theirs) in enumerate(zip(ours, checkpoint.classes or (), strict=False)):
@@ -133,7 +133,7 @@ def class_colors(cfg, scenes: list[Scene]) -> np.ndarray:
 
 
 def warn_of_other_settings(cfg, checkpoint: Checkpoint) -> None:
-    """Warns where the config would run a checkpoint's network otherwise than it was trained."""
+    """Warn of config keys of the network whose values differ from those that the checkpoint was trained with."""
     if checkpoint.config is None:
         return
     for key in (*renderer.DEFAULTS, "depth_range"):

@@ -46,12 +46,12 @@ def build_optimizer(network: nn.Module, cfg) -> torch.optim.Optimizer:
     )
 
 
-# how a step is computed is the config's and the device's matter
+# options of a parameter group that follow from the config and the device, not from the checkpoint
 COMPUTED = ("lr", "weight_decay", "decoupled_weight_decay", "fused", "foreach", "capturable")
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Loads what an optimiser has learned; how it computes stays as it is. Raises UserError if it is of another."""
+    """Load an optimiser's state, but keep its own options (`COMPUTED`). Raise UserError if the state does not fit."""
     try:
         own = [{key: group[key] for key in COMPUTED if key in group} for group in optimizer.param_groups]
         if any(("betas" in group) != ("betas" in optimizer.defaults) for group in state["param_groups"]):

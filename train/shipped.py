@@ -19,7 +19,7 @@ MODEL_WITHOUT_DEPTH = f"{FOLDER}/model_nodepth.safetensors"  # where MODEL reads
 
 
 def shipped_model(depth: bool) -> Path:
-    """Return the file of weights for scenes with depth, or for those without. Raises UserError if it is not there."""
+    """Return the file of weights for scenes with depth, or for those without. Raise UserError if it is not there."""
     model = _find(MODEL, "that come with the repository")
     if depth or not needs(model_config(model)).depth:
         return model
@@ -38,7 +38,7 @@ def _find(name: str, which: str) -> Path:
 def model_config(path: str | Path, overrides: list[str] = ()) -> EasyDict:
     """Return the config inside a file of weights, with `key=value` overrides; its run is named like the file's folder.
 
-    Raises UserError if there is no config in the file.
+    Raise UserError if there is no config in the file.
     """
     config = load_checkpoint(path).config
     if config is None:

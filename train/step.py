@@ -110,7 +110,7 @@ class TrainingStep:
         return StepLog(losses, measures, norm, f"{batch.scene}, frame {batch.frame}")
 
     def differentiate(self, references: Views, query: Views, pixels: torch.Tensor, draws: torch.Tensor | None):
-        """Fills `gradients`; returns the losses and the measures as one tensor."""
+        """Fill `gradients`, and return the losses and the measures as one tensor."""
         self.gradients.zero_()
         with self.backend.at_work(self.network):
             with self.backend.autocast():
@@ -120,7 +120,7 @@ class TrainingStep:
         return torch.stack([*losses.values(), *measures.values()]).detach()
 
     def update(self) -> torch.Tensor:
-        """Clips the gradients and moves the weights; returns the norm that the gradients had."""
+        """Clip the gradients and update the weights. Return the norm of the gradients before clipping."""
         norm = clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or math.inf)
         self.optimizer.step()
         return norm
@@ -142,7 +142,7 @@ def trained_parameters(objective: Objective) -> list[nn.Parameter]:
 
 
 def share_gradients(parameters: list[nn.Parameter]) -> torch.Tensor:
-    """Makes the parameters' gradients parts of one tensor, and returns it."""
+    """Make the gradients of all parameters views of one tensor, and return it."""
     gradients = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
     parts = gradients.split([p.numel() for p in parameters])
     for parameter, part in zip(parameters, parts, strict=True):

@@ -91,7 +91,7 @@ class Trainer:
         self.stop = StopSignals()
 
     def run(self) -> None:
-        """Trains to `total_step`. Raises UserError if the loss is no number any more, or data cannot be read."""
+        """Train to `total_step`. Raise UserError if the loss is not finite, or too many samples cannot be read."""
         with self.processes.together(self.device):
             self._start_or_resume()
             if self.processes.leads:
@@ -215,7 +215,7 @@ class Trainer:
                 )
 
     def _report(self, progress: tqdm) -> None:
-        """Fetches the latest steps from the device, checks them, shows and logs their means."""
+        """Fetch the losses of the latest steps from the device, check them, show and log their means."""
         totals = self._checked_totals()
         if not self.processes.leads:
             self.log.clear()
@@ -245,7 +245,7 @@ class Trainer:
         self.log.clear()
 
     def _validate(self) -> None:
-        """Scores the test sets, each process its share; a new best key metric saves `model_best.pth`."""
+        """Score the test sets, shared among the processes; save `model_best.pth` if the key metric is the best so far."""
         if not self.test_sets:
             return
         self._checked_totals()
@@ -283,7 +283,7 @@ class Trainer:
     def _checked_totals(self) -> list[float]:
         """Return the losses of the steps since the last report; no model is judged or saved before they were checked.
 
-        Raises UserError for the first one that is no number.
+        Raise UserError for the first one that is no number.
         """
         if not self.log:
             return []

@@ -48,9 +48,9 @@ def no_effect(*names: str) -> dict[str, Setting]:
 
 
 def load_config(path: str | Path, schema: dict, overrides: list[str] = ()) -> EasyDict:
-    """Reads a YAML file (and those it is based on), applies `key=value` overrides, fills in the defaults.
+    """Read a YAML file (and those it is based on), apply `key=value` overrides, and fill in the defaults.
 
-    Raises UserError for a file that is missing or no YAML, an unknown key, or a value of a wrong type.
+    Raise UserError for a file that is missing or not YAML, an unknown key, or a value of a wrong type.
     """
     values, origins = _read_with_bases(Path(path), seen=())
     return complete_config(values, schema, overrides, str(path), origins)
@@ -59,7 +59,7 @@ def load_config(path: str | Path, schema: dict, overrides: list[str] = ()) -> Ea
 def complete_config(
     values: dict, schema: dict, overrides: list[str], source: str, origins: dict[str, str] | None = None
 ) -> EasyDict:
-    """Apply `key=value` overrides to the values of `source`, and fill in the defaults. Raises UserError like `load_config`.
+    """Apply `key=value` overrides to the values of `source`, and fill in the defaults. Raise UserError like `load_config`.
 
     origins: where single keys come from, for messages.
     """

@@ -43,7 +43,7 @@ TRUNCATED = "the image is truncated; copy or export it again"
 
 
 def decode_image(data: bytes, indices: bool = False) -> np.ndarray:
-    """Return the stored pixels in the content of a file, see `images.read_pixels`. Raises UserError without its name."""
+    """Return the stored pixels in the content of a file, see `images.read_pixels`. Raise UserError without its name."""
     try:
         values = _decode(data, indices)
     except (
@@ -154,7 +154,7 @@ def _decode_any(data: bytes) -> np.ndarray | None:
 
 
 def _check_png(data: bytes) -> int:
-    """Return the bits of a sample. Raises an error if a checksum differs, or the file holds several pictures."""
+    """Return the bits of a sample. Raise an error if a checksum differs, or the file holds several pictures."""
     at, last = len(PNG), b""
     while last != b"IEND":
         length, last = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]

@@ -28,7 +28,7 @@ BLACK_BACKGROUND = 0  # what shows through transparent pixels, as in the databas
 
 def read_color(path: Path) -> np.ndarray:
     """Return the stored pixels of an image as RGB (h, w, 3) uint8; an orientation tag turns nothing, transparency is
-    blended with black. Raises UserError if the file is missing, truncated, damaged or no image."""
+    blended with black. Raise UserError if the file is missing, truncated, damaged or no image."""
     values = read_pixels(path)
     if values.dtype == np.uint16:
         if 0 < values.max() < FEWEST_VALUES:
@@ -48,7 +48,7 @@ def read_color(path: Path) -> np.ndarray:
 
 
 def _to_srgb(values: np.ndarray, path: Path) -> np.ndarray:
-    """Return the colours (h, w, 3) that a file's profile says, in sRGB. Raises UserError for a PNG that says it is linear."""
+    """Return the colours (h, w, 3) that a file's profile says, in sRGB. Raise UserError for a PNG that says it is linear."""
     name, profile = color_profile(path)
     if name is None:
         return values
@@ -87,7 +87,7 @@ def require_whole(path: Path) -> None:
 
 def read_map(path: Path) -> np.ndarray:
     """Return a map of numbers (depth, class ids) in its own type, (h, w): of one channel, of equal channels, or the
-    indices of a palette. Raises UserError like `read_color`, and for JPEG and the like, which change numbers."""
+    indices of a palette. Raise UserError like `read_color`, and for JPEG and the like, which change numbers."""
     lossy = _lossy(path)
     if lossy:
         raise UserError(f"{path}: is {lossy}, which does not keep numbers; export it as PNG")
@@ -115,7 +115,7 @@ def read_pixels(path: Path, indices: bool = False) -> np.ndarray:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return the (height, width) of the stored pixels, from the file's header. Raises UserError like `read_color`."""
+    """Return the (height, width) of the stored pixels, from the file's header. Raise UserError like `read_color`."""
     try:
         with Image.open(path) as image:
             if image.format != "TIFF":  # which Pillow would turn
@@ -172,7 +172,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def write_image(path: Path, image: np.ndarray, quality: int = 92) -> None:
-    """Writes RGB (h, w, 3) uint8 or one channel (h, w) uint8/uint16 as the format of the suffix, atomically."""
+    """Write RGB (h, w, 3) uint8 or one channel (h, w) uint8/uint16 in the format of the suffix, atomically."""
     image = image[..., ::-1] if image.ndim == 3 else image
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix.lower() in (".jpg", ".jpeg") else []
     encoded, data = cv2.imencode(path.suffix, image, options)

@@ -11,7 +11,7 @@ TITLE_HEIGHT, GAP, SMALLEST_CELL = 22, 6, 240
 
 
 def text(image: np.ndarray, words: str, x: int, y: int, scale: float = 0.42) -> None:
-    """Writes onto an image in place; (x, y) is the start of the base line."""
+    """Draw text onto an image in place; (x, y) is the start of the base line."""
     cv2.putText(image, words, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)
 
 

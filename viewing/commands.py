@@ -182,7 +182,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _refuse_without_effect(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Raises UserError for an option that is of other modes than the one that was asked for."""
+    """Raise UserError for an option that has no effect in the given mode."""
     for modes, entries in OPTIONS.items():
         for name in entries:
             key = name.removeprefix("--")

@@ -24,7 +24,7 @@ class FrameFiles:
         self.folder, self.names = folder, names
 
     def claim(self, settings: dict) -> None:
-        """Keep what is there if it was made with the same settings, and remove it otherwise. Raises UserError for frames
+        """Keep what is there if it was made with the same settings, and remove it otherwise. Raise UserError for frames
         that were not made here."""
         note, text = self.folder / SETTINGS, json.dumps(settings, indent=1)
         if note.is_file() and note.read_text() == text:

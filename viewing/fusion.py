@@ -55,7 +55,7 @@ class PosedPictures:
 
 
 def drop_disputed(views: PosedPictures, device) -> None:
-    """Sets depth to 0 where fewer than FEWEST_VIEWS views agree on it: what is hidden, or guessed, is not confirmed."""
+    """Set depth to 0, in place, where fewer than FEWEST_VIEWS views agree on it."""
     centres = views.cameras.centres()
     agreed = np.zeros(views.depth.shape, bool)
     for view in range(len(views)):

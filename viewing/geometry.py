@@ -31,12 +31,12 @@ DEPTHS = ("frames", "rendered")  # where points come from: what is known of the 
 
 
 def write_pointcloud(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool) -> None:
-    """Renders views of the capture and merges what they agree on into a labelled point cloud. depth: of DEPTHS."""
+    """Render views of the capture and merge the points they agree on into a labelled point cloud. depth: of DEPTHS."""
     _write(session, out, views, voxel, depth, score, partial(merge_points, voxel=voxel, device=session.device))
 
 
 def write_mesh(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool) -> None:
-    """Renders views of the capture and fuses them into a labelled mesh. depth: of DEPTHS."""
+    """Render views of the capture and fuse them into a labelled mesh. depth: of DEPTHS."""
     _write(session, out, views, voxel, depth, score, mesher(session, voxel))
 
 
@@ -76,7 +76,7 @@ def build(session: Session, frames: list[str], folder: Path, depth: str, fuse) -
 
 
 def render_pictures(session: Session, frames: list[str], folder: Path, depth: str) -> PosedPictures:
-    """Renders frames of the capture as their cameras see them; the pictures lie in files, however many they are."""
+    """Render frames of the capture from their own cameras. The pictures are memory-mapped files in `folder`."""
     cameras = session.scene.cameras(frames)
     references = References(session.scene, session.references)
     shape = (len(frames), *cameras.size)

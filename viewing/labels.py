@@ -65,16 +65,16 @@ def frame_shots(scene: Scene, references: References, width: int | None = None) 
 
 
 def path_shots(cameras: Cameras, references: References) -> Shots:
-    """Return the cameras of a path. Raises UserError if no reference shows anything of it."""
+    """Return the cameras of a path. Raise UserError if no reference shows anything of it."""
     require_overlap(references, cameras)
     return Shots(cameras, mixes(references, cameras), list(range(len(cameras))))
 
 
 def write_labels(session: Session, shots: Shots, out: Path, score: bool = False) -> None:
-    """Writes class maps in the scene's own ids, how sure each pixel is, and a transforms.json that makes `out` a capture;
-    of a path its colours and depth too. What is there already is gone on with. score: compare with the scene's own labels.
+    """Write label maps in the scene's own ids, the confidence of each pixel, and a transforms.json that makes `out` a capture.
 
-    Raises UserError for a network without classes, and for a folder that holds something else.
+    For a camera path colour and depth are written too. Frames that an earlier run has written are kept. score: compare with
+    the scene's own labels. Raise UserError for a network without classes, and for a folder with other content.
     """
     scene = session.scene
     if session.classes is None:

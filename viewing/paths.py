@@ -151,7 +151,7 @@ def _orthogonal(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
 
 def read_path(path: Path) -> CameraPath:
     """Return the path in a JSON file: as nerfstudio's viewer exports it, cameras as `ns-export cameras` writes them, or the
-    cameras of a transforms.json. Raises UserError if the file is none, and names what is wrong."""
+    cameras of a transforms.json. Raise UserError if the file is none, and names what is wrong."""
     content = read_json(path, f"there is no such camera path (a JSON file, or one of {', '.join(KINDS)})")
     if isinstance(content, list) and content:
         return _exported_cameras(content, path)

@@ -28,7 +28,7 @@ class Geometry:
 
 
 def write_ply(path: Path, geometry: Geometry, classes: Classes | None, about: dict) -> None:
-    """Writes a binary PLY, and beside it a JSON file with the classes and what else is known (`about`)."""
+    """Write a binary PLY, and beside it a JSON file with the classes and the entries of `about`."""
     fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
     columns = [*geometry.positions.T, *geometry.color.T]
     if geometry.classes is not None:

@@ -81,7 +81,7 @@ def _splat(seen: np.ndarray, paints: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _fill(canvas: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Closes the gaps between points."""
+    """Fill small gaps between points with the mean colour around them."""
     closed = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     blurred = cv2.blur(canvas * covered[..., None].astype(np.float32), (5, 5))
     share = cv2.blur(covered.astype(np.float32), (5, 5))

@@ -73,7 +73,7 @@ class Session:
     @torch.no_grad()
     def frame_depth(self, frame: str, others: tuple[str, ...]) -> torch.Tensor:
         """Return what the network takes for the depth of a frame of the capture, (h, w) metres, 0 where it is unknown: as it
-        was measured, or as the front end finds it next to `others`. Raises UserError if the front end finds none."""
+        was measured, or as the front end finds it next to `others`. Raise UserError if the front end finds none."""
         if self.needs.reads_depth and self.scene.has_depth:
             return self.scene.views([frame], depth=True).to(self.device).depth[0, 0]
         frames = (frame, *[other for other in others if other != frame][: self.references - 1])
@@ -126,7 +126,7 @@ class Model:
         return needs(self.cfg)
 
     def session(self, scene: Scene) -> Session:
-        """Put the network in front of a scene. Raises UserError for what does not fit."""
+        """Put the network in front of a scene. Raise UserError for what does not fit."""
         cfg, checkpoint = self.cfg, self.checkpoint
         require_classes(cfg, [scene])
         require_classes_of(checkpoint, [scene])
@@ -144,7 +144,7 @@ class Model:
 
 
 def load_model(cfg, path: str | Path) -> Model:
-    """Load the network of a config with the weights of a file. Raises UserError for what does not fit."""
+    """Load the network of a config with the weights of a file. Raise UserError for what does not fit."""
     return Model(cfg, *load_trained(cfg, choose_device(cfg), path))
 
 

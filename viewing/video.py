@@ -27,9 +27,10 @@ FEW_REFERENCES = 0.2  # share of a path's pixels that no reference shows, from w
 
 
 def render_video(session: Session, cameras: Cameras, references: References, out: Path, fps: float) -> None:
-    """Renders a path into `out` (.mp4, .webp or .gif); its single frames stay in a folder beside it.
+    """Render a camera path into `out` (.mp4, .webp or .gif); its frames are kept in a folder beside it.
 
-    Frames of another model, config or path are not gone on with. Raises UserError if no reference shows anything of the path.
+    Frames of an interrupted run are reused if model, config and path are the same. Raise UserError if no reference shows
+    anything along the path.
     """
     if out.suffix not in FORMATS:
         raise UserError(f"--out {out}: a film ends in one of {', '.join(FORMATS)}")
@@ -56,7 +57,7 @@ def render_video(session: Session, cameras: Cameras, references: References, out
 
 
 def require_overlap(references: References, cameras: Cameras) -> None:
-    """Raises UserError if no camera of a path looks at anything that a reference shows."""
+    """Raise UserError if no camera of a path sees anything that a reference shows."""
     if not any(references.overlap(one(cameras, i)).max() > 0 for i in range(len(cameras))):
         raise UserError(
             "no reference shows anything of this camera path: is it in the capture's own frame, in metres, "
@@ -114,7 +115,7 @@ def compose(frames: FilmFiles, count: int, classes: Classes | None) -> Iterator[
 
 
 def write_film(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
-    """Writes pictures (h, w, 3) uint8 as .mp4 (H.264), or as .webp or .gif that repeat for ever."""
+    """Write pictures (h, w, 3) uint8 as .mp4 (H.264), or as a looping .webp or .gif."""
     with atomic_write(path) as temporary:
         if path.suffix == ".mp4":
             _write_mp4(temporary, pictures, fps)

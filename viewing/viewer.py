@@ -39,9 +39,9 @@ PLAY_RATE = 12  # poses a second of a path that is played
 
 
 def serve(session: Session, host: str, port: int, width: int | None) -> None:
-    """Shows the page until Ctrl-C. width: of the finest picture, None for the scene's own.
+    """Serve the page until Ctrl-C. width: of the picture at full resolution, None for the scene's own.
 
-    Raises UserError without viser, or if the port is taken.
+    Raise UserError without viser, or if the port is in use.
     """
     if viser is None:
         raise UserError("the viewer needs viser: pip install viser")
@@ -104,7 +104,7 @@ class Viewer:
                 self._serve(guest)
 
     def _serve(self, guest: Guest) -> None:
-        """Renders the next picture that a guest waits for, if any. What goes wrong for one does not end it for all."""
+        """Render the next picture that a guest waits for, if any. An error is shown to that guest; the server goes on."""
         level = self._next_level(guest)
         if level is None:
             return
@@ -234,7 +234,7 @@ class Viewer:
             guest.controls["place"].content = html.escape(str(error) or "not JSON")
 
     def _play(self, guest: Guest) -> None:
-        """Moves along the path that was loaded, until its end or the next click."""
+        """Move the camera along the loaded path, until its end or the next click."""
         if guest.playing or guest.path is None:
             guest.playing = False
             if guest.path is None:

@@ -22,7 +22,7 @@ BORDER = 5  # pixels wide: how much between two classes has none
 
 
 def read_polygons(name: str) -> dict[str, list]:
-    """Return frame -> polygons of a labelled capture. Raises UserError naming a class that there is not."""
+    """Return frame -> polygons of a labelled capture. Raise UserError naming a class that there is not."""
     path = Path(__file__).parent / f"{name}.json"
     frames = read_json(path, "there are no labels of this capture")["frames"]
     for frame, polygons in frames.items():

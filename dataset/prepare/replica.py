@@ -16,7 +16,7 @@ def prepare_replica(source: Path, out: Path) -> bool:
     """Verify each sequence below `source` (Semantic-NeRF's, vMAP's or NICE-SLAM's) and link the scenes into `out` if that
     is another folder.
 
-    Accepts the folder itself, or one that holds Replica/ or replica/. Returns False if any sequence is not usable.
+    Accepts the folder itself, or one that holds Replica/ or replica/. Return False if any sequence is not usable.
     """
     roots = [path for path in (source, source / "Replica", source / "replica") if path.is_dir()]
     scenes = [path for root in roots for path in sorted(root.iterdir()) if path.is_dir()]
@@ -37,7 +37,7 @@ def prepare_replica(source: Path, out: Path) -> bool:
 
 
 def _verify(name: str, data_root: Path) -> bool:
-    """Say what a sequence holds. Returns False if it is not usable."""
+    """Say what a sequence holds. Return False if it is not usable."""
     try:
         scene = open_scene(f"replica/{name}/black_320", data_root)
         scene.views(scene.frame_ids[:1], depth=True, labels=True)

@@ -48,7 +48,7 @@ class Outcome:
 
 
 def prepare_scannet(source: Path, out: Path, scans: list[str] | None, stride: int, workers: int) -> bool:
-    """Prepares all scans of a release, or those named. Returns False if any had a problem (all are said)."""
+    """Prepare all scans of a release, or those named. Return False if any had a problem; each problem is printed."""
     found = find_scans(source)
     missing = [scan for scan in scans or [] if scan not in found]
     if missing:
@@ -99,7 +99,7 @@ def find_scans(source: Path) -> dict[str, Path]:
 
 
 def copy_label_table(source: Path, out: Path) -> None:
-    """Copy the table of label ids beside the scenes. Raises UserError if it is nowhere."""
+    """Copy the table of label ids beside the scenes. Raise UserError if it is nowhere."""
     table, target = source / SCANNET_TABLE, out / SCANNET_TABLE
     if table.is_file() and target.is_file() and table.read_bytes() != target.read_bytes():
         raise UserError(f"{target}: is another label table than {table}; remove it, or choose another --out")
@@ -112,7 +112,7 @@ def copy_label_table(source: Path, out: Path) -> None:
 
 
 def require_space(scans: dict[str, Path], out: Path, stride: int) -> None:
-    """Raises UserError if the disk cannot hold what is still to be written (by a generous estimate)."""
+    """Raise UserError if the free disk space is less than a generous estimate of what is still to be written."""
     needed = sum(
         sens.stat().st_size * 1.2 / stride for scan, sens in scans.items() if not is_complete(sens, out / scan, stride)
     )
@@ -240,7 +240,7 @@ def _write_frame(file: SensFile, frame: SensFrame, folder: Path, number: int) ->
 
 
 def _write_labels(archive: Path, folder: Path, outcome: Outcome) -> int:
-    """Write the labels of the frames that are there; members with any other name are not touched. Returns their number."""
+    """Write the labels of the frames that are there; members with any other name are not touched. Return their number."""
     if not archive.is_file():
         return 0
     frames = {int(path.stem) for path in (folder / "pose").glob("*.txt")}
@@ -269,7 +269,7 @@ def _write_labels(archive: Path, folder: Path, outcome: Outcome) -> int:
 
 
 def _write_label(members: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bool:
-    """Write a label map, unless it is there already. Returns False for what is no PNG, which is not written."""
+    """Write a label map, unless it is there already. Return False for what is no PNG, which is not written."""
     if path.is_file() and zlib.crc32(path.read_bytes()) == member.CRC:
         return True
     content = members.read(member)

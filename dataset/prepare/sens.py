@@ -58,7 +58,7 @@ class SensFrame:
 
 
 class SensFile:
-    """An open .sens file. Raises UserError if it is none, or compressed in a way that cannot be read."""
+    """An open .sens file. Raise UserError if it is none, or compressed in a way that cannot be read."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -176,7 +176,7 @@ class SensFile:
         return ".jpg", cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
     def depth_millimetres(self, frame: SensFrame) -> np.ndarray:
-        """Return depth (h, w) uint16 in millimetres. Raises ValueError or zlib.error if the blob is damaged, not of the header's
+        """Return depth (h, w) uint16 in millimetres. Raise ValueError or zlib.error if the blob is damaged, not of the header's
         size, or no room's by the header's depth shift."""
         data, whole = frame.depth, True
         (height, width), shift = self.header.sizes["depth"], self.header.depth_shift

@@ -42,7 +42,7 @@ def prepare_transforms(source: Path, out: Path, name: str) -> None:
     """Write a capture anew: images undistorted once, poses in metres. `source`: its folder or its JSON file.
 
     Colour of cameras without distortion is copied byte for byte (but for its orientation tag). The folder takes its place
-    when it is whole. Raises UserError naming what cannot be used; then nothing is written.
+    when it is whole. Raise UserError naming what cannot be used; then nothing is written.
     """
     if Path(name).name != name or name in ("", ".", ".."):
         raise UserError(f"--name {name}: should be the name of one folder, without / and ..")

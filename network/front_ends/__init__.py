@@ -59,4 +59,4 @@ class FrontEnd(nn.Module, ABC):
         """views: images (V, 3, h, w) and what is needed; image_features: (V, image_channels, …), given to those that read them."""
 
     def load_weights(self, cfg) -> None:
-        """Loads what training starts from besides the network's own checkpoints. Raises UserError if it is not there."""
+        """Load further weights that training starts from, such as MVSNet's. Raise UserError if they are missing."""

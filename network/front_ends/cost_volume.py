@@ -101,7 +101,7 @@ def _residual_head(in_channels: int, channels: int) -> nn.Sequential:
 
 
 def load_mvsnet(mvsnet: nn.Module, path: Path) -> None:
-    """Loads MVSNet's weights, all of them. Raises UserError if they are of another network."""
+    """Load all of MVSNet's weights. Raise UserError if they are those of another network."""
     weights, own = read_mvsnet(path), mvsnet.state_dict()
     if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in own.items()}:
         different = sorted(set(weights) ^ set(own)) or [name for name in own if weights[name].shape != own[name].shape]

@@ -108,7 +108,7 @@ class MVSNet(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Match normalised images (V, 3, h, w) with those of their sources (N, 3, h, w); index (V, n): the sources of each.
 
-        Returns the probability of each plane (V, PLANES, h/4, w/4) and the planes' depths (V, PLANES) in metres.
+        Return the probability of each plane (V, PLANES, h/4, w/4) and the planes' depths (V, PLANES) in metres.
         h and w are multiples of 32.
         """
         features, source_features = self.feature(images), self.feature(source_images)
