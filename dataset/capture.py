@@ -132,17 +132,17 @@ def read_capture(path: Path) -> Capture:
     left_out |= _saved_again({n: frame for n, frame in enumerate(frames) if n not in left_out})
     classes = _classes(content, frames, path)
     return Capture(
-        path,
-        frames,
-        left_out,
-        size,
-        classes,
-        _class_ids(content, classes, path),
-        read_depth_unit(content, path),
-        read_depth_range(content, path),
-        scale,
-        listed_split(content, [frame.name for frame in frames], left_out, path),
-        content,
+        path=path,
+        frames=frames,
+        left_out=left_out,
+        size=size,
+        classes=classes,
+        class_ids=_class_ids(content, classes, path),
+        depth_unit=read_depth_unit(content, path),
+        depth_range=read_depth_range(content, path),
+        scale=scale,
+        split=listed_split(content, [frame.name for frame in frames], left_out, path),
+        content=content,
     )
 
 

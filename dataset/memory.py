@@ -50,12 +50,18 @@ class MemoryScene(Scene):
             raise UserError(f"{NAME}: there are {count} images, but {len(poses)} poses")
         frames = self._frames(poses, _intrinsics(K, count))
         files = {kind: {i: Path(f"{kind} {i}") for i in range(count)} for kind in self._arrays}
-        name = SceneName.parse(f"memory/{NAME}/black_{width or raw_size[1]}")
-        names = [str(number) for number in range(count)]
-        split = Split(names, [])
-        place = Path(NAME)
         super().__init__(
-            SceneFiles(name, place, files, [], tuple(raw_size), DEPTH_RANGE, None, lambda: frames, split=split)
+            SceneFiles(
+                name=SceneName.parse(f"memory/{NAME}/black_{width or raw_size[1]}"),
+                folder=Path(NAME),
+                files=files,
+                others=[],
+                raw_size=tuple(raw_size),
+                depth_range=DEPTH_RANGE,
+                labels=None,
+                find_frames=lambda: frames,
+                split=Split(references=[str(number) for number in range(count)], tests=[]),
+            )
         )
 
     @staticmethod

@@ -79,8 +79,17 @@ def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
         poses = by_number(read_trajectory(trajectory), sorted(files["color"]), trajectory)
         return usable_frames(name.text, files, poses.get, K, of_another_size(files["color"], size))
 
-    others = [trajectory, *[path for path in (info, camera) if path]]
-    return SceneFiles(name, folder, files, others, size, DEPTH_RANGE, labels, find_frames, None, unit)
+    return SceneFiles(
+        name=name,
+        folder=folder,
+        files=files,
+        others=[trajectory, *[path for path in (info, camera) if path]],
+        raw_size=size,
+        depth_range=DEPTH_RANGE,
+        labels=labels,
+        find_frames=find_frames,
+        depth_unit=unit,
+    )
 
 
 def find_sequences(scene: Path) -> list[Path]:

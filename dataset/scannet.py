@@ -79,8 +79,17 @@ def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> 
 
     others = [*poses.values(), intrinsics, *([table] if table.is_file() else [])]
     others += [path for path in intrinsics.parent.glob("*trinsic*_*.txt") if path != intrinsics]
-    cameras = dict.fromkeys(files["depth"], camera) if camera else {}
-    return SceneFiles(name, folder, files, others, size, DEPTH_RANGE, labels, find_frames, depth_cameras=cameras)
+    return SceneFiles(
+        name=name,
+        folder=folder,
+        files=files,
+        others=others,
+        raw_size=size,
+        depth_range=DEPTH_RANGE,
+        labels=labels,
+        find_frames=find_frames,
+        depth_cameras=dict.fromkeys(files["depth"], camera) if camera else {},
+    )
 
 
 def choose_labels(maps: dict[int, Path], folder: Path, table: Path, label_ids: str) -> LabelSet:

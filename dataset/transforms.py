@@ -47,21 +47,18 @@ def transforms_scene(name: SceneName, data_root: Path) -> SceneFiles:
                 warn(f"{name.text}: {hint}")
         return found._replace(Ks=Ks[found.numbers])
 
-    others = [path, *path.parent.glob("transforms_*.json")]
-    near_far = capture.depth_range or DEPTH_RANGE
-    depth_cameras = {number: frame.depth_camera for number, frame in enumerate(capture.frames) if frame.depth_camera}
     return SceneFiles(
-        name,
-        folder,
-        files,
-        others,
-        capture.size,
-        near_far,
-        labels,
-        find_frames,
-        capture.split,
-        capture.depth_unit,
-        depth_cameras,
+        name=name,
+        folder=folder,
+        files=files,
+        others=[path, *path.parent.glob("transforms_*.json")],
+        raw_size=capture.size,
+        depth_range=capture.depth_range or DEPTH_RANGE,
+        labels=labels,
+        find_frames=find_frames,
+        split=capture.split,
+        depth_unit=capture.depth_unit,
+        depth_cameras={n: frame.depth_camera for n, frame in enumerate(capture.frames) if frame.depth_camera},
     )
 
 

@@ -102,27 +102,21 @@ class Renderer(nn.Module):
         heads: dict[str, HeadFactory] | None = None,
         encoder: nn.Module | None = None,
     ):
-        """sampler: None for the config's coarse and fine samples. heads: what each pass shows of a ray besides colour and
-        classes. encoder: None for the published image encoder; see `network.image_encoder` for what one must have."""
+        """sampler, encoder: None for those of the config; `network.image_encoder` says what an encoder must have. heads: what
+        each pass shows of a ray besides colour and classes."""
         super().__init__()
         self.sampler = sampler or _sampler(cfg)
-        self.scoring = cfg.ray_mask_view_num, cfg.ray_mask_point_num
+        self.scored_views, self.scored_samples = cfg.ray_mask_view_num, cfg.ray_mask_point_num
         front_end = FRONT_ENDS[cfg.init_net_type]
         encoder = encoder or _encoder(cfg)
         self.image_channels = image_channels = encoder.channels
         self.refines = cfg.reference_classes or cfg.query_decoder
         self.balances_exposure = cfg.balance_exposure and self.sampler.reads_surfaces
-        if self.refines:
-            heads = {**(heads or {}), CONTEXT: ContextHead}
         self.reads_labels = cfg.use_reference_labels
-        if self.reads_labels:
-            if not (cfg.reference_classes and cfg.render_label):
-                raise UserError("use_reference_labels: true needs reference_classes: true and render_label: true")
-            heads[KNOWN] = lambda _: KnownClassesHead(cfg.num_classes)
         opaque = self.sampler.reads_surfaces
         aggregation = {
-            "image_channels": image_channels, "ray_channels": RAY_CHANNELS, "heads": heads, "opaque": opaque,
-            "blend_by_angle": cfg.blend_by_angle,
+            "image_channels": image_channels, "ray_channels": RAY_CHANNELS, "heads": _heads(cfg, heads or {}),
+            "opaque": opaque, "blend_by_angle": cfg.blend_by_angle,
         }  # fmt: skip
 
         self.vis_encoder = VisEncoder(image_channels, front_end.channels, RAY_CHANNELS)
@@ -151,9 +145,9 @@ class Renderer(nn.Module):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Return the networks of each pass: the first has its own, all later ones share the fine ones."""
-        opaque = self.sampler.reads_surfaces
-        first = Stage(self.dist_decoder, self.agg_net, *self.scoring, opaque)
-        return first, *[Stage(self.fine_dist_decoder, self.fine_agg_net, *self.scoring)] * (self.sampler.stages - 1)
+        scored = {"scored_views": self.scored_views, "scored_samples": self.scored_samples}
+        first = Stage(self.dist_decoder, self.agg_net, **scored, opaque=self.sampler.reads_surfaces)
+        return first, *[Stage(self.fine_dist_decoder, self.fine_agg_net, **scored)] * (self.sampler.stages - 1)
 
     @property
     def pass_names(self) -> tuple[str, ...]:
@@ -191,39 +185,45 @@ class Renderer(nn.Module):
         return self.image_encoder(self.pad(references).images)
 
     def encode(self, references: Views, image_features: torch.Tensor | None = None) -> Encoding:
-        """Encode the references: everything that depends on them alone. image_features: what `encode_images` made of them.
-
-        In float32 under autocast to bfloat16 too, but for its result: it would put features off by 5%. float16 does by 0.3%.
-        """
-        unpadded, references = references, self.pad(references)
-        device = references.images.device.type
-        fine = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
-        with torch.autocast(device, enabled=fine):
-            image_features, geometry = self._read(references, image_features)
-            ray_features = self.vis_encoder(image_features, geometry.features)
-            features = torch.cat([image_features, ray_features], 1).permute(0, 2, 3, 1).contiguous()
-        if torch.is_autocast_enabled(device):
-            features = features.to(torch.get_autocast_dtype(device))
-        surfaces = shown = None
-        if self.sampler.reads_surfaces:
-            shown = unpadded.cameras.size
-            surfaces = reference_surfaces(unpadded, geometry.surfaces, references.cameras.size)
+        """Encode the references: everything that depends on them alone. image_features: those of `encode_images`, if they
+        are known already."""
+        padded, reads_surfaces = self.pad(references), self.sampler.reads_surfaces
+        size = padded.cameras.size
+        features, geometry = self._features(padded, image_features)
+        labels = None
+        if self.reads_labels:
+            labels = padded_labels(references, size, ignore=self.reference_classes_new.out_features - 1)
         return Encoding(
-            references.cameras,
-            references.images,
-            features,
-            image_features.shape[1],
-            references.mask,
-            geometry.depth,
-            surfaces,
-            shown,
-            padded_labels(unpadded, references.cameras.size, self.reference_classes_new.out_features - 1)
-            if self.reads_labels
-            else None,
+            cameras=padded.cameras,
+            images=padded.images,
+            features=features,
+            image_channels=self.image_encoder.channels,
+            mask=padded.mask,
+            depth=geometry.depth,
+            surfaces=reference_surfaces(references, geometry.surfaces, size) if reads_surfaces else None,
+            shown=references.cameras.size if reads_surfaces else None,
+            labels=labels,
         )
 
-    def _read(self, references: Views, image_features: torch.Tensor | None) -> tuple[torch.Tensor, GeometryFeatures]:
-        """Return image features, made unless they are given, and what the front end finds."""
+    def _features(
+        self, references: Views, image_features: torch.Tensor | None
+    ) -> tuple[torch.Tensor, GeometryFeatures]:
+        """Return image and ray features of padded references, (V, h/4, w/4, C), and the output of the front end.
+
+        Under autocast to bfloat16 all but the result is computed in float32: bfloat16 changes features by 5%, float16 by 0.3%.
+        """
+        device = references.images.device.type
+        autocast, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=autocast and dtype == torch.float16):
+            image_features, geometry = self._image_and_geometry(references, image_features)
+            ray_features = self.vis_encoder(image_features, geometry.features)
+            features = torch.cat([image_features, ray_features], 1).permute(0, 2, 3, 1).contiguous()
+        return (features.to(dtype) if autocast else features), geometry
+
+    def _image_and_geometry(
+        self, references: Views, image_features: torch.Tensor | None
+    ) -> tuple[torch.Tensor, GeometryFeatures]:
+        """Return image features, computed unless they are given, and the output of the front end."""
         images, expected = references.images, (self.image_encoder.channels, self.init_net.channels)
         if image_features is None and not self.init_net.reads_image_features:
             image_features, geometry = concurrently(
@@ -299,6 +299,18 @@ class Renderer(nn.Module):
         if self.reference_classes_new is None:
             return None
         return self.reference_classes_new(encoding.features[..., : encoding.image_channels]).float()
+
+
+def _heads(cfg, own: dict[str, HeadFactory]) -> dict[str, HeadFactory]:
+    """Return the heads of each pass: `own`, and those that the config needs. Raise UserError for keys that contradict."""
+    heads = dict(own)
+    if cfg.reference_classes or cfg.query_decoder:
+        heads[CONTEXT] = ContextHead
+    if cfg.use_reference_labels:
+        if not (cfg.reference_classes and cfg.render_label):
+            raise UserError("use_reference_labels: true needs reference_classes: true and render_label: true")
+        heads[KNOWN] = lambda _: KnownClassesHead(cfg.num_classes)
+    return heads
 
 
 def _encoder(cfg) -> nn.Module:

@@ -118,11 +118,19 @@ def look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sight:
         features = read_rows(encoding.features, projection.pixels, mask, size, align_corners=False)
         inverse_depth = to_inverse_depth(projection.depth, cameras.depth_range)
         before, after = interval_halves(inverse_depth_intervals(depths, rays.depth_range))
-        ends = inverse_depth - before.flatten(), inverse_depth + after.flatten()
-    found = None if rays.layers is None else rays.layers.found
-    labels = None if encoding.labels is None else read_nearest(encoding.labels, projection.pixels)
+        near_end, far_end = inverse_depth - before.flatten(), inverse_depth + after.flatten()
     return Sight(
-        valid, color, features, encoding.image_channels, *ends, direction, depths.shape, evidence, found, labels
+        valid=valid,
+        color=color,
+        features=features,
+        image_channels=encoding.image_channels,
+        near_end=near_end,
+        far_end=far_end,
+        direction=direction,
+        shape=depths.shape,
+        evidence=evidence,
+        found=None if rays.layers is None else rays.layers.found,
+        labels=None if encoding.labels is None else read_nearest(encoding.labels, projection.pixels),
     )
 
 
@@ -140,5 +148,6 @@ def look_at_surfaces(
     behind = torch.where(known, behind, 0)
     seen = valid & ~(known & (behind > OCCLUDED))
     valid = torch.where(seen.any(0), seen, valid)
+    visibility = torch.where(known, torch.sigmoid(-behind / AGREEMENT), 0.5)
     hit = torch.where(known, torch.exp(-((behind / AGREEMENT) ** 2)), 0.5)
-    return valid, Evidence(torch.where(known, torch.sigmoid(-behind / AGREEMENT), 0.5), hit)
+    return valid, Evidence(visibility=visibility, hit=hit)

@@ -38,9 +38,15 @@ class Stage:
             visibility, hit = sight.evidence
         else:
             visibility, hit = visibility_and_hit(self.dist_decoder(sight.ray_features), sight.near_end, sight.far_end)
-        values = self.agg_net(sight, hit, visibility, density_only)
+        values = self.agg_net(sight, hit=hit, visibility=visibility, density_only=density_only)
+        hit_probability = values.hit_probability
         seeing = sight.valid.sum(0).view(depths.shape)
-        scored = (seeing > self.scored_views).sum(-1) > self.scored_samples
-        depth = (modal_depth if self.opaque else expected_depth)(values.hit_probability, depths)
-        seen = seen_rays(values.hit_probability, sight.shown)
-        return Rendering(values.color, values.heads, depth, values.hit_probability, depths, scored, seen)
+        return Rendering(
+            color=values.color,
+            heads=values.heads,
+            depth=(modal_depth if self.opaque else expected_depth)(hit_probability, depths),
+            hit_probability=hit_probability,
+            depths=depths,
+            scored=(seeing > self.scored_views).sum(-1) > self.scored_samples,
+            seen=seen_rays(hit_probability, sight.shown),
+        )

@@ -244,4 +244,6 @@ def render_rays(
     """Render the final pass of some rays, by a backend."""
     with backend.at_work(network), backend.autocast():
         final = network.render_rays(encoding, rays, stages=stages, final_only=True).final
-    return RenderedView(final.color, final.heads, final.depth, final.deviation, final.seen)
+    return RenderedView(
+        color=final.color, heads=final.heads, depth=final.depth, deviation=final.deviation, seen=final.seen
+    )

@@ -60,26 +60,33 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if path.suffix == SAFETENSORS:
         tensors, about = _read_safetensors(path)
-        config = json.loads(about["config"]) if "config" in about else None
         step = int(about.get("step", 0))
-        classes = tuple(json.loads(about["classes"])) if "classes" in about else None
-        return Checkpoint(path, tensors, None, step, step, float(about.get("best_para", 0)), config, classes)
+        return Checkpoint(
+            path=path,
+            network=tensors,
+            optimizer=None,
+            step=step,
+            samples=step,
+            best=float(about.get("best_para", 0)),
+            config=json.loads(about["config"]) if "config" in about else None,
+            classes=tuple(json.loads(about["classes"])) if "classes" in about else None,
+        )
     content = read_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("network_state_dict"), dict):
         other = isinstance(content, dict) and "state_dict" in content
         whose = "its `state_dict` is another program's, such as PyTorch Lightning" if other else "there is none"
         raise UserError(f"{path}: not a checkpoint of this network, which has a `network_state_dict` ({whose})")
-    network = {unwrapped(name): value for name, value in content["network_state_dict"].items()}
+    step = int(content.get("step", 0))
     return Checkpoint(
-        path,
-        network,
-        content.get("optimizer_state_dict"),
-        int(content.get("step", 0)),
-        int(content.get("samples", content.get("step", 0))),
-        float(content.get("best_para", 0.0)),
-        content.get("config"),
-        tuple(content["classes"]) if content.get("classes") else None,
-        content.get("trained_state_dict"),
+        path=path,
+        network={unwrapped(name): value for name, value in content["network_state_dict"].items()},
+        optimizer=content.get("optimizer_state_dict"),
+        step=step,
+        samples=int(content.get("samples", step)),
+        best=float(content.get("best_para", 0.0)),
+        config=content.get("config"),
+        classes=tuple(content["classes"]) if content.get("classes") else None,
+        trained=content.get("trained_state_dict"),
     )
 
 

@@ -160,7 +160,11 @@ def load_matching(network: nn.Module, checkpoint: Checkpoint) -> LoadReport:
         raise UserError(f"{checkpoint.path}: has no parameter that agrees with the network of this config")
     network.load_state_dict({name: theirs[name] for name in loaded}, strict=False)
     taken = set(loaded)
-    return LoadReport(loaded, [name for name in own if name not in taken], [n for n in theirs if n not in taken])
+    return LoadReport(
+        loaded=loaded,
+        missing=[name for name in own if name not in taken],
+        left_over=[name for name in theirs if name not in taken],
+    )
 
 
 def load_network(network: nn.Module, checkpoint: Checkpoint, allow_new_layers: bool = False) -> LoadReport:
@@ -170,9 +174,9 @@ def load_network(network: nn.Module, checkpoint: Checkpoint, allow_new_layers: b
     theirs = checkpoint.network
     _require_same_classes(own, checkpoint)
     report = LoadReport(
-        [name for name in own if name in theirs],
-        [name for name in own if name not in theirs],
-        [name for name in theirs if name not in own],
+        loaded=[name for name in own if name in theirs],
+        missing=[name for name in own if name not in theirs],
+        left_over=[name for name in theirs if name not in own],
     )
     wrong = [
         f"{name} is {tuple(theirs[name].shape)} instead of {tuple(own[name].shape)}"

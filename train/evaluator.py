@@ -84,7 +84,11 @@ class Evaluation:
             for method in first.scores
         }
         return Evaluation(
-            first.names, first.network, scores, sum(part.ignored for part in parts), sum(part.pixels for part in parts)
+            first.names,
+            first.network,
+            scores,
+            ignored=sum(part.ignored for part in parts),
+            pixels=sum(part.pixels for part in parts),
         )
 
     def key_metric(self, name: str) -> float:
@@ -129,9 +133,10 @@ def evaluate(
             picture = to_picture(rendering, batch.query.cameras.size)
             if scoring is not None:
                 scoring.result()
-            scoring = background.submit(
-                score, Comparison(batch, result.network, picture, truth_of(batch), index in starts)
+            comparison = Comparison(
+                batch, result.network, prediction=picture, truth=truth_of(batch), first=index in starts
             )
+            scoring = background.submit(score, comparison)
             progress.update()
         if scoring is not None:
             scoring.result()

@@ -312,8 +312,13 @@ class Trainer:
             self.checkpoints.save(self._content())
 
     def _content(self) -> dict:
-        trained = None if self.model is self.network else self.network
-        counters = self.step, self.samples, self.best
         return checkpoint_content(
-            self.model, self.updates.optimizer, *counters, self.cfg, class_names(self.scenes), trained
+            self.model,
+            self.updates.optimizer,
+            step=self.step,
+            samples=self.samples,
+            best=self.best,
+            config=self.cfg,
+            classes=class_names(self.scenes),
+            trained=None if self.model is self.network else self.network,
         )

@@ -108,8 +108,8 @@ def blend(parts: list[tuple[float, RenderedView]]) -> RenderedView:
     heads = {name: mean([view.heads[name] for view in views]) for name in views[0].heads}
     if CLASSES in heads:
         heads[CLASSES] = mean([view.logits.softmax(-1) for view in views]).clamp_min(1e-30).log()
-    flat = [mean([getattr(view, name) for view in views]) for name in ("color", "depth", "deviation")]
-    return RenderedView(flat[0], heads, flat[1], flat[2], seen)
+    means = {name: mean([getattr(view, name) for view in views]) for name in ("color", "depth", "deviation")}
+    return RenderedView(heads=heads, seen=seen, **means)
 
 
 @dataclass(frozen=True)
