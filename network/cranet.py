@@ -11,6 +11,7 @@ ray are float32 under autocast too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -75,11 +76,37 @@ def weighted_mean_and_variance(x: torch.Tensor, weights: torch.Tensor) -> tuple[
     return mean, (weights * (x - mean) ** 2).sum(0)
 
 
-def _check_widths(**widths: int | tuple[int, ...]) -> None:
-    for name, width in widths.items():
-        for value in width if isinstance(width, tuple) else (width,):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"CRANet: {name} should be a positive whole number, but is {width}")
+@dataclass(frozen=True)
+class Widths:
+    """Channels of a `CRANet`; the defaults are the published ones. Raise ValueError for what is not a positive integer.
+
+    image_channels, embedding: of the inputs. latent: of what is known of a sample in one view. geometry: of a sample.
+    hidden: inside base_fc and geometry_fc; direction_hidden: inside ray_dir_fc; blending_hidden: of the two hidden layers of
+    rgb_fc; trust_hidden: inside neuray_fc. attention_heads: of all attentions, each of head_width channels.
+    """
+
+    image_channels: int = 32
+    embedding: int = 32
+    latent: int = 32
+    geometry: int = 16
+    hidden: int = 64
+    direction_hidden: int = 16
+    blending_hidden: tuple[int, int] = (16, 8)
+    trust_hidden: int = 8
+    attention_heads: int = 4
+    head_width: int = 4
+
+    def __post_init__(self):
+        for field in fields(self):
+            width = getattr(self, field.name)
+            for value in width if isinstance(width, tuple) else (width,):
+                if type(value) is not int or value < 1:
+                    raise ValueError(f"CRANet: {field.name} should be a positive whole number, but is {width}")
+
+    @property
+    def attention(self) -> dict[str, int]:
+        """Return the keywords that `SelfAttention` takes."""
+        return {"heads": self.attention_heads, "head_width": self.head_width}
 
 
 def _kaiming(*networks: nn.Sequential) -> None:
@@ -112,65 +139,60 @@ class CRANet(nn.Module):
         use_attention: bool = True,
         views_first: bool = False,
         with_logits: bool = True,
-        image_channels: int = 32,
-        embedding: int = 32,
-        latent: int = 32,
-        geometry: int = 16,
         heads: dict[str, HeadFactory] | None = None,
         opaque: bool = False,
         blend_by_angle: bool = False,
-        hidden: int = 64,
-        direction_hidden: int = 16,
-        blending_hidden: tuple[int, int] = (16, 8),
-        trust_hidden: int = 8,
-        attention_heads: int = 4,
-        head_width: int = 4,
+        **widths,
     ):
-        """image_channels, embedding: of what comes in. latent: channels of a view's latent, geometry: of a sample's.
+        """use_attention, views_first: of Cross-Reprojection Attention. heads: what to render besides colour and classes.
 
-        hidden: channels inside base_fc and geometry_fc; direction_hidden: inside ray_dir_fc; blending_hidden: of rgb_fc's two
-        hidden layers; trust_hidden: inside neuray_fc. attention_heads: of all attentions, each of head_width channels.
-        The published widths are the defaults. Raise ValueError for what is no width.
-        use_attention, views_first: of Cross-Reprojection Attention. heads: what to render besides colour and classes.
-        opaque: every ray ends, at its last sample at the latest. blend_by_angle: colours are blended by the angles between
-        the views' rays and the query's, which what is learned changes.
+        opaque: every ray ends, at its last sample at the latest. blend_by_angle: the blending weights of the views start from
+        the angles between their rays and the query's; the learned scores are added. widths: fields of `Widths`.
         """
         super().__init__()
-        _check_widths(
-            image_channels=image_channels, embedding=embedding, latent=latent, geometry=geometry, hidden=hidden,
-            direction_hidden=direction_hidden, blending_hidden=blending_hidden, trust_hidden=trust_hidden,
-            attention_heads=attention_heads, head_width=head_width,
-        )  # fmt: skip
-        own, direction = 3 + image_channels, 4
-        attention = {"heads": attention_heads, "head_width": head_width}
+        channels = Widths(**widths)
         self.views_first, self.with_logits = views_first, with_logits
-        self.latent, self.opaque, self.blend_by_angle = latent, opaque, blend_by_angle
+        self.latent, self.opaque, self.blend_by_angle = channels.latent, opaque, blend_by_angle
+        self._add_geometry_and_color(channels)
+        self._add_semantics(channels, num_classes, use_attention, heads or {})
+
+    def _add_geometry_and_color(self, widths: Widths) -> None:
+        """Add the layers that NeuRay has too. Their order is that of the published optimiser's state."""
+        latent, geometry, hidden = widths.latent, widths.geometry, widths.hidden
+        own, direction = 3 + widths.image_channels, 4
         self.ray_dir_fc = nn.Sequential(
-            Linear(direction, out=direction_hidden), nn.ELU(), Linear(direction_hidden, out=own), nn.ELU()
+            Linear(direction, out=widths.direction_hidden), nn.ELU(), Linear(widths.direction_hidden, out=own), nn.ELU()
         )
         statistics = [own] * 4  # mean and variance by trust, and with all views alike
-        first = Linear(*statistics, own, embedding, out=hidden)
+        first = Linear(*statistics, own, widths.embedding, out=hidden)
         self.base_fc = MLP(first, nn.ELU(), nn.Linear(hidden, latent), nn.ELU())
         self.vis_fc = nn.Sequential(nn.Linear(latent, latent), nn.ELU(), Linear(latent, out=latent + 1), nn.ELU())
         self.vis_fc2 = nn.Sequential(nn.Linear(latent, latent), nn.ELU(), Linear(latent, out=1), nn.Sigmoid())
         first = Linear(latent, latent, 1, out=hidden)
         self.geometry_fc = MLP(first, nn.ELU(), nn.Linear(hidden, geometry), nn.ELU())
-        self.ray_attention = SelfAttention(geometry, along=True, **attention)
+        self.ray_attention = SelfAttention(geometry, along=True, **widths.attention)
         self.register_buffer("geometry_places", sine_encoding(PLACES, geometry), persistent=False)
         self.register_buffer("semantic_places", sine_encoding(PLACES, latent), persistent=False)
         self.out_geometry_fc = DensityNet(geometry)
-        wider, narrower = blending_hidden
+        wider, narrower = widths.blending_hidden
         first = Linear(latent, 1, direction, out=wider)
         self.rgb_fc = MLP(first, nn.ELU(), nn.Linear(wider, narrower), nn.ELU(), Linear(narrower, out=1))
-        self.neuray_fc = nn.Sequential(nn.Linear(embedding, trust_hidden), nn.ELU(), Linear(trust_hidden, out=1))
+        trust = nn.Linear(widths.embedding, widths.trust_hidden)
+        self.neuray_fc = nn.Sequential(trust, nn.ELU(), Linear(widths.trust_hidden, out=1))
         _kaiming(self.base_fc, self.vis_fc, self.vis_fc2, self.geometry_fc, self.rgb_fc, self.neuray_fc)
-        # Names with `_new` are S-Ray's own layers: absent from a NeuRay checkpoint, trained in a group of their own.
+
+    def _add_semantics(
+        self, widths: Widths, num_classes: int, use_attention: bool, heads: dict[str, HeadFactory]
+    ) -> None:
+        """Add S-Ray's own layers and the heads. Names with `_new` are absent from a NeuRay checkpoint, and trained in a
+        parameter group of their own."""
+        latent, geometry, attention = widths.latent, widths.geometry, widths.attention
         self.point_attention_new = SelfAttention(latent, along=False, **attention) if use_attention else None
         self.sem_rtrans_new = SelfAttention(latent, along=True, **attention) if use_attention else None
         self.semantic_fc1_new = nn.Linear(geometry, geometry)
         self.semantic_fc2_new = RayLinear(2 * geometry + latent, num_classes + 1)
-        widths = HeadWidths(geometry, latent)
-        self.heads_new = nn.ModuleDict({name: make(widths) for name, make in (heads or {}).items()})
+        given = HeadWidths(geometry=geometry, semantic=latent)
+        self.heads_new = nn.ModuleDict({name: make(given) for name, make in heads.items()})
 
     def forward(self, sight: Sight, embedding: torch.Tensor, density_only: bool = False) -> RayValues:
         """Aggregate the views' features. embedding: (V, N, C) of the ray distributions."""
