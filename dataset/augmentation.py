@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from dataset.maps import FARTHEST
 from dataset.sensor import Sensor, drifting, sensed_color, sensed_depth, sensed_pose
 from dataset.views import Views
 from utils.config import Setting
@@ -24,7 +25,6 @@ DEFAULTS = {
     "hide_depth": Setting(0.0, float, minimum=0, maximum=1),  # share of samples whose references have no depth
 }
 LUMA = np.array([0.299, 0.587, 0.114])  # of RGB (ITU-R BT.601)
-LARGEST = 65535  # a depth in storage
 
 
 def augment(references: Views, query: Views, cfg, rng: np.random.Generator) -> tuple[Views, Views]:
@@ -90,7 +90,7 @@ def scaled(views: Views, factor: float) -> Views:
     depth = views.depth
     if depth is not None:
         larger = (depth.numpy() * factor).round()
-        depth = torch.from_numpy(np.where(larger > LARGEST, 0, larger).astype(np.uint16))
+        depth = torch.from_numpy(np.where(larger > FARTHEST, 0, larger).astype(np.uint16))
     cameras = replace(cameras, poses=poses, depth_range=cameras.depth_range * factor)
     sources = views.sources and replace(views.sources, views=scaled(views.sources.views, factor))
     return replace(views, cameras=cameras, depth=depth, sources=sources)
@@ -104,7 +104,7 @@ def taken(views: Views, rng: np.random.Generator) -> Views:
     if depth is not None:
         meters = depth[:, 0].numpy().astype(np.float32) / 1000
         measured = [sensed_depth(z, sensor, rng, image) for z, image in zip(meters, images, strict=True)]
-        stored = (np.stack(measured) * 1000).round().clip(0, LARGEST)
+        stored = (np.stack(measured) * 1000).round().clip(0, FARTHEST)
         depth = torch.from_numpy(stored.astype(np.uint16))[:, None]
     images = [sensed_color(image, sensor, *of_frame, rng) for image, *of_frame in zip(images, drift, strict=True)]
     cameras = replace(views.cameras, poses=_tracked(views.cameras.poses, sensor, rng))

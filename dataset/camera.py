@@ -174,6 +174,25 @@ def undistort(image: np.ndarray, K: np.ndarray, lens: Lens, nearest: bool, size:
     return cv2.remap(image, *maps, how, borderMode=cv2.BORDER_CONSTANT)
 
 
+def centred_intrinsics(focal: float, size: tuple[int, int]) -> np.ndarray:
+    """Return the intrinsics (3, 3) of square pixels with the principal point in the middle of images of `size` (h, w).
+
+    focal: in pixels.
+    """
+    height, width = size
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+
+
+def focal_length(view: float, side: int) -> float:
+    """Return the focal length in pixels of a field of view in radians along a side of so many pixels."""
+    return side / 2 / np.tan(view / 2)
+
+
+def field_of_view(focal: float, side: int) -> float:
+    """Return the field of view in radians along a side of so many pixels. focal: in pixels."""
+    return float(2 * np.arctan(side / 2 / focal))
+
+
 def scale_intrinsics(Ks, raw_size: tuple[int, int], size: tuple[int, int]):
     """Return the intrinsics (..., 3, 3), arrays or tensors, of images resized from `raw_size` to `size` (h, w): each
     axis by its own ratio, with pixel centres at integers, c' = s (c + 0.5) - 0.5."""

@@ -20,14 +20,14 @@ import numpy as np
 from dataset.camera import CAMERA_KEYS, Lens, read_lens
 from dataset.capture_files import find_file_of, require_files
 from dataset.capture_keys import KINDS, check_keys, is_marked, read_depth_range, read_depth_unit, read_scale
-from dataset.depth_range import evenly
 from dataset.frames import BAD, COPY, OTHER_SIZE, same_shape
 from dataset.intrinsics import DEPTH_CAMERA_KEYS, LENGTHS, SIZE_KEYS, read_depth_camera, read_intrinsics
+from dataset.labels import LARGEST_ID
 from dataset.maps import DepthUnit, require_one_palette
 from dataset.name_lists import LISTS, listed_split, natural, normal, split_of_frames
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.registration import DepthCamera
-from dataset.view_selection import Split
+from dataset.view_selection import Split, evenly
 from utils.errors import UserError
 from utils.files import read_json
 from utils.images import color_profile, image_size, orientation, read_color
@@ -36,7 +36,7 @@ from utils.logging import warn
 CAPTURE_FILE = "transforms.json"
 BLENDER_FILES = {split: f"transforms_{split}.json" for split in ("train", "val", "test")}
 NO_FILE = "no image file"
-LARGEST_ID = 65535  # of a class in 16-bit label maps
+
 TAGS_LOOKED_AT = 16  # images whose tags are looked at
 THUMBNAIL, SAME_PICTURE = (32, 24), 4.0  # pixels; of 255: what encoding and resizing change of a picture so small
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import cv2
 import numpy as np
 
+from dataset.view_selection import evenly
+
 DEPTH_FRAMES = 32  # whose depth is looked at
 DEPTH_MARGIN = 1.25  # near is so much nearer, far so much farther, than what these frames show
 MATCHED_FRAMES = 16  # that are matched with another one each
@@ -19,11 +21,6 @@ NEIGHBOURHOOD, SIMILAR_VIEW = 10, np.cos(np.radians(25))  # of such frames the f
 MOST_PIXELS_OFF = 1.0  # a point may be seen so far from where it should be
 LEAST_PARALLAX = np.radians(1.0)
 DEPTH_ENDS, MATCH_ENDS = (1, 99), (5, 95)  # percentiles
-
-
-def evenly(items: Sequence, count: int) -> list:
-    """Return at most `count` of the items, evenly spaced."""
-    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))]
 
 
 def range_of_depth(maps: Iterable[np.ndarray]) -> tuple[float, float] | None:

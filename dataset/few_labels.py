@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import torch
 
-from dataset.depth_range import evenly
 from dataset.scene import Scene
+from dataset.view_selection import evenly
 from dataset.views import Views
 from utils.config import Setting
 from utils.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.camera import number, read_lens, require_same_size
+from dataset.camera import field_of_view, focal_length, number, read_lens, require_same_size
 from dataset.frames import same_shape
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.registration import DepthCamera
@@ -100,7 +100,7 @@ def _lengths(content: dict, entry: dict, size: tuple[int, int], origin: str) -> 
             angle = number(given[key], key, origin)
             if not 0 < angle < np.pi:
                 raise UserError(f"{origin}: {key} should be radians below pi, but is {angle:g}")
-            angles[length] = (key, side / 2 / np.tan(angle / 2))
+            angles[length] = (key, focal_length(angle, side))
     if given["fl_x"] is None and given["fl_y"] is None and angles:
         given["cx"] = width / 2 if given["cx"] is None else given["cx"]
         given["cy"] = height / 2 if given["cy"] is None else given["cy"]
@@ -141,7 +141,7 @@ def _require_plausible(values: dict[str, float], size: tuple[int, int], origin: 
         warn(f"{file}: fl_x and fl_y differ in some frames, so that pixels are not square; they are taken as they are")
 
 
-def field_of_view(content: dict, entry: dict, origin: str) -> float:
+def frame_field_of_view(content: dict, entry: dict, origin: str) -> float:
     """Return a frame's vertical field of view in radians. Raise UserError where it cannot be told, or for a fisheye."""
     if read_lens(content, entry, origin).is_fisheye:
         raise UserError(f"{origin} is a fisheye camera, which cannot be rendered")
@@ -150,4 +150,4 @@ def field_of_view(content: dict, entry: dict, origin: str) -> float:
     declared = _declared_size(content, entry, origin)
     if declared is None:
         raise UserError(f"{origin}: w and h should be given, at the top or in every frame")
-    return float(2 * np.arctan(declared[0] / 2 / _lengths(content, entry, declared, origin)["fl_y"]))
+    return field_of_view(_lengths(content, entry, declared, origin)["fl_y"], declared[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.depth_range import evenly
+from dataset.view_selection import evenly
 from utils.errors import UserError
 from utils.images import read_map, read_palette, read_pixels
 

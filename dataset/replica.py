@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.camera import number, require_same_size
+from dataset.camera import centred_intrinsics, focal_length, number, require_same_size
 from dataset.frames import Frames, numbered_files, of_another_size, require_numbered, say_of_unread, usable_frames
 from dataset.labels import replica_labels
 from dataset.maps import MILLIMETRES, DepthUnit
@@ -127,10 +127,8 @@ def read_camera(path: Path | None, size: tuple[int, int], unit: DepthUnit | None
 
 
 def intrinsics(size: tuple[int, int]) -> np.ndarray:
-    """Return the intrinsics (3, 3) of a rendering of `size` (h, w): square pixels, the principal point in the middle."""
-    height, width = size
-    focal = width / 2 / np.tan(FIELD_OF_VIEW / 2)
-    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    """Return the intrinsics (3, 3) of a rendering of `size` (h, w)."""
+    return centred_intrinsics(focal_length(FIELD_OF_VIEW, size[1]), size)
 
 
 def by_number(poses: np.ndarray, numbers: list[int], path: Path) -> dict[int, np.ndarray]:

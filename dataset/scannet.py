@@ -15,6 +15,7 @@ from dataset.maps import read_ids
 from dataset.poses import to_pose
 from dataset.registration import DepthCamera
 from dataset.scene import SceneFiles, SceneName
+from dataset.view_selection import evenly
 from utils.errors import UserError
 from utils.files import read_text
 from utils.images import image_size
@@ -108,10 +109,9 @@ def count_ids(maps: dict[int, Path]) -> Counter:
     """Count the pixels of each raw id in a few label maps; unreadable ones are skipped here and reported when a sample
     needs them."""
     counts: Counter = Counter()
-    numbers = sorted(maps)
-    for place in np.unique(np.linspace(0, len(numbers) - 1, SAMPLE).round().astype(int)):
+    for number in evenly(sorted(maps), SAMPLE):
         try:
-            ids, pixels = np.unique(read_ids(maps[numbers[place]]), return_counts=True)
+            ids, pixels = np.unique(read_ids(maps[number]), return_counts=True)
         except UserError:
             continue
         counts.update(dict(zip(ids.tolist(), pixels.tolist(), strict=True)))

@@ -15,13 +15,13 @@ import torch
 from dataset.cache import Cache
 from dataset.camera import scale_intrinsics
 from dataset.capture import CAPTURE_FILE, capture_file
-from dataset.depth_range import DEPTH_FRAMES, evenly, matching_pairs, range_of_depth, range_of_matches
+from dataset.depth_range import DEPTH_FRAMES, matching_pairs, range_of_depth, range_of_matches
 from dataset.exports import seems_to_be
 from dataset.frames import Frames, require_shape
 from dataset.labels import LabelSet
 from dataset.maps import MILLIMETRES, DepthUnit, read_depth, read_ids, read_mask
 from dataset.registration import DepthCamera
-from dataset.view_selection import Split, split_frames
+from dataset.view_selection import Split, evenly, split_frames
 from dataset.views import Cameras, Views
 from utils.errors import UserError
 from utils.images import read_color

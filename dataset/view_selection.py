@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,11 @@ class Split(NamedTuple):
 
     references: list[str]
     tests: list[str]
+
+
+def evenly(items: Sequence, count: int) -> list:
+    """Return at most `count` of the items, evenly spaced from the first to the last."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))]
 
 
 def split_frames(frames: list[str]) -> Split:

@@ -65,6 +65,11 @@ class Cameras(Rows):
     def __len__(self) -> int:
         return self.poses.shape[0]
 
+    def one(self, index: int) -> Cameras:
+        """Return camera `index` alone, as `Cameras` with V = 1."""
+        part = slice(index, index + 1)
+        return self[part]
+
     def centres(self) -> torch.Tensor:
         """Return camera centres in the world, (V, 3)."""
         return -(self.poses[:, :, :3] * self.poses[:, :, 3:]).sum(1)

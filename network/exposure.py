@@ -9,9 +9,8 @@ from dataclasses import replace
 
 import torch
 
-from dataset.camera import scale_intrinsics
 from dataset.views import Cameras, Views
-from network.geometry import read_map
+from network.geometry import read_map, scaled_cameras
 from network.ops.splat import merge_depth, see_surface, splat_depth
 from network.rendering import Encoding
 
@@ -26,7 +25,8 @@ def balanced(encoding: Encoding, query: Cameras) -> Encoding:
 
     Needs `surfaces`. The mean gain over what the references show of the query is 1.
     """
-    gains = exposure_gains(encoding, _coarser(query))
+    height, width = (max(1, side // COARSER) for side in query.size)
+    gains = exposure_gains(encoding, scaled_cameras(query, (height, width)))
     return replace(encoding, images=(encoding.images * gains[:, None, None, None]).clamp(0, 1))
 
 
@@ -61,8 +61,3 @@ def solve_positive(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
         rows = rows - rows[:, i, None] * row
         rows[i] = row
     return rows[:, -1].to(vector)
-
-
-def _coarser(camera: Cameras) -> Cameras:
-    size = tuple(max(1, side // COARSER) for side in camera.size)
-    return replace(camera, Ks=scale_intrinsics(camera.Ks, camera.size, size), size=size)

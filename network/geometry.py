@@ -1,4 +1,4 @@
-"""Rays, projection and reading of maps: pure functions on tensors.
+"""Cameras, rays, projection and sampling of maps: pure functions on tensors.
 
 Cameras have OpenCV axes, poses are world-to-camera, pixel centres lie at integers, lengths are metres.
 """
@@ -6,15 +6,18 @@ Cameras have OpenCV axes, poses are world-to-camera, pixel centres lie at intege
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from dataset.camera import scale_intrinsics
 from dataset.views import Cameras
 
 MIN_ABS_DEPTH = 1e-4  # a projection closer to the camera plane than this is invalid ...
 REPLACEMENT_DEPTH = 1e-3  # ... and is computed with this depth, so that it stays finite
+NEIGHBOURS = 4  # nearest other views that a view is matched with, at most
 LAST_INTERVAL = 1e6  # the interval behind the last sample of a ray, in normalised inverse depth
 
 
@@ -35,6 +38,18 @@ def full_precision(function):
             return function(first, *others)
 
     return guarded
+
+
+def scaled_cameras(cameras: Cameras, size: tuple[int, int]) -> Cameras:
+    """Return the same cameras with images resized to `size` (h, w)."""
+    return replace(cameras, Ks=scale_intrinsics(cameras.Ks, cameras.size, size), size=size)
+
+
+def nearest_views(cameras: Cameras) -> torch.Tensor:
+    """Return the nearest other views of each, by camera centre: (V, n) indices, n at most NEIGHBOURS."""
+    distances = torch.cdist(cameras.centres(), cameras.centres())
+    distances.fill_diagonal_(float("inf"))
+    return distances.argsort(1)[:, : min(NEIGHBOURS, len(distances) - 1)]
 
 
 def pixel_grid(height: int, width: int, device=None) -> torch.Tensor:

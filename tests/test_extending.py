@@ -1,6 +1,6 @@
 """Places to extend: each thing here is added from outside, without a change to the library."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from dataset.camera import scale_intrinsics
 from dataset.database import open_scene
 from dataset.render_dataset import Needs, read_references
 from dataset.views import Cameras
@@ -19,6 +18,7 @@ from network.backend import Backend
 from network.cranet import CRANet, HeadWidths, SampleFeatures
 from network.engine.requirements import reason_against
 from network.front_ends import FrontEnd, GeometryFeatures
+from network.geometry import scaled_cameras
 from network.linear import RayLinear
 from network.renderer import Renderer
 from network.samplers import Sampler
@@ -37,8 +37,7 @@ CPU = torch.device("cpu")
 
 def small(cameras: Cameras) -> Cameras:
     """The same with images of few pixels, for the interpreter is slow."""
-    size = (4, 6)
-    return replace(cameras, Ks=scale_intrinsics(cameras.Ks, cameras.size, size), size=size)
+    return scaled_cameras(cameras, (4, 6))
 
 
 @pytest.fixture

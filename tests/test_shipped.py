@@ -23,7 +23,6 @@ from utils.config import load_config, plain
 from utils.errors import UserError
 from utils.files import REPOSITORY
 from viewing import commands
-from viewing.references import one
 from viewing.session import open_session
 
 ROOM = "scannet/test_000/black_64"
@@ -50,7 +49,7 @@ def test_it_renders_what_the_checkpoint_renders(stand_in, rooms):
     for file in (stand_in / "model.pth", stand_in / MODEL):
         session = open_session(model_config(file, changes), file, ROOM)
         assert session.references == 3 and session.classes.names[:2] == ("wall", "floor")
-        camera = one(session.scene.cameras(session.scene.frame_ids), 2)
+        camera = session.scene.cameras(session.scene.frame_ids).one(2)
         views.append(session.render(camera, [(1.0, tuple(session.scene.frame_ids[3:6]))]))
     full, half = views
     assert (full.color - half.color).abs().max() < 0.02 and not torch.equal(full.color, half.color)

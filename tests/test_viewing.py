@@ -26,7 +26,7 @@ from viewing.flicker import jumps
 from viewing.fusion import PosedPictures, drop_disputed, extract_mesh, merge_points
 from viewing.geometry import compare, measured, trusted_depth
 from viewing.ply import Geometry, write_ply
-from viewing.references import FADE, References, mixes, one
+from viewing.references import FADE, References, mixes
 from viewing.session import Classes, Session, blend
 
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ def test_paths_stay_inside_the_capture_and_are_smooth(scene):
         upright = rotations[:, :, 1] @ paths.up_of(scene.camera_to_world)
         assert (upright < 0).all()
         cameras = paths.path_cameras(paths.CameraPath(path), scene, None)
-        seen = [References(scene, 3).overlap(one(cameras, i)).max().item() for i in range(0, 60, 5)]
+        seen = [References(scene, 3).overlap(cameras.one(i)).max().item() for i in range(0, 60, 5)]
         assert np.mean(seen) > 0.5, f"{kind} looks at what the capture shows"
 
 
@@ -177,7 +177,7 @@ def test_the_choice_of_references_passes_smoothly(config, scene):
 
     @functools.cache
     def picture(mix):
-        return session.render(one(cameras, len(cameras) // 2), mix)
+        return session.render(cameras.one(len(cameras) // 2), mix)
 
     def largest_jump(choices):
         """Of the picture of one and the same camera, when only the references change, where it is not guessed."""

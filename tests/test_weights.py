@@ -18,8 +18,9 @@ from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from network.convert import inspect, main
 from network.front_ends.cost_volume import load_mvsnet
-from network.front_ends.learned_depth import GROUPS, log_planes, nearest_views
+from network.front_ends.learned_depth import GROUPS, log_planes
 from network.front_ends.mvsnet import MVSNet, plane_depths, warp_to_planes
+from network.geometry import nearest_views
 from network.ops.sweep import agreement
 from network.renderer import Renderer
 from network.weights import infer_config, load_checkpoint, read_mvsnet

@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dataset.depth_range import evenly
 from dataset.few_labels import FewLabels
 from dataset.render_dataset import TrainingSet
 from dataset.scene import Scene
+from dataset.view_selection import evenly
 from utils.images import write_image
 from utils.logging import say
 from utils.panels import grid, legend, mark_unseen

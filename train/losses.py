@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from dataset.views import Views
-from network.front_ends.learned_depth import nearest_views, scaled_cameras
-from network.geometry import pixel_grid, pixel_rays, project, read_map
+from network.geometry import nearest_views, pixel_grid, pixel_rays, project, read_map, scaled_cameras
+from train.metrics import SSIM_WINDOW
 
 
 def color_loss(color: torch.Tensor, target: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
@@ -99,11 +99,8 @@ def _divergence(logs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return F.kl_div(logs, target, reduction="none", log_target=True).sum(-1)
 
 
-SSIM_WINDOW = 11
-
-
 def ssim_loss(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return 1 - SSIM of images (Q, 3, h, w) in [0, 1], with a uniform window of 11 pixels (Wang et al. 2004)."""
+    """Return 1 - SSIM of images (Q, 3, h, w) in [0, 1], with a uniform window as in `train.metrics` (Wang et al. 2004)."""
 
     def mean(x: torch.Tensor) -> torch.Tensor:
         return F.avg_pool2d(x, SSIM_WINDOW, 1)

@@ -21,7 +21,7 @@ from utils.cli import run_command
 from utils.logging import say
 from viewing.geometry import write_mesh
 from viewing.paths import make_path, path_cameras
-from viewing.references import References, mixes, one
+from viewing.references import References, mixes
 from viewing.session import Session, open_session
 from viewing.video import render_video
 
@@ -61,7 +61,7 @@ def write_flight(session: Session, out: Path) -> None:
     chosen = mixes(references, longest)
     renderings = sum(map(len, chosen))  # while one choice of references fades into the next there are two
     start = time.perf_counter()
-    session.render(one(longest, 0), chosen[0])
+    session.render(longest.one(0), chosen[0])
     needed = renderings * (time.perf_counter() - start)
     count = max(FEWEST_FRAMES, int(MOST_FRAMES * min(1, FILM_BUDGET / needed)))
     cameras = path_cameras(make_path("interp", session.scene, count), session.scene, None)

@@ -10,7 +10,6 @@ import torch
 from dataset.views import Cameras
 from network.geometry import pixel_grid, pixel_rays, project, read_map
 from network.rendering import RenderedView
-from viewing.references import one
 
 SAME = 0.03  # depths that differ by less, relative, are of one point
 
@@ -23,7 +22,7 @@ def jumps(views: list[RenderedView], cameras: Cameras) -> np.ndarray:
     Points count that both views show. What warping itself blurs counts too: compare films of the same path.
     """
     steps = enumerate(pairwise(views))
-    return np.array([_jump(before, view, one(cameras, i), one(cameras, i + 1)) for i, (before, view) in steps])
+    return np.array([_jump(before, view, cameras.one(i), cameras.one(i + 1)) for i, (before, view) in steps])
 
 
 def _jump(before: RenderedView, view: RenderedView, camera_before: Cameras, camera: Cameras) -> float:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.maps import FARTHEST
 from dataset.views import Cameras
+from train.pictures import Picture
 from utils.errors import UserError
 from utils.files import write_text
 from viewing.session import Session
@@ -40,6 +42,12 @@ class FrameFiles:
 
     def has(self, number: int) -> bool:
         return all(self.path(kind, number).is_file() for kind in self.names)
+
+
+def stored_depth(picture: Picture) -> np.ndarray:
+    """Return the depth of a rendered picture in millimetres, (h, w) uint16, 0 where no reference sees anything."""
+    millimetres = (picture.depth * 1000).round().clip(1, FARTHEST)
+    return np.where(picture.seen, millimetres, 0).astype(np.uint16)
 
 
 def settings_of(session: Session, cameras: Cameras) -> dict:

@@ -15,7 +15,6 @@ from skimage.measure import marching_cubes
 from dataset.views import Cameras
 from network.geometry import pixel_grid, pixel_rays, project
 from viewing.ply import Geometry
-from viewing.references import one
 
 BLOCK = 64  # voxels along a side of what is integrated at once
 BAND = 3  # voxels in front of and behind a surface in which distances are kept
@@ -46,7 +45,7 @@ class PosedPictures:
 
     def points(self, view: int, device) -> torch.Tensor:
         """Return where the pixels of a view lie in the world, (h * w, 3); meaningless where depth is 0."""
-        camera = one(self.cameras, view)
+        camera = self.cameras.one(view)
         centre, directions = pixel_rays(pixel_grid(*camera.size, device=device)[None], camera.poses, camera.Ks)
         return centre[0] + directions[0] * self.depth_of(view, device).flatten()[:, None]
 
@@ -74,7 +73,7 @@ def look_up(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the z-depth of points (N, 3) in a view, the depth that it has there (0: none), and in which pixel: (N,)
     each."""
-    seen = project(points, one(views.cameras, view))
+    seen = project(points, views.cameras.one(view))
     depth = views.depth_of(view, device)
     pixel = _pixel_index(seen.pixels[0], depth.shape)
     measured = torch.where(seen.valid[0] & (seen.depth[0] > 0), depth.flatten()[pixel], 0)

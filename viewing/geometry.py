@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from dataset.scene import Scene
+from dataset.view_selection import evenly
 from network.rendering import RenderedView
 from train.metrics import class_scores, confusion
 from utils.errors import UserError
@@ -22,7 +23,7 @@ from viewing.fusion import PosedPictures, drop_disputed, extract_mesh, merge_poi
 from viewing.paths import up_of
 from viewing.ply import Geometry, write_ply
 from viewing.preview import preview
-from viewing.references import References, one, spread_evenly
+from viewing.references import References
 from viewing.session import Session
 
 SURE = 0.15  # a depth whose deviation is more than this part of it is not trusted
@@ -51,7 +52,7 @@ def _write(session: Session, out: Path, views: int, voxel: float, depth: str, sc
         raise UserError(f"--out {out}: geometry is written as .ply")
     if score and not session.scene.has_depth:
         raise UserError(f"--score: {session.scene.name} has no depth to compare with")
-    frames = spread_evenly(session.scene.frame_ids, views)
+    frames = evenly(session.scene.frame_ids, views)
     out.parent.mkdir(parents=True, exist_ok=True)
     geometry = build(session, frames, out.parent, depth, fuse)
     if geometry is None or not len(geometry):
@@ -92,7 +93,7 @@ def render_pictures(session: Session, frames: list[str], folder: Path, depth: st
         array("classes", np.uint8, number) if number else None,
     )
     for i in tqdm(range(len(frames)), desc="rendering", unit="view"):
-        camera = one(cameras, i)
+        camera = cameras.one(i)
         chosen = references.choose(camera)
         view = session.render(camera, [(1.0, chosen)])
         own = trusted_depth(view).view(cameras.size) if depth == "rendered" else session.frame_depth(frames[i], chosen)

@@ -26,8 +26,8 @@ from utils.errors import UserError
 from utils.files import write_text
 from utils.images import write_image
 from utils.logging import say
-from viewing.frame_files import FrameFiles, settings_of
-from viewing.references import Mix, References, mixes, one
+from viewing.frame_files import FrameFiles, settings_of, stored_depth
+from viewing.references import Mix, References, mixes
 from viewing.session import Session
 from viewing.video import require_overlap
 
@@ -59,7 +59,7 @@ def frame_shots(scene: Scene, references: References, width: int | None = None) 
     cameras = to_cameras(scene.camera_to_world, Ks, scene.depth_range, size)
     chosen = []
     for number, frame in enumerate(scene.frame_ids):
-        others = [other for other in references.choose(one(cameras, number)) if other != frame]
+        others = [other for other in references.choose(cameras.one(number)) if other != frame]
         chosen.append([(1.0, (frame, *others[: references.count - 1]))])
     return Shots(cameras, chosen, [int(frame) for frame in scene.frame_ids], scene.frame_ids)
 
@@ -91,7 +91,7 @@ def write_labels(session: Session, shots: Shots, out: Path, score: bool = False)
     for index in tqdm(range(len(shots.numbers)), desc="labels", unit="frame"):
         number = shots.numbers[index]
         if not files.has(number):
-            view = session.render(one(shots.cameras, index), shots.mixes[index])
+            view = session.render(shots.cameras.one(index), shots.mixes[index])
             for kind, image in images_of(view, shots.cameras.size, ids).items():
                 if kind in names:
                     write_image(files.path(kind, number), image)
@@ -123,12 +123,11 @@ def images_of(view: RenderedView, size: tuple[int, int], ids: np.ndarray) -> dic
     sure = view.logits.softmax(-1).amax(-1).reshape(size).cpu().numpy()
     found = picture.seen & (picture.classes < len(ids) - 1)
     maps = ids[np.where(found, picture.classes, len(ids) - 1)]
-    depth = (picture.depth * 1000).round().clip(1, 65534)
     return {
         "labels": maps.astype(np.uint8 if ids.max() < 256 else np.uint16),
         "confidence": np.where(found, (sure * 255).round(), 0).astype(np.uint8),
         "color": picture.color,
-        "depth": np.where(picture.seen, depth, 0).astype(np.uint16),
+        "depth": stored_depth(picture),
     }
 
 

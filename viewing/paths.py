@@ -9,10 +9,10 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation, RotationSpline
 
-from dataset.camera import scale_intrinsics
+from dataset.camera import centred_intrinsics, focal_length, scale_intrinsics
 from dataset.capture import read_pose
 from dataset.capture_keys import check_keys, read_scale
-from dataset.intrinsics import field_of_view
+from dataset.intrinsics import frame_field_of_view
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.scene import Scene, to_cameras, view_size
 from dataset.statements import check_statement
@@ -223,7 +223,7 @@ def _capture_cameras(content: dict, source: str) -> CameraPath:
             raise UserError(f"{source}: frame {number} has no transform_matrix")
         name = str(frame.get("file_path", f"frame {number}"))
         poses.append(_known(read_pose(frame["transform_matrix"], scale, Path(source), name), source, name))
-        views.append(field_of_view(content, frame, f"{source}: {name}"))
+        views.append(frame_field_of_view(content, frame, f"{source}: {name}"))
     if not poses:
         raise UserError(f"{source}: has no list of frames")
     return CameraPath(np.stack(poses), np.array(views))
@@ -295,6 +295,4 @@ def _warn_of_another_frame(poses: np.ndarray, scene: Scene) -> None:
 
 def intrinsics(field_of_view: float, size: tuple[int, int]) -> np.ndarray:
     """Return the intrinsics (3, 3) of a camera with a vertical field of view in radians, and square pixels."""
-    height, width = size
-    focal = height / 2 / np.tan(field_of_view / 2)
-    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    return centred_intrinsics(focal_length(field_of_view, size[0]), size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from dataset.scene import Scene
@@ -58,7 +57,7 @@ def mixes(references: References, cameras: Cameras) -> list[Mix]:
     keys = list(range(0, len(cameras), FADE))
     choices, current = [], ()
     for key in keys:
-        current = references.choose(one(cameras, key), current)
+        current = references.choose(cameras.one(key), current)
         choices.append(current)
     return [_mix(choices, frame) for frame in range(len(cameras))]
 
@@ -69,16 +68,3 @@ def _mix(choices: list[tuple[str, ...]], frame: int) -> Mix:
     if weight == 0 or choices[before] == choices[after]:
         return [(1.0, choices[before])]
     return [(1 - weight, choices[before]), (weight, choices[after])]
-
-
-def one(cameras: Cameras, index: int) -> Cameras:
-    """Return one camera of several."""
-    part = slice(index, index + 1)
-    return cameras[part]
-
-
-def spread_evenly(frames: list[str], most: int) -> list[str]:
-    """Return at most so many of the frames, from the first to the last."""
-    if len(frames) <= most:
-        return frames
-    return [frames[i] for i in np.linspace(0, len(frames) - 1, most).round().astype(int)]

@@ -10,6 +10,7 @@ import imageio.v3 as imageio
 import numpy as np
 from tqdm import tqdm
 
+from dataset.view_selection import evenly
 from dataset.views import Cameras
 from train.pictures import to_picture
 from utils.colors import color_depth
@@ -18,11 +19,12 @@ from utils.files import atomic_write
 from utils.images import read_color, read_map, write_image
 from utils.logging import say, warn
 from utils.panels import BACKGROUND, GAP, SMALLEST_CELL, legend, mark_unseen
-from viewing.frame_files import FrameFiles, settings_of
-from viewing.references import References, mixes, one
+from viewing.frame_files import FrameFiles, settings_of, stored_depth
+from viewing.references import References, mixes
 from viewing.session import Classes, Session
 
 FORMATS = (".mp4", ".webp", ".gif")
+LOOKED_AT = 24  # frames of a film from which the colours of depth, and the classes in the legend, are chosen
 FEW_REFERENCES = 0.2  # share of a path's pixels that no reference shows, from which on it is worth a warning
 
 
@@ -42,7 +44,7 @@ def render_video(session: Session, cameras: Cameras, references: References, out
     for number, mix in progress:
         if frames.has(number):
             continue
-        view = session.render(one(cameras, number), mix)
+        view = session.render(cameras.one(number), mix)
         unseen[number] = 1 - view.seen.float().mean().item()
         frames.write(number, view, cameras.size)
     worst = max(unseen, key=unseen.get, default=None)
@@ -58,7 +60,7 @@ def render_video(session: Session, cameras: Cameras, references: References, out
 
 def require_overlap(references: References, cameras: Cameras) -> None:
     """Raise UserError if no camera of a path sees anything that a reference shows."""
-    if not any(references.overlap(one(cameras, i)).max() > 0 for i in range(len(cameras))):
+    if not any(references.overlap(cameras.one(i)).max() > 0 for i in range(len(cameras))):
         raise UserError(
             "no reference shows anything of this camera path: is it in the capture's own frame, in metres, "
             "with y up and z backward in the camera?"
@@ -75,11 +77,7 @@ class FilmFiles(FrameFiles):
 
     def write(self, number: int, view, size: tuple[int, int]) -> None:
         picture = to_picture(view, size)
-        depth = np.clip(picture.depth * 1000, 1, 65535).round()
-        images = {
-            "color": mark_unseen(picture.color, picture.seen),
-            "depth": np.where(picture.seen, depth, 0).astype(np.uint16),
-        }
+        images = {"color": mark_unseen(picture.color, picture.seen), "depth": stored_depth(picture)}
         if picture.classes is not None:
             invalid = view.logits.shape[-1] - 1
             images["classes"] = np.where(picture.seen, picture.classes, invalid).astype(np.uint8)
@@ -92,7 +90,7 @@ class FilmFiles(FrameFiles):
 
 def compose(frames: FilmFiles, count: int, classes: Classes | None) -> Iterator[np.ndarray]:
     """Compose colour, classes and depth side by side, over a legend; the colours of depth are the same in all frames."""
-    some = [frames.read(i) for i in np.unique(np.linspace(0, count - 1, min(count, 24)).astype(int))]
+    some = [frames.read(number) for number in evenly(range(count), LOOKED_AT)]
     depths = np.concatenate([frame["depth"][frame["depth"] > 0] for frame in some] + [np.array([0, 1])]) / 1000
     near, far = np.quantile(depths, [0.01, 0.99])
     width = some[0]["color"].shape[1]

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from dataset.camera import field_of_view
 from dataset.scene import to_cameras
+from dataset.view_selection import evenly
 from dataset.views import Cameras
 from train.pictures import Picture, to_picture
 from utils.errors import UserError
 from utils.logging import say, warn
 from viewing.paths import CameraPath, intrinsics, parse_path, up_of
-from viewing.references import References, spread_evenly
+from viewing.references import References
 from viewing.session import Session
 from viewing.shades import COLOR, describe, modes, paint
 
@@ -160,13 +162,13 @@ class Viewer:
         """Draw the references as frusta with thumbnails; a click goes there."""
         scene = self.session.scene
         self.server.scene.set_up_direction(tuple(up_of(scene.camera_to_world)))
-        for frame in spread_evenly(self.references.pool, MOST_FRUSTA):
+        for frame in evenly(self.references.pool, MOST_FRUSTA):
             views = scene.views([frame])
             image = views.images[0].permute(1, 2, 0).numpy()
             height, width = views.cameras.size
             image = cv2.resize(image, (THUMBNAIL, round(THUMBNAIL * height / width)), interpolation=cv2.INTER_AREA)
             pose = scene.camera_to_world[scene.frame_ids.index(frame)]
-            view = 2 * np.arctan(height / 2 / float(views.cameras.Ks[0, 1, 1]))
+            view = field_of_view(float(views.cameras.Ks[0, 1, 1]), height)
             frustum = self.server.scene.add_camera_frustum(
                 f"/cameras/{frame}", view, width / height, scale=0.06, image=image, format="jpeg",
                 wxyz=_wxyz(pose), position=pose[:3, 3],
@@ -177,7 +179,7 @@ class Viewer:
         scene = self.session.scene
         guest = Guest(client, moved=time.monotonic())
         start = scene.frame_ids.index((scene.split().tests or scene.frame_ids)[0])
-        client.camera.fov = 2 * float(np.arctan(scene.raw_size[0] / 2 / scene.Ks[start, 1, 1]))
+        client.camera.fov = field_of_view(scene.Ks[start, 1, 1], scene.raw_size[0])
         _go(client, scene.camera_to_world[start])
         self._add_controls(guest)
 

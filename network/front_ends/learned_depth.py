@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dataset.camera import scale_intrinsics
 from dataset.render_dataset import Needs
 from dataset.views import Cameras, Views
 from network.front_ends import GeometryFeatures, at_size
 from network.front_ends.depth import DepthFrontEnd
+from network.geometry import nearest_views, scaled_cameras
 from network.layers import Conv2d, Conv3d, Norm3d, PreActivationBlock
 from network.ops import NO_KERNELS, Kernels
 from network.ops.sweep import agreement, agreement_kernel, kernel_takes
@@ -27,7 +27,6 @@ from utils.errors import UserError
 PLANES = 64
 GROUPS = 4  # of channels that are correlated separately
 FEATURE_STRIDE = 4  # of the image features, on which depth is predicted
-NEIGHBOURS = 4  # nearest other references that a reference is matched with, at most
 
 
 class PlaneSweep(nn.Module):
@@ -76,13 +75,6 @@ def log_planes(depth_range: torch.Tensor) -> torch.Tensor:
     steps = torch.linspace(0, 1, PLANES, device=depth_range.device, dtype=depth_range.dtype)
     near, far = depth_range.log().unbind(1)
     return near[:, None] * (1 - steps) + far[:, None] * steps
-
-
-def nearest_views(cameras: Cameras) -> torch.Tensor:
-    """Return the nearest other views of each, (V, n) with n at most NEIGHBOURS, by camera centre."""
-    distances = torch.cdist(cameras.centres(), cameras.centres())
-    distances.fill_diagonal_(float("inf"))
-    return distances.argsort(1)[:, : min(NEIGHBOURS, len(distances) - 1)]
 
 
 class ConvexUpsampling(nn.Module):
@@ -150,8 +142,3 @@ def _complete(views: Views) -> bool:
     if views.depth is None or views.complete is not None:
         return bool(views.complete)
     return views.depth.device.type == "cpu" and bool((views.depth > 0).all())
-
-
-def scaled_cameras(cameras: Cameras, size: tuple[int, int]) -> Cameras:
-    """Return the same cameras with images of another size (h, w)."""
-    return replace(cameras, Ks=scale_intrinsics(cameras.Ks, cameras.size, size), size=size)
