@@ -43,14 +43,9 @@ OTHER_NAMES = {
 MODEL_KEYS = ("camera_model", "camera_type", "camera_model_name", "lens_model", "projection")
 LOOSE_KEYS = ("model", "lens", "type")  # may also be the name of a device
 UNSUPPORTED = (
-    "FOV",
-    "THIN_PRISM_FISHEYE",
-    "RAD_TAN_THIN_PRISM_FISHEYE",
-    "EQUIRECTANGULAR",
-    "SPHERICAL",
-    "ORTHOGRAPHIC",
-)
-UNSUPPORTED += ("ORTHOPHOTO", "OMNIDIRECTIONAL", "CYLINDRICAL", "MEI", "DOUBLE_SPHERE", "FTHETA", "LATLONG")
+    "FOV", "THIN_PRISM_FISHEYE", "RAD_TAN_THIN_PRISM_FISHEYE", "EQUIRECTANGULAR", "SPHERICAL", "ORTHOGRAPHIC", "ORTHOPHOTO",
+    "OMNIDIRECTIONAL", "CYLINDRICAL", "MEI", "DOUBLE_SPHERE", "FTHETA", "LATLONG",
+)  # fmt: skip
 DISTORTION_MODEL = "distortion_model"
 FLAGS = {  # instant-ngp's keys
     "is_fisheye": "OPENCV_FISHEYE",

@@ -12,7 +12,7 @@ from dataset.intrinsics import DEPTH, DEPTH_CAMERA_KEYS, LENGTHS, SIZE_KEYS
 from dataset.maps import DepthUnit
 from dataset.name_lists import LISTS, SPLIT
 from dataset.poses import SQUARE, numbers_of
-from dataset.statements import check_statement, refuse_denial, refuse_unread
+from dataset.statements import check_statement, refuse_denial, refuse_unread, words
 from utils.errors import UserError
 from utils.logging import warn
 
@@ -43,53 +43,13 @@ NAMED_UNITS = {
 FOR_ALL = {"frames", "test_frames", "semantic_classes", "semantic_ids", "depth_range", "applied_scale", "prepared_from"}
 FOR_ALL |= {"applied_transform", *DEPTH_UNITS, *DEPTH_UNIT_NAMES, *LISTS}
 OF_A_FRAME = {"transform_matrix", SPLIT, *KINDS["color"], *KINDS["depth"], *KINDS["labels"]}
-WITHOUT_MEANING = set(  # keys of nerfstudio, instant-ngp, Polycam, Record3D, ScanNet++ that change nothing here
-    [
-        "aabb",
-        "aabb_scale",
-        "scale",
-        "offset",
-        "up",
-        "render_aabb",
-        "from_na",
-        "n_extra_learnable_dims",
-        "sharpness",
-        "colmap_im_id",
-        "colmap_id",
-        "ply_file_path",
-        "orientation_override",
-        "auto_scale_poses_override",
-        "time",
-        "timestamp",
-        "id",
-        "name",
-        "image_id",
-        "frame_id",
-        "keyframe_id",
-        "fps",
-        "black_border",
-        "camera_id",
-        "camera_label",
-        "camera_name",
-        "camera_make",
-        "camera_linear_velocity",
-        "camera_angular_velocity",
-        "has_mask",
-        "exposure",
-        "exposure_time",
-        "iso",
-        "white_balance_factor",
-        "date",
-        "version",
-        "up_axis",
-        "world_up",
-        "gravity",
-        "num_classes",
-        "num_frames",
-        "depth_sensor",
-        "depth_source",
-        "color_temperature",
-    ]
+# keys of nerfstudio, instant-ngp, Polycam, Record3D and ScanNet++ that change nothing here
+WITHOUT_MEANING = words(
+    "aabb aabb_scale scale offset up render_aabb from_na n_extra_learnable_dims sharpness colmap_im_id colmap_id "
+    "ply_file_path orientation_override auto_scale_poses_override time timestamp id name image_id frame_id "
+    "keyframe_id fps black_border camera_id camera_label camera_name camera_make camera_linear_velocity "
+    "camera_angular_velocity has_mask exposure exposure_time iso white_balance_factor date version up_axis world_up "
+    "gravity num_classes num_frames depth_sensor depth_source color_temperature"
 )
 TURN_OF_BLENDER = "rotation"  # radians from one frame to the next, in Blender's files, which change nothing
 KNOWN = FOR_ALL | OF_A_FRAME | WITHOUT_MEANING | {*CAMERA_KEYS, *MARKS, *SIZE_KEYS, *LENGTHS, *DEPTH_CAMERA_KEYS}

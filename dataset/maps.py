@@ -79,13 +79,8 @@ def _require_plausible(values: np.ndarray, unit: DepthUnit, path: Path) -> None:
         raise UserError(f"{path}: depth is negative; it should be along the camera's axis, forwards")
     metres = middle * (unit.whole if whole else unit.floating)
     if not is_of_a_room(metres):
-        what = (
-            "the keys for its unit"
-            if unit.stated
-            else "whole numbers, as millimetres,"
-            if whole
-            else "floats, as metres,"
-        )
+        by_type = "whole numbers, as millimetres," if whole else "floats, as metres,"
+        what = "the keys for its unit" if unit.stated else by_type
         raise UserError(
             f"{path}: depth should be metres of a room, but is {middle:.4g} in the middle, by {what} {metres:.3g} m; give metres of a "
             "unit as depth_unit_scale_factor in transforms.json"

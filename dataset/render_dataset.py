@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,7 +73,7 @@ class TrainingSet(Dataset):
     learn classes in the query view. All other frames, and references, are drawn as ever. Frames that test a scene of `held_out` (of `held_out_scenes`) are neither rendered nor referred to.
     """
 
-    def __init__(self, cfg, seed: int, needs: Needs, held_out: set[Path] = frozenset()):
+    def __init__(self, cfg, seed: int, needs: Needs, held_out: Collection[Path] = ()):
         self.cfg = cfg.train_dataset_cfg
         self.needs = replace(needs, depth=needs.reads_depth or needs.supervision)
         # Without a loss on it, the query's depth is only logged: worth reading where depth is read anyway.

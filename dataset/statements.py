@@ -27,12 +27,13 @@ class Statement(NamedTuple):
     holds: str
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text, which a long set of strings is easier to read as."""
     return frozenset(text.split())
 
 
 def _statement(keys: str, values: str, holds: str) -> Statement:
-    return Statement(_words(keys), _words(values), holds)
+    return Statement(words(keys), words(values), holds)
 
 
 STATEMENTS = (
@@ -80,7 +81,7 @@ STATEMENTS = (
 )
 BY_KEY = {key: statement for statement in STATEMENTS for key in statement.keys}
 # Names of keys that speak of what is read: anywhere in them, or as a word of their own.
-PARTS = _words(
+PARTS = words(
     "camera lens distort fisheye intrinsic extrinsic projection shutter crop focal fov principal skew radial tangential pixel "
     "coeff sensor binning downscale downsample resolution width height "
     "depth dispar euclid "
@@ -90,14 +91,14 @@ PARTS = _words(
     "label semantic categor segment instance panoptic mask ignore void class "
     "split filename holdout track lost outlier background znear zfar upside portrait landscape offset"
 )
-WORDS = _words("k f r t s p fx fy ppx ppy dist roi rotate near far bgr path paths file files train val test eval x y")
-FURTHER = _words(  # what else a capture may name: it changes nothing of what is read, and is only named in a warning
+WORDS = words("k f r t s p fx fy ppx ppy dist roi rotate near far bgr path paths file files train val test eval x y")
+FURTHER = words(  # what else a capture may name: it changes nothing of what is read, and is only named in a warning
     "confidence normal mesh ply video audio thumbnail feature score velocity acceleration imu gps bounding bbox points "
     "trainer timestamp"
 )
 
 
-HOLDING = _words(  # parts of names that say what holds here, unless their value denies it
+HOLDING = words(  # parts of names that say what holds here, unless their value denies it
     "c2w to_world metric row_major right_hand opengl srgb half_pixel pixel_cent registered aligned rectified undistorted zdepth "
     "z_depth"
 )
@@ -127,8 +128,8 @@ def refuse_unread(key: str, known: Collection[str], path: Path) -> None:
     close = get_close_matches(plain(key), meant, 1, SIMILAR)
     if close:
         raise UserError(f"{path}: {key} is not read; should it be {meant[close[0]]}?")
-    words = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", key).lower()))
-    if words & WORDS or any(part in key.lower() for part in PARTS):
+    spoken = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", key).lower()))
+    if spoken & WORDS or any(part in key.lower() for part in PARTS):
         raise UserError(
             f"{path}: {key} is not read, and may change what the capture means; remove it, or say it with the keys of docs/data.md"
         )

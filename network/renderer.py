@@ -54,9 +54,8 @@ DEFAULTS = {
     # labels of the references, where they have some, take the place of their predicted classes; with reference_classes
     "use_reference_labels": False,
     "query_decoder": False,  # a convolutional network in the query view corrects what rays show
-    "num_classes": Setting(
-        20, int, minimum=1, maximum=254
-    ),  # K, of ScanNet 20, of Replica 51; in a section null: the top level's
+    # K, of ScanNet 20, of Replica 51; in a section null: the top level's
+    "num_classes": Setting(20, int, minimum=1, maximum=254),
     "render_label": True,  # classes too; false: colour and depth alone
     "use_hierarchical_sampling": True,  # a fine pass where the coarse one found surfaces
     "depth_sample_num": Setting(64, int, minimum=4),  # coarse samples of a ray
@@ -74,18 +73,14 @@ DEFAULTS = {
     "agg_net_cfg": _AGGREGATION,
     "fine_agg_net_cfg": _AGGREGATION,
 }
-UNTRAINED_KEYS = (
-    "mvsnet",
-    "balance_exposure",
-    "use_reference_labels",
-)  # of DEFAULTS: they change nothing in what is computed from a network's weights
-IMAGE_CHANNELS = 32  # of the published image encoder
-RAY_CHANNELS = 32  # of what a reference knows of its own rays
+# Keys of DEFAULTS that may differ between training and rendering: they do not change the meaning of a network's weights.
+UNTRAINED_KEYS = ("mvsnet", "balance_exposure", "use_reference_labels")
+IMAGE_CHANNELS = 32  # image features of the published image encoder
+RAY_CHANNELS = 32  # ray features: the visibility along the references' own rays
 CERTAIN = 10.0  # the logit of a known class
-REFINED = "refined"  # what the query's decoder, or the references' classes, make of the last pass
+REFINED = "refined"  # name of the last pass after the classes of the references and the query decoder are applied
 
-
-# One pass: `stage(encoding, rays, depths, density_only)`, a `Stage` or what does the same faster.
+# One pass: `stage(encoding, rays, depths, density_only)`, a `Stage` or a faster equivalent.
 RunStage = Callable[[Encoding, Rays, torch.Tensor, bool], Rendering]
 
 

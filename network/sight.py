@@ -20,11 +20,11 @@ from network.ops.splat import read_nearest
 from network.rendering import Encoding, Rays
 from network.surfaces import depth_disagreement, read_neighbours
 
-AGREEMENT = 0.012  # how far, relatively, a point may lie from a reference's surface and still be on it
-OCCLUDED = 0.03  # a point so far behind the surface that a reference shows is not seen by it
+AGREEMENT = 0.012  # relative distance of a point to a reference's surface at which the evidence of a hit falls to 1/e
+OCCLUDED = 0.03  # relative distance behind a reference's surface from which on a point is occluded in it
 ELSEWHERE = math.exp(
     -((OCCLUDED / AGREEMENT) ** 2)
-)  # evidence of a hit so weak that a reference's surface lies elsewhere
+)  # evidence of a hit below which the reference shows another surface
 
 
 class Evidence(NamedTuple):

@@ -12,7 +12,7 @@ from utils.config import Setting
 DEFAULTS = {
     # decay a step of the moving average of the weights, which is validated and saved; 0: the last step's weights
     "ema_decay": Setting(0.0, float, minimum=0, maximum=0.99999)
-}  # of averaged weights; 0: none are kept
+}
 
 
 class AveragedWeights:

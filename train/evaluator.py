@@ -35,12 +35,8 @@ KEY_METRICS = {
 }
 DEFAULTS = {
     "key_metric_name": Setting("miou", str, choices=tuple(KEY_METRICS)),  # model_best.pth is the best by this
-    "val_metric": [
-        "psnr_ssim",
-        "iou",
-        "vis_img",
-        "vis_sem",
-    ],  # without vis_* no panels; metrics are all computed always
+    # without vis_* no panels; metrics are all computed always
+    "val_metric": ["psnr_ssim", "iou", "vis_img", "vis_sem"],
     "baselines": False,  # also score what needs no network: copied, warped and splatted references, the commonest class
 }
 COMMONEST = "commonest class"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from easydict import EasyDict
@@ -35,7 +36,7 @@ def _find(name: str, which: str) -> Path:
         ) from None
 
 
-def model_config(path: str | Path, overrides: list[str] = ()) -> EasyDict:
+def model_config(path: str | Path, overrides: Sequence[str] = ()) -> EasyDict:
     """Return the config inside a file of weights, with `key=value` overrides; its run is named like the file's folder.
 
     Raise UserError if there is no config in the file.
@@ -43,4 +44,4 @@ def model_config(path: str | Path, overrides: list[str] = ()) -> EasyDict:
     config = load_checkpoint(path).config
     if config is None:
         raise UserError(f"{path}: has no config inside; name the one it was trained with (--cfg)")
-    return complete_config({"name": Path(path).resolve().parent.name, **config}, SCHEMA, list(overrides), str(path))
+    return complete_config({"name": Path(path).resolve().parent.name, **config}, SCHEMA, overrides, str(path))

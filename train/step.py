@@ -34,9 +34,8 @@ DEFAULTS = {
     "ssim_loss_scale": Setting(0.0, float, minimum=0),
     # weight of the cross entropy of the references' own classes, with reference_classes
     "reference_semantic_loss_scale": Setting(0.25, float, minimum=0),
-    "entropy_loss_scale": Setting(
-        0.0, float, minimum=0
-    ),  # weight of the entropy of rendered classes where there is no label
+    # weight of the entropy of rendered classes where there is no label
+    "entropy_loss_scale": Setting(0.0, float, minimum=0),
     # weight of the difference between rendered classes and the references' own, blended, where there is no label; with
     # reference_classes
     "consistency_loss_scale": Setting(0.0, float, minimum=0),

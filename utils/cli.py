@@ -6,6 +6,7 @@ import argparse
 import errno
 import sys
 import traceback
+from collections.abc import Callable
 
 from utils.errors import UserError
 
@@ -38,7 +39,7 @@ def add_overrides(parser: argparse.ArgumentParser, example: str = "lr_cfg.lr_ini
     )
 
 
-def run_command(main) -> None:
+def run_command(main: Callable[[], None]) -> None:
     """Run `main`. An error that a user can fix ends in one line and exit code 1; `--debug` adds the traceback."""
     try:
         main()

@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-BASELINE, PROGRESSIVE_AND_OTHERS = (
-    (0xC0, 0xC1),
-    (0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)),
-)
+BASELINE = (0xC0, 0xC1)
+PROGRESSIVE_AND_OTHERS = (0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 HUFFMAN, QUANTIZATION, RESTART, SCAN = 0xC4, 0xDB, 0xDD, 0xDA
 RESTARTS = re.compile(rb"\xff[\xd0-\xd7]")
 NO_CODES = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # a marker that ends them; files may hold more pictures behind it

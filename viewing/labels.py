@@ -155,14 +155,12 @@ def _capture(scene: Scene, shots: Shots, files: FrameFiles, labels: LabelSet, id
 def _entry(scene: Scene, shots: Shots, files: FrameFiles, index: int) -> dict:
     number, keys = shots.numbers[index], {"color": "file_path", "depth": "depth_file_path", "mask": "mask_path"}
     if shots.frames is None:
-        pose, K, (height, width) = (
-            _camera_to_world(shots.cameras, index),
-            shots.cameras.Ks[index].numpy(),
-            shots.cameras.size,
-        )
+        pose, K = _camera_to_world(shots.cameras, index), shots.cameras.Ks[index].numpy()
+        height, width = shots.cameras.size
         paths = {kind: files.path(kind, number) for kind in ("color", "depth")}
     else:
-        pose, K, (height, width) = scene.camera_to_world[index], scene.Ks[index], scene.raw_size
+        pose, K = scene.camera_to_world[index], scene.Ks[index]
+        height, width = scene.raw_size
         paths = {kind: scene.path(shots.frames[index], kind) for kind in scene.kinds if kind in keys}
     named = {keys[kind]: os.path.relpath(path, files.folder) for kind, path in paths.items() if path is not None}
     return {
