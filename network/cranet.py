@@ -1,11 +1,11 @@
-"""Aggregates what the views see: density, colour and, by Cross-Reprojection Attention, classes.
+"""Aggregation of the views' features: density, colour and, by Cross-Reprojection Attention, classes.
 
-The geometry and colour part is IBRNet's aggregation with NeuRay's visibility; the semantic part is
-S-Ray's (section 3.3): attention along the ray inside each view, then across the views of each sample.
+Geometry and colour are IBRNet's aggregation with NeuRay's visibility. Classes are S-Ray's (section 3.3): attention
+along the ray inside each view, then across the views of each sample.
 
-Tensors of views and samples are rows (V, N, C), N = R * S, the samples of a ray one after the other. What is the same
-for all views is computed once a sample, and what is linear once a ray. Geometry, softmax, sums and products along the
-ray are float32 under autocast too.
+Tensors of views and samples are rows (V, N, C), N = R * S; the samples of a ray are consecutive. For speed, layers of
+inputs that all views share run once a sample, and linear layers after a weighted sum run once a ray. Geometry, softmax,
+sums and products along the ray are float32 under autocast too.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from network.rendering import CLASSES
 from network.sight import Sight
 
 INVALID_LOGIT = -1e9
-PLACES = 256  # samples of a ray whose encodings are kept
-SHARPNESS = 10.0  # of a view, by its angle: e times less for each 1/10 rad more
+PLACES = 256  # samples of a ray for which position encodings are precomputed
+SHARPNESS = 10.0  # with blend_by_angle a view's weight falls by a factor of e for each 1/10 rad
 
 
 class RayValues(NamedTuple):
-    """Of R rays: hit probabilities (R, S) of their samples, colour (R, 3) and what each head shows, (R, …) by name.
+    """Results for R rays: hit probabilities (R, S) of their samples, colour (R, 3), and name of a head -> its values
+    (R, …).
 
-    Where only densities were asked for color is None, and there are no heads.
+    If only densities are computed, color is None and there are no heads.
     """
 
     hit_probability: torch.Tensor
@@ -40,11 +41,11 @@ class RayValues(NamedTuple):
 
 
 class SampleFeatures(NamedTuple):
-    """Features of R rays of S samples seen by V views, as inputs of a head; N = R * S.
+    """Input of a head: features of R rays of S samples seen by V views; N = R * S.
 
-    hit_probability: (R, S). geometry: (R, S, G), after attention along the ray. hidden: (R, S, G), what density is made of.
-    semantic: (V, N, L), each view's latent after Cross-Reprojection Attention. blending: (V, N, 1), weights of the views, as
-    for colour. sight: what the views see of the samples.
+    hit_probability: (R, S). geometry: (R, S, G), after attention along the ray. hidden: (R, S, G), the layer before
+    density. semantic: (V, N, L), each view's latent after Cross-Reprojection Attention. blending: (V, N, 1), weights
+    that blend the views' colours. sight: the projections of the samples into the views.
     """
 
     hit_probability: torch.Tensor
@@ -55,23 +56,23 @@ class SampleFeatures(NamedTuple):
     sight: Sight
 
     def blended(self) -> torch.Tensor:
-        """Return the views' latents, blended: (R, S, L)."""
+        """Return the mean of the views' latents, weighted by `blending`: (R, S, L)."""
         return (self.blending * self.semantic).sum(0).unflatten(0, self.hit_probability.shape)
 
 
 class HeadWidths(NamedTuple):
-    """Channels of what a head is given: `geometry` and `hidden` of samples, `semantic` latents of views."""
+    """Channels of a head's input. geometry: of `geometry` and `hidden`. semantic: of the views' latents."""
 
     geometry: int
     semantic: int
 
 
-# Makes a head: a module from SampleFeatures to what it shows of each ray, (R, …).
+# Builds a head: a module from SampleFeatures to values of each ray, (R, …).
 HeadFactory = Callable[[HeadWidths], nn.Module]
 
 
 def weighted_mean_and_variance(x: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return sum(w x) and sum(w (x - mean)^2) over the views (first axis), with the weights as they are."""
+    """Return sum(w x) and sum(w (x - mean)^2) over the views (first axis). The weights are not normalised here."""
     mean = (x * weights).sum(0)
     return mean, (weights * (x - mean) ** 2).sum(0)
 
@@ -81,8 +82,8 @@ class Widths:
     """Channels of a `CRANet`; the defaults are the published ones. Raise ValueError for what is not a positive integer.
 
     image_channels, embedding: of the inputs. latent: of what is known of a sample in one view. geometry: of a sample.
-    hidden: inside base_fc and geometry_fc; direction_hidden: inside ray_dir_fc; blending_hidden: of the two hidden layers of
-    rgb_fc; trust_hidden: inside neuray_fc. attention_heads: of all attentions, each of head_width channels.
+    hidden: inside base_fc and geometry_fc; direction_hidden: inside ray_dir_fc; blending_hidden: of the two hidden
+    layers of rgb_fc; trust_hidden: inside neuray_fc. attention_heads: of all attentions, each of head_width channels.
     """
 
     image_channels: int = 32
@@ -119,7 +120,8 @@ def _kaiming(*networks: nn.Sequential) -> None:
 
 
 class DensityNet(nn.Sequential):
-    """Geometry (R, S, G) -> density (R, S), and the layer before it (R, S, G), which classes use too."""
+    """Geometry (R, S, G) -> density (R, S), and the hidden layer before it (R, S, G), from which classes are computed
+    too."""
 
     def __init__(self, width: int):
         super().__init__(nn.Linear(width, width), nn.ELU(), nn.Linear(width, 1), nn.ReLU())
@@ -131,7 +133,7 @@ class DensityNet(nn.Sequential):
 
 
 class CRANet(nn.Module):
-    """Rows of views and samples -> RayValues."""
+    """IBRNet's aggregation with Cross-Reprojection Attention: projections of samples into views -> `RayValues`."""
 
     def __init__(
         self,
@@ -144,10 +146,12 @@ class CRANet(nn.Module):
         blend_by_angle: bool = False,
         **widths,
     ):
-        """use_attention, views_first: of Cross-Reprojection Attention. heads: what to render besides colour and classes.
+        """use_attention, views_first: of Cross-Reprojection Attention. heads: what to render besides colour and
+        classes.
 
-        opaque: every ray ends, at its last sample at the latest. blend_by_angle: the blending weights of the views start from
-        the angles between their rays and the query's; the learned scores are added. widths: fields of `Widths`.
+        opaque: every ray ends, at its last sample at the latest. blend_by_angle: the blending weights of the views
+        start from the angles between their rays and the query's; the learned scores are added. widths: fields of
+        `Widths`.
         """
         super().__init__()
         channels = Widths(**widths)
@@ -217,7 +221,7 @@ class CRANet(nn.Module):
         )
 
     def _fuse_views(self, sight: Sight, embedding: torch.Tensor) -> torch.Tensor:
-        """Return what each view sees there beside the statistics of all views: (V, N, latent)."""
+        """Return each view's features joined with their mean and variance over all views: (V, N, latent)."""
         features = sight.image_features
         x = torch.cat([sight.color.to(features.dtype), features], -1) + self.ray_dir_fc(sight.direction)
         trusted = torch.sigmoid(self.neuray_fc(embedding)) * sight.uniform
@@ -225,7 +229,8 @@ class CRANet(nn.Module):
         return self.base_fc(*statistics, x, embedding)
 
     def _refine_visibility(self, latent: torch.Tensor, sight: Sight) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the latent again, with how visible the sample is in each view: (V, N, latent) and (V, N, 1)."""
+        """Return the latent with a residual added, (V, N, latent), and the visibility of the sample in each view, (V,
+        N, 1)."""
         residual, visibility = self.vis_fc(latent * sight.uniform).split([self.latent, 1], -1)
         refined = latent + residual
         visibility = torch.sigmoid(visibility) * sight.mask
@@ -246,7 +251,7 @@ class CRANet(nn.Module):
         return torch.softmax(scores.masked_fill(~sight.valid[..., None], INVALID_LOGIT), 0)
 
     def _attend(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
-        """Apply Cross-Reprojection Attention: (V, N, latent) -> the same."""
+        """Apply Cross-Reprojection Attention: (V, N, latent) -> (V, N, latent)."""
         if self.sem_rtrans_new is None:
             return latent
         steps = [self._attend_along_rays, self._attend_across_views]
@@ -255,30 +260,30 @@ class CRANet(nn.Module):
         return latent
 
     def _attend_along_rays(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
-        """Apply intra-view radial attention over S; a sample that at most one view sees attends uniformly."""
+        """Apply intra-view radial attention over S. Samples seen by at most one view attend uniformly."""
         rows = _with_places(latent.unflatten(1, sight.shape), self.semantic_places).flatten(0, 1)
         return self.sem_rtrans_new(rows, sight.seen_by_several).view(latent.shape)
 
     def _attend_across_views(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
-        """Apply cross-view sparse attention over V; a view that does not see the sample attends uniformly."""
+        """Apply cross-view sparse attention over V. Views that do not see the sample attend uniformly."""
         return self.point_attention_new(latent, sight.mask[..., 0])
 
     def _classes(self, features: SampleFeatures) -> torch.Tensor:
-        """Return the class logits of each ray, (R, K+1). The class layer is linear: it is applied behind the sums over
-        views and samples."""
+        """Return the class logits of each ray, (R, K+1). The class layer is linear, so it is applied after the sums
+        over views and samples."""
         hit_probability = features.hit_probability
         of_sample = torch.cat([self.semantic_fc1_new(features.geometry), features.hidden, features.blended()], -1)
         return self.semantic_fc2_new(composite(hit_probability, of_sample), hit_probability.sum(-1, keepdim=True))
 
 
 def angle_scores(sight: Sight) -> torch.Tensor:
-    """Return the logarithms of weights (V, N, 1) that fall with the angle between a view's ray and the query's, and with
-    how far the view's depth disagrees, if it is known."""
+    """Return logarithms of blending weights (V, N, 1): they fall with the angle between the view's ray and the query's,
+    and with the disagreement of the view's depth, if it is known."""
     angle = torch.acos(sight.direction[..., 3:].clamp(-1 + 1e-6, 1 - 1e-6))
     scores = -SHARPNESS * angle
     return scores if sight.evidence is None else scores + (sight.evidence.hit[..., None] + 0.05).log()
 
 
 def _with_places(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Return samples in the order of their rays (..., S, C), each with the encoding of its place added."""
+    """Return features (..., S, C) of samples along rays, with the position encoding added."""
     return x + first_places(table, x.shape[-2]).to(x.dtype)

@@ -16,7 +16,7 @@ from dataset.camera import scale_intrinsics
 from dataset.views import Cameras
 
 MIN_ABS_DEPTH = 1e-4  # a projection closer to the camera plane than this is invalid ...
-REPLACEMENT_DEPTH = 1e-3  # ... and is computed with this depth, so that it stays finite
+REPLACEMENT_DEPTH = 1e-3  # ... and is computed with this depth, so that pixels are finite
 NEIGHBOURS = 4  # nearest other views that a view is matched with, at most
 LAST_INTERVAL = 1e6  # the interval behind the last sample of a ray, in normalised inverse depth
 
@@ -30,7 +30,7 @@ class Projection(NamedTuple):
 
 
 def full_precision(function):
-    """Keep autocast from touching what `function` computes: a pixel's position needs more than eight bits."""
+    """Disable autocast in `function`: bfloat16 has too few bits for a pixel's position."""
 
     @functools.wraps(function)
     def guarded(first: torch.Tensor, *others):
@@ -110,8 +110,8 @@ def read_map(
 ) -> torch.Tensor:
     """Sample maps (V, C, H, W) bilinearly at pixels (V, N, 2) of an image of `image_size` (h, w): (V, N, C).
 
-    Pixels are normalised by the size of the image, even if the map has another size. Outside of the image, and for pixels
-    that are not finite, the border value is returned.
+    Pixels are normalised by the size of the image, even if the map has another size. Outside of the image, and for
+    pixels that are not finite, the border value is returned.
     """
     height, width = image_size
     x, y = pixels.unbind(-1)
@@ -121,7 +121,8 @@ def read_map(
 
 
 def to_inverse_depth(depth: torch.Tensor, depth_range: torch.Tensor) -> torch.Tensor:
-    """Convert metres (V, ...) to normalised inverse depth: 0 at each view's near, 1 at its far; `depth_range` is (V, 2)."""
+    """Convert metres (V, ...) to normalised inverse depth: 0 at each view's near, 1 at its far; `depth_range` is (V,
+    2)."""
     near, far = _ends(depth, depth_range)
     return (-1 / depth.clamp_min(1e-5) - near) / (far - near)
 
@@ -148,19 +149,19 @@ def inverse_depth_intervals(depths: torch.Tensor, depth_range: torch.Tensor) -> 
 
 
 def interval_halves(intervals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return how far each sample reaches back and forth, (R, S) each: half its intervals (R, S); the first as far back
-    as forth."""
+    """Return half the intervals (R, S) before and after each sample, (R, S) each. The first sample, which has no
+    interval before it, has that after it on both sides."""
     half = intervals / 2
     return torch.cat([half[:, :1], half[:, :-1]], -1), half
 
 
 @torch.no_grad()
 def fill_unknown(values: torch.Tensor, known: torch.Tensor, otherwise: float = 0.5) -> torch.Tensor:
-    """Return values (V, C, h, w) with what is not `known` (V, 1, h, w) bool taken smoothly from the surroundings; `otherwise`
-    if nothing is known.
+    """Return values (V, C, h, w) in which pixels that are not `known` (V, 1, h, w) bool are interpolated smoothly from
+    the known ones; `otherwise` if none is known.
 
-    Pull-push interpolation (Gortler et al., The Lumigraph, 1996): means over ever larger blocks of what is
-    known fill the holes, from coarse to fine. A block of which a quarter is known counts in full.
+    Pull-push interpolation (Gortler et al., The Lumigraph, 1996): holes are filled from means over ever larger blocks,
+    from coarse to fine. A block of which at least a quarter is known has full weight.
     """
     weight = known.to(values.dtype)
     total, levels = values * weight, []

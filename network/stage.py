@@ -1,4 +1,4 @@
-"""One pass over the samples of rays: what the views see, where the rays end, and what they show."""
+"""One pass over rays: project the samples into the references, find where the rays end, render colour and heads."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from network.sight import Sight, look
 
 @dataclass(frozen=True)
 class Stage:
-    """The networks of one pass, and what makes a ray count: more than `scored_samples` of its samples are seen by more
-    than `scored_views` views.
+    """The networks of one pass. A ray is scored (has a loss) if more than `scored_samples` of its samples are seen by
+    more than `scored_views` views.
 
-    dist_decoder: None where the references' depth says itself where their rays end. opaque: every ray ends, at its last sample
-    at the latest, on one surface.
+    dist_decoder: None if the references' depth replaces it. opaque: every ray ends, at its last sample at the latest,
+    and its depth is that of its most probable surface.
     """
 
     dist_decoder: DistDecoder | None

@@ -1,4 +1,4 @@
-"""Reading weights from files, whoever wrote them, without running code from them."""
+"""Reading of weights from checkpoints of this and other programs. No code in a file is executed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from utils.files import find_file
 
 SAFETENSORS = ".safetensors"
 LIGHTNING_PREFIX = "model."  # of MVSNet's published weights
-# Published checkpoints hold their best metric as a numpy scalar. Rebuilding one runs nothing else.
+# Published checkpoints hold their best metric as a numpy scalar. To rebuild one is safe.
 _NUMPY_SCALARS = [
     (np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar, name)
     for name in ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
@@ -30,7 +30,8 @@ _SAFE = [*_NUMPY_SCALARS, np.dtype, *_NUMPY_NUMBERS, _codecs.encode]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Content of a weights file. config and classes (their names) are None in published files, optimizer in safetensors.
+    """Content of a weights file. config and classes (their names) are None in published files, optimizer in
+    safetensors.
 
     trained: the weights to go on training with, where those of `network` are averages of them; else None.
     """
@@ -91,8 +92,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def unwrapped(name: str) -> str:
-    """Return a parameter's name as the network itself has it, without what wrappers put before it."""
-    return name.replace("_orig_mod.", "").removeprefix("module.")  # of torch.compile, of DataParallel
+    """Return a parameter's name without the prefixes of torch.compile (`_orig_mod.`) and DataParallel (`module.`)."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
 def read_mvsnet(path: Path) -> dict[str, torch.Tensor]:
@@ -146,7 +147,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def _is_damaged(path: Path) -> bool:
-    """Return whether a zip file, as torch writes, differs from its checksums, which torch does not look at."""
+    """Return whether a zip file, as torch writes it, differs from its checksums, which torch does not verify."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is not None
@@ -165,13 +166,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 
 def _front_end(state: dict[str, torch.Tensor]) -> str:
-    """Infer the front end by a layer that no other one has; the learned one has those of measured depth too."""
+    """Infer the front end from the first layer that is found: learned_depth has the layers of depth too."""
     layers = {"sweep_new.match.weight": "learned_depth", "depth_skip.0.weight": "depth"}
     return next((name for layer, name in layers.items() if f"init_net.{layer}" in state), "cost_volume")
 
 
 def infer_config(state: dict[str, torch.Tensor]) -> dict:
-    """Infer the config keys that a state dict shows. Whether views come first in the attention it does not."""
+    """Infer the config keys that follow from a state dict. The order of the attentions (ptrans_first) does not."""
 
     def aggregation(prefix: str) -> dict:
         return {"use_ptrans": f"{prefix}.agg_impl.point_attention_new.fc.weight" in state}

@@ -228,7 +228,7 @@ def test_an_image_encoder_of_another_width_and_stride(config, scene, front_end):
 
 def test_an_encoder_that_lies_about_its_width(config, scene):
     network = Renderer(config(), encoder=HalfSize(channels=32))
-    with pytest.raises(UserError, match="say that they make 32 and 32 channels, but made 20 and 32"):
+    with pytest.raises(UserError, match="declare 32 and 32 channels, but return 20 and 32"):
         network.encode(references(scene))
 
 

@@ -1,7 +1,7 @@
 """Configuration: YAML files checked against defaults that live beside their owners.
 
-A default is a plain value, whose type is required; a nested dict; or a `Setting` with limits or several types. Unknown keys
-and values of a wrong type are errors that name the file, the key and the nearest valid one.
+A default is a plain value, whose type is required; a nested dict; or a `Setting` with limits or several types. Unknown
+keys and values of a wrong type are errors that name the file, the key and the nearest valid one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from easydict import EasyDict
 from utils.errors import UserError
 from utils.logging import warn
 
-BASE_KEY = "base"  # a file may name another one, relative to itself, that it changes
+BASE_KEY = "base"  # names the file, relative to this one, whose values are changed
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A default and the values that are accepted: of `types` (None too, if it is the default), from `minimum` to `maximum`,
-    among `choices`.
+    """A default and the values that are accepted: of `types` (None too, if it is the default), from `minimum` to
+    `maximum`, among `choices`.
 
     no_effect: the key is accepted for old files, and named in a warning.
     """
@@ -60,7 +60,8 @@ def load_config(path: str | Path, schema: dict, overrides: Sequence[str] = ()) -
 def complete_config(
     values: dict, schema: dict, overrides: Sequence[str], source: str, origins: dict[str, str] | None = None
 ) -> EasyDict:
-    """Apply `key=value` overrides to the values of `source`, and fill in the defaults. Raise UserError like `load_config`.
+    """Apply `key=value` overrides to the values of `source`, and fill in the defaults. Raise UserError like
+    `load_config`.
 
     origins: where single keys come from, for messages.
     """
@@ -87,7 +88,7 @@ def complete_config(
 
 
 def check_config(values: dict, schema: dict, where: Callable[[str], str] = lambda key: "the configuration") -> EasyDict:
-    """Return the values completed by the schema's defaults. `where` tells from which file a key came, for messages."""
+    """Return the values completed by the schema's defaults. where: key -> the file that set it, for messages."""
     idle: list[str] = []
     result = _check_section(values, schema, "", where, idle)
     if idle:
@@ -173,7 +174,7 @@ def _check_section(values: dict, schema: dict, prefix: str, where: Callable[[str
         name = f"{prefix}{key}"
         if isinstance(default, dict):
             given = values.get(key)
-            given = {} if given is None else given  # a section of which every line is a comment
+            given = {} if given is None else given  # in YAML a section of comments alone is null
             if not isinstance(given, dict):
                 raise UserError(f"{where(name)}: `{name}` should be a section of keys, not {_type_name(given)}")
             result[key] = _check_section(given, default, f"{name}.", where, idle)
