@@ -1,7 +1,7 @@
-"""All keys that a config may have, put together from where each belongs.
+"""The schema of the config: all keys, collected from the `DEFAULTS` of the modules that own them.
 
-`python -m train.settings` prints them as a table, with the comments beside their defaults as the meanings;
-`python -m train.settings --write docs/configuration.md` renews the page.
+`python -m train.settings` prints them as a table, with the comments at their defaults as descriptions;
+`python -m train.settings --write docs/configuration.md` updates the page.
 """
 
 from __future__ import annotations

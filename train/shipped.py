@@ -1,4 +1,4 @@
-"""The weights that come with the repository, and the config that a file of weights holds."""
+"""The weights that come with the repository, and the config inside a file of weights."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from utils.files import find_file
 
 FOLDER = "data/model/sray_plus"
 MODEL = f"{FOLDER}/model.safetensors"
-MODEL_WITHOUT_DEPTH = f"{FOLDER}/model_nodepth.safetensors"  # where MODEL reads depth
+MODEL_WITHOUT_DEPTH = f"{FOLDER}/model_nodepth.safetensors"  # for scenes without depth, if MODEL needs depth
 
 
 def shipped_model(depth: bool) -> Path:
-    """Return the file of weights for scenes with depth, or for those without. Raise UserError if it is not there."""
+    """Return the file of weights for scenes with, or without, depth. Raise UserError if it is missing."""
     model = _find(MODEL, "that come with the repository")
     if depth or not needs(model_config(model)).depth:
         return model
@@ -37,9 +37,9 @@ def _find(name: str, which: str) -> Path:
 
 
 def model_config(path: str | Path, overrides: Sequence[str] = ()) -> EasyDict:
-    """Return the config inside a file of weights, with `key=value` overrides; its run is named like the file's folder.
+    """Return the config inside a file of weights, with `key=value` overrides. `name` is that of the file's folder.
 
-    Raise UserError if there is no config in the file.
+    Raise UserError if the file has no config.
     """
     config = load_checkpoint(path).config
     if config is None:

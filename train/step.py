@@ -21,7 +21,7 @@ from train.schedule import NEW_LAYERS, build_optimizer, learning_rate, set_learn
 from utils.config import Setting
 from utils.errors import UserError
 
-MOST_SHAPES = 64  # image sizes and numbers of references that a step is recorded for, one by one
+MOST_SHAPES = 64  # recordings of a step: one for each image size and number of references
 DEFAULTS = {
     "loss": ["render", "semantic"],  # what is learned: colour (render), classes (semantic)
     "render_loss_scale": Setting(0.75, float, minimum=0),  # weight of the colour loss
@@ -50,9 +50,10 @@ DEFAULTS = {
 
 
 class StepLog(NamedTuple):
-    """Of one step, still on the device: losses and measures by name, gradient norm, and which frame it was.
+    """Results of one step, still on the device: losses and measures by name, gradient norm, and the frame, for
+    messages.
 
-    measures: psnr and, nan without known depth, `ray_depth_measures`.
+    measures: psnr, and those of `ray_depth_measures` (nan without known depth).
     """
 
     losses: dict[str, torch.Tensor]
@@ -62,11 +63,11 @@ class StepLog(NamedTuple):
 
 
 class TrainingStep:
-    """Updates a network by one batch after the other. Nothing in a step waits for the device.
+    """Computes the gradients of one batch and updates the weights. A step does not wait for the device.
 
-    Gradients lie in one tensor, so that several processes average them in one exchange: three million numbers, which
-    overlapping with the backward pass, as DistributedDataParallel does, would not make faster; and a recorded step has
-    no place for its hooks.
+    All gradients are views of one tensor of three million numbers, which several processes average in one exchange. To
+    overlap it with the backward pass, as DistributedDataParallel does, is not faster, and needs hooks, which a CUDA
+    graph cannot call.
     """
 
     def __init__(
@@ -78,8 +79,8 @@ class TrainingStep:
         labels: bool = True,
         terms: Sequence[Term] = (),
     ):
-        """processes: average the gradients over them. labels: some of the data have labels. terms: of the objective,
-        besides those that the config asks for."""
+        """processes: average the gradients over them. labels: some scenes have labels. terms: further terms of the
+        objective."""
         unknown = [name for name in cfg.loss if name not in LOSSES]
         if unknown or not cfg.loss:
             raise UserError(f"`loss` should list some of {', '.join(LOSSES)}, but is {list(cfg.loss)}")
@@ -93,7 +94,8 @@ class TrainingStep:
         self._update = backend.recorded(self.update, MOST_SHAPES)
 
     def __call__(self, batch: Batch, step: int, seed: int) -> StepLog:
-        """Make one update, the `step`-th from 0. Fine depths are drawn from `seed` alone: a resumed run draws the same."""
+        """Make update number `step` (from 0). The sampler's random numbers depend on `seed` alone, so that resumed runs
+        draw the same."""
         set_learning_rate(self.optimizer, learning_rate(step, self.cfg), self.cfg.lr_cfg.scale_new)
         generator = torch.Generator(self.backend.device).manual_seed(seed)
         draws = self.network.sampler.draw(batch.pixels.shape[:2].numel(), generator)
@@ -115,7 +117,7 @@ class TrainingStep:
             with self.backend.autocast():
                 losses, measures = self.objective(references, query, pixels, draws, self.backend.stages(self.network))
             sum(losses.values()).backward()
-        self._losses, self._measures = tuple(losses), tuple(measures)  # the same ones in every step
+        self._losses, self._measures = tuple(losses), tuple(measures)  # names, the same in every step
         return torch.stack([*losses.values(), *measures.values()]).detach()
 
     def update(self) -> torch.Tensor:
@@ -126,7 +128,8 @@ class TrainingStep:
 
 
 def trained_parameters(objective: Objective) -> list[nn.Parameter]:
-    """Return the parameters that a loss reaches, and freeze the others: Adam's weight decay alone would ruin them."""
+    """Return the parameters that a loss reaches, and freeze the others: weight decay alone would shrink them to
+    zero."""
     network, terms = objective.network, objective.terms
     if not objective.learns_classes:
         others = any(term.name not in WITHOUT_HEADS for term in terms)
