@@ -1,4 +1,4 @@
-"""Labelled points and meshes of a scene, and how near they are to what was measured."""
+"""Labelled point clouds and meshes of a scene, and their comparison with measured geometry."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from viewing.preview import preview
 from viewing.references import References
 from viewing.session import Session
 
-SURE = 0.15  # a depth whose deviation is more than this part of it is not trusted
-NEAR = 0.05  # metres: what is as near as this counts as met
-DEPTHS = ("frames", "rendered")  # where points come from: what is known of the frames, or what is rendered of them
+SURE = 0.15  # rendered depth is trusted if its relative deviation is below this
+NEAR = 0.05  # metres: threshold of the F-score
+DEPTHS = ("frames", "rendered")  # source of depth: that of the frames (measured or predicted), or rendered depth
 
 
 def write_pointcloud(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool) -> None:
@@ -42,7 +42,7 @@ def write_mesh(session: Session, out: Path, views: int, voxel: float, depth: str
 
 
 def mesher(session: Session, voxel: float) -> Callable[[PosedPictures], Geometry | None]:
-    """Return what fuses views into a mesh."""
+    """Return the function that fuses views into a mesh."""
     progress = partial(tqdm, desc="fusing", unit="block")
     return partial(extract_mesh, voxel=voxel, device=session.device, progress=progress)
 
@@ -69,7 +69,8 @@ def _write(session: Session, out: Path, views: int, voxel: float, depth: str, sc
 
 
 def build(session: Session, frames: list[str], folder: Path, depth: str, fuse) -> Geometry | None:
-    """Return what `fuse` makes of rendered frames, of what at least two of them agree on. folder: where they lie meanwhile."""
+    """Render frames and fuse the depth on which at least two of them agree. folder: for temporary files. None: no
+    agreement."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".views.") as place:
         pictures = render_pictures(session, frames, Path(place), depth)
         drop_disputed(pictures, session.device)
@@ -107,7 +108,7 @@ def render_pictures(session: Session, frames: list[str], folder: Path, depth: st
 
 
 def trusted_depth(view: RenderedView) -> torch.Tensor:
-    """Return depth (R,) in metres, 0 where it is unsure or no reference sees anything."""
+    """Return the depth (R,) of a view in metres, 0 where its deviation is large or no reference sees the surface."""
     return torch.where(view.seen & (view.deviation < SURE * view.depth), view.depth, 0).float()
 
 
@@ -116,7 +117,8 @@ def _bytes(values: torch.Tensor) -> torch.Tensor:
 
 
 def measured(scene: Scene, frames: list[str], voxel: float, device) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return what depth images of the frames show, a point in a voxel: positions (N, 3), and classes (N,) if there are any."""
+    """Return the points that the depth maps of frames show, one in each voxel: positions (N, 3), and classes (N,) or
+    None."""
     positions, classes = [], []
     for frame in tqdm(frames, desc="measured", unit="view", leave=False):
         views = scene.views([frame], depth=True, labels=True).to(device)
@@ -133,8 +135,9 @@ def measured(scene: Scene, frames: list[str], voxel: float, device) -> tuple[np.
 def compare(
     geometry: Geometry, positions: np.ndarray, classes: np.ndarray | None, session: Session
 ) -> dict[str, float]:
-    """Return accuracy (mean distance to what was measured), completeness (the other way round), in cm; F-score at 5 cm; and
-    mIoU of the points that lie within 5 cm of what was measured, by the class there."""
+    """Compare geometry with measured points. Return accuracy (mean distance to the measured points) and completeness
+    (mean distance of the measured points to the geometry) in cm, the F-score at 5 cm, and, with classes, the mIoU of
+    the points within 5 cm of a measured one."""
     off, nearest = cKDTree(positions).query(geometry.positions, workers=-1)
     missed, _ = cKDTree(geometry.positions).query(positions, workers=-1)
     precision, recall = float((off < NEAR).mean()), float((missed < NEAR).mean())

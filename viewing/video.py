@@ -1,4 +1,5 @@
-"""A flight through a scene: its frames as files, which a killed run goes on with, and from them a film."""
+"""Videos along a camera path. Frames are written as files, from which an interrupted run resumes, then joined to a
+film."""
 
 from __future__ import annotations
 
@@ -25,14 +26,14 @@ from viewing.session import Classes, Session
 
 FORMATS = (".mp4", ".webp", ".gif")
 LOOKED_AT = 24  # frames of a film from which the colours of depth, and the classes in the legend, are chosen
-FEW_REFERENCES = 0.2  # share of a path's pixels that no reference shows, from which on it is worth a warning
+FEW_REFERENCES = 0.2  # share of unseen pixels in a frame from which on there is a warning
 
 
 def render_video(session: Session, cameras: Cameras, references: References, out: Path, fps: float) -> None:
     """Render a camera path into `out` (.mp4, .webp or .gif); its frames are kept in a folder beside it.
 
-    Frames of an interrupted run are reused if model, config and path are the same. Raise UserError if no reference shows
-    anything along the path.
+    Frames of an interrupted run are reused if model, config and path are the same. Raise UserError if no reference
+    shows anything along the path.
     """
     if out.suffix not in FORMATS:
         raise UserError(f"--out {out}: a film ends in one of {', '.join(FORMATS)}")
@@ -68,8 +69,8 @@ def require_overlap(references: References, cameras: Cameras) -> None:
 
 
 class FilmFiles(FrameFiles):
-    """The frames of a film as images: color/*.png, classes/*.png (class numbers), depth/*.png (millimetres); where no reference
-    sees anything, hatched, "invalid" and 0."""
+    """The frames of a film as images: color/*.png, classes/*.png (class numbers), depth/*.png (millimetres). Pixels
+    that no reference sees are hatched, "invalid" and 0."""
 
     def __init__(self, folder: Path, with_classes: bool):
         kinds = ("color", "depth", "classes") if with_classes else ("color", "depth")
@@ -89,12 +90,13 @@ class FilmFiles(FrameFiles):
 
 
 def compose(frames: FilmFiles, count: int, classes: Classes | None) -> Iterator[np.ndarray]:
-    """Compose colour, classes and depth side by side, over a legend; the colours of depth are the same in all frames."""
+    """Yield frames of colour, classes and depth side by side, over a legend. The colour map of depth is fixed for the
+    film."""
     some = [frames.read(number) for number in evenly(range(count), LOOKED_AT)]
     depths = np.concatenate([frame["depth"][frame["depth"] > 0] for frame in some] + [np.array([0, 1])]) / 1000
     near, far = np.quantile(depths, [0.01, 0.99])
     width = some[0]["color"].shape[1]
-    larger = max(1, -(-SMALLEST_CELL // width))  # a legend has to be readable
+    larger = max(1, -(-SMALLEST_CELL // width))  # enlarge small pictures, so that the legend is readable
     below = None
     if classes is not None:
         present = np.unique(np.concatenate([np.unique(frame["classes"]) for frame in some]))
@@ -135,7 +137,8 @@ def _write_mp4(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
     writer = None
     for picture in pictures:
         height, width = picture.shape[:2]
-        picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)  # H.264 wants even
+        # H.264 needs even sides.
+        picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if writer is None:
             writer = imageio_ffmpeg.write_frames(
                 str(path), picture.shape[1::-1], fps=fps, quality=8, macro_block_size=1, output_params=["-f", "mp4"]

@@ -1,4 +1,4 @@
-"""A page in the browser to walk through a scene: everyone who opens it has a view, and controls, of their own."""
+"""The interactive viewer, a page in the browser. Each client has a camera and controls of its own."""
 
 from __future__ import annotations
 
@@ -32,9 +32,14 @@ except ImportError:
     viser = None
 
 MOST_FRUSTA, THUMBNAIL = 60, 64  # cameras that are drawn, and the width of their pictures
-COARSENESS = (8, 4, 2, 1)  # a view is rendered so much smaller first, then finer as long as nobody moves
-QUICK = 0.15  # seconds that a picture may take while someone moves
-STILL = 0.25  # seconds without a move after which it is worth while to render finer
+COARSENESS = (
+    8,
+    4,
+    2,
+    1,
+)  # reductions of resolution at which a view is rendered, one after the other while the camera is still
+QUICK = 0.15  # seconds that a picture may take while the camera moves
+STILL = 0.25  # seconds without motion after which a finer picture is rendered
 SMALLEST_HEIGHT = 12
 LARGEST_ASPECT = 3
 PLAY_RATE = 12  # poses a second of a path that is played
@@ -71,11 +76,11 @@ def _require_port(host: str, port: int) -> None:
 
 @dataclass
 class Guest:
-    """One open page: what it looks at, what was rendered of it last, and its controls."""
+    """One open page: its client, the state of its rendering, the last picture, and its controls."""
 
     client: viser.ClientHandle
-    moved: float = 0.0  # when its camera last did
-    level: int = 0  # next of COARSENESS to be rendered; len(COARSENESS) when all is done
+    moved: float = 0.0  # time of the last motion of its camera
+    level: int = 0  # index of the next COARSENESS to be rendered; len(COARSENESS) after the last one
     references: tuple[str, ...] = ()
     picture: Picture | None = None
     controls: dict = field(default_factory=dict)
@@ -106,7 +111,8 @@ class Viewer:
                 self._serve(guest)
 
     def _serve(self, guest: Guest) -> None:
-        """Render the next picture that a guest waits for, if any. An error is shown to that guest; the server goes on."""
+        """Render the next picture that a guest waits for, if any. An error is shown to that guest; the server goes
+        on."""
         level = self._next_level(guest)
         if level is None:
             return
@@ -122,15 +128,15 @@ class Viewer:
             guest.picture = picture
             self._show(guest)
         except Exception as error:
-            if guest.client.client_id in self.guests:  # else the page was closed meanwhile, which is no fault
+            if guest.client.client_id in self.guests:  # otherwise the page was closed meanwhile: not an error
                 guest.controls["place"].content = html.escape(str(error))
                 warn(f"a picture could not be rendered: {error}")
         if guest.moved == moved and guest.level < len(COARSENESS):
             self._wake.set()
 
     def _next_level(self, guest: Guest) -> int | None:
-        """Return the entry of COARSENESS to render now: one that is quick enough at first; once the camera is still,
-        the next finer."""
+        """Return the index of the COARSENESS to render now: the finest that is quick enough while the camera moves,
+        then the next finer one; None if there is nothing to render."""
         if guest.level >= len(COARSENESS) or not guest.controls:
             return None
         if guest.level == 0:
@@ -159,7 +165,7 @@ class Viewer:
         return paint(guest.picture, controls["mode"].value, classes, opacity, hidden)
 
     def _draw_cameras(self) -> None:
-        """Draw the references as frusta with thumbnails; a click goes there."""
+        """Draw the references as frusta with thumbnails; a click moves the camera to one."""
         scene = self.session.scene
         self.server.scene.set_up_direction(tuple(up_of(scene.camera_to_world)))
         for frame in evenly(self.references.pool, MOST_FRUSTA):
@@ -208,7 +214,7 @@ class Viewer:
         controls["place"] = gui.add_markdown("")
         cameras = gui.add_checkbox("cameras", False, hint="where the references were taken; click on one to go there")
         cameras.on_update(lambda _: guest.client.scene.set_global_visibility(cameras.value))
-        guest.client.scene.set_global_visibility(False)  # from among them they would hide the picture
+        guest.client.scene.set_global_visibility(False)  # frusta around the camera would hide the picture
         gui.add_button("save picture").on_click(lambda _: self._save(guest))
         with gui.add_folder("camera path"):
             upload = gui.add_upload_button("load (JSON)", mime_type="application/json")
