@@ -1,7 +1,7 @@
-"""Variants of a training sample that are as likely as itself: other light, a mirrored or a larger room, a poorer sensor.
+"""Augmentation of training samples: colour changes, mirrored and rescaled rooms, simulated sensors.
 
-All frames of a sample are changed alike, so that they still show one room; exposure and what a sensor does differ from
-frame to frame. Images, depth and labels stay in storage types.
+All frames of a sample are changed in the same way, so that they still show one room. Only exposure and sensor noise
+differ from frame to frame. Images, depth and labels stay in storage types.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LUMA = np.array([0.299, 0.587, 0.114])  # of RGB (ITU-R BT.601)
 
 
 def augment(references: Views, query: Views, cfg, rng: np.random.Generator) -> tuple[Views, Views]:
-    """Return a variant of references and query views, as the section `cfg` (keys of DEFAULTS) asks for."""
+    """Return augmented references and query views. cfg: a section with the keys of DEFAULTS."""
     if cfg.color > 0:
         matrix, curve = color_change(cfg.color, rng)
         references, query = (_recolored(views, matrix, curve) for views in (references, query))
@@ -45,7 +45,7 @@ def augment(references: Views, query: Views, cfg, rng: np.random.Generator) -> t
 
 
 def color_change(strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return an affine change of colours, (3, 4), and the curve (256,) uint8 that follows it.
+    """Draw an affine map of colours, (3, 4), and a tone curve (256,) uint8 to be applied after it.
 
     At strength 1 brightness, contrast and gamma vary by up to 30%, saturation by 40% and the balance of the channels by
     10%.
@@ -66,7 +66,7 @@ def _recolored(views: Views, matrix: np.ndarray, curve: np.ndarray) -> Views:
 
 
 def mirrored(views: Views) -> Views:
-    """Return what a mirror in the plane x = 0 of the world shows: images with left and right swapped, and their cameras."""
+    """Return views reflected in the plane x = 0 of the world: images with left and right swapped, and their cameras."""
     cameras = views.cameras
     flip = torch.tensor([-1.0, 1, 1])
     poses = flip[:, None] * cameras.poses * torch.cat([flip, torch.ones(1)])
@@ -84,7 +84,7 @@ def _flipped(maps: torch.Tensor) -> torch.Tensor:
 
 
 def scaled(views: Views, factor: float) -> Views:
-    """Return the same images of a room with all distances times `factor`. What is too far for storage is unknown."""
+    """Return views of a room with all distances multiplied by `factor`. Depth too large for storage becomes unknown."""
     cameras = views.cameras
     poses = torch.cat([cameras.poses[..., :3], cameras.poses[..., 3:] * factor], -1)
     depth = views.depth
@@ -97,7 +97,8 @@ def scaled(views: Views, factor: float) -> Views:
 
 
 def taken(views: Views, rng: np.random.Generator) -> Views:
-    """Return the views as one hand-held camera takes them: colour, depth where they have it, and poses as tracking finds them."""
+    """Return the views as a simulated hand-held RGB-D camera takes them: noisy colour, depth (if there is any) and
+    poses."""
     sensor = Sensor.drawn(rng)
     images, drift = _as_arrays(views.images), drifting(len(views), rng)
     depth = views.depth

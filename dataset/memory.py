@@ -1,4 +1,4 @@
-"""Posed images in memory as a scene, as if they lay in files."""
+"""A scene of posed images in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "images"  # of the scene, in messages
 
 
 class MemoryScene(Scene):
-    """A scene of N images that are given as arrays. All of them may be referred to, and none is for testing."""
+    """A scene of N images given as arrays. All of them may be references; there are no test frames."""
 
     def __init__(
         self,
@@ -30,10 +30,10 @@ class MemoryScene(Scene):
         masks: np.ndarray | Sequence[np.ndarray] | None = None,
         width: int | None = None,
     ):
-        """images: (N, h, w, 3) uint8, or floats in [0, 1]. poses: (N, 4, 4) camera-to-world, OpenCV axes, metres. K: (3, 3)
-        of all images or (N, 3, 3), in pixels of the images, pixel centres at integers. depth: (N, h, w) z-depth, floats in
-        metres or uint16 in millimetres, 0 where unknown. masks: (N, h, w), 0 where an image does not count. width: that the
-        images are resized to; None: as they are.
+        """images: (N, h, w, 3) uint8, or floats in [0, 1]. poses: (N, 4, 4) camera-to-world, OpenCV axes, metres. K:
+        (3, 3) of all images or (N, 3, 3), in pixels of the images, pixel centres at integers. depth: (N, h, w) z-depth,
+        floats in metres or uint16 in millimetres, 0 where unknown. masks: (N, h, w), 0 where an image does not count.
+        width: that the images are resized to; None: as they are.
 
         Raise UserError for arrays that do not belong together.
         """

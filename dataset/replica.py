@@ -1,7 +1,8 @@
-"""Replica scenes, as three programs render them: data/Replica/<scene>/…
+"""Replica scenes in the layouts of three projects: data/Replica/<scene>/…
 
-Semantic-NeRF: Sequence_{1,2}/{rgb,depth,semantic_class}, depth in millimetres. vMAP: the same in imap/{00,01}. NICE-SLAM:
-results/{frame,depth}*, traj.txt, and cam_params.json beside the scenes, which holds the camera and the unit of depth.
+Semantic-NeRF: Sequence_{1,2}/{rgb,depth,semantic_class}, depth in millimetres. vMAP: the same in imap/{00,01}.
+NICE-SLAM: results/{frame,depth}*, traj.txt, and cam_params.json beside the scenes, with the camera and the unit of
+depth.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ IMAGES, MAPS = (".png", ".jpg", ".jpeg"), (".png", ".tif", ".tiff", ".npy")
 
 @dataclass(frozen=True)
 class Layout:
-    """parts: kind -> folder and what file names start with. trajectory: its file."""
+    """A layout of files. parts: kind -> folder and prefix of its file names. trajectory: file of the poses."""
 
     parts: dict[str, tuple[str, str]]
     trajectory: str
@@ -45,7 +46,7 @@ NICE_SLAM = Layout({"color": ("results", "frame"), "depth": ("results", "depth")
 
 
 def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
-    """Find a sequence's files. Raise UserError if what every sequence needs is missing."""
+    """Find the files of a sequence. Raise UserError if required files are missing."""
     folder = name.folder(data_root)
     if not folder.is_dir():
         raise UserError(f"{name.text}: there is no folder {folder}; prepare the scene there or set data_root")
@@ -67,7 +68,7 @@ def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
     labels = replica_labels(info) if "labels" in files else None
     size = image_size(files["color"][min(files["color"])])
     if camera and layout is SEMANTIC_NERF and any(camera.parent.glob("*/results")):
-        camera = None  # of scenes of the other layout beside this one
+        camera = None  # it belongs to scenes of the other layout beside this one
     if camera is None and layout is NICE_SLAM:
         warn(
             f"{folder}: there is no {CAMERA_FILE}; images are taken to be 90 degrees wide, and depth to be in 1/{NICE_SLAM_UNIT} m"
@@ -105,8 +106,8 @@ def _above(folder: Path, name: str) -> Path | None:
 
 
 def read_camera(path: Path | None, size: tuple[int, int], unit: DepthUnit | None) -> tuple[np.ndarray, DepthUnit]:
-    """Return the intrinsics (3, 3) of images of `size` (h, w) and the unit of depth, as a cam_params.json says; without
-    one, as the renderings are. unit: where no file says it, None for NICE-SLAM's."""
+    """Return the intrinsics (3, 3) of images of `size` (h, w) and the unit of depth from a cam_params.json. path: None
+    for the default intrinsics and `unit` (None: that of NICE-SLAM)."""
     if path is None:
         return intrinsics(size), unit or DepthUnit(1 / NICE_SLAM_UNIT, stated=True)
     content = read_json(path, "there is no such file")
@@ -132,8 +133,8 @@ def intrinsics(size: tuple[int, int]) -> np.ndarray:
 
 
 def by_number(poses: np.ndarray, numbers: list[int], path: Path) -> dict[int, np.ndarray]:
-    """Return the pose of each image. Line i belongs to image i; where there are as many lines as images, but these do not
-    count from 0, the first line belongs to the first one, and a warning says so. Raise UserError where neither holds."""
+    """Return image number -> pose. Line i is the pose of image i. If there are as many lines as images, but the numbers
+    do not start at 0, lines and images are paired in order, with a warning. Raise UserError if neither is possible."""
     told = f"images are numbered {numbers[0]} to {numbers[-1]}, and there are {len(poses)} poses"
     in_a_row = numbers == list(range(len(numbers)))
     if in_a_row and len(numbers) != len(poses):
@@ -147,8 +148,8 @@ def by_number(poses: np.ndarray, numbers: list[int], path: Path) -> dict[int, np
 
 
 def read_trajectory(path: Path) -> np.ndarray:
-    """Return camera-to-world matrices (N, 4, 4), one a line of 16 numbers (or 12). Raise UserError naming the line that
-    is not."""
+    """Return camera-to-world matrices (N, 4, 4) from lines of 16 (or 12) numbers. Raise UserError, which names the
+    line, for any other line."""
     matrices = []
     for place, line in enumerate(read_text(path, "the trajectory is missing").splitlines(), 1):
         if not line.strip():

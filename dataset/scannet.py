@@ -1,4 +1,5 @@
-"""ScanNet scenes: data/scannet/sceneXXXX_YY/{color,depth,label-filt,pose,intrinsic}, or as in scannet_frames_25k."""
+"""ScanNet scenes: data/scannet/sceneXXXX_YY/{color,depth,label-filt,pose,intrinsic}, or laid out as
+scannet_frames_25k."""
 
 from __future__ import annotations
 
@@ -23,24 +24,26 @@ from utils.logging import warn
 
 DEPTH_RANGE = (0.1, 10.0)
 IMAGES, MAPS = (".jpg", ".jpeg", ".png"), (".png", ".tif", ".tiff", ".npy")
-LABEL_FOLDERS = ("label-filt", "label")  # of the release; of scannet_frames_25k, which has NYU40 ids
+LABEL_FOLDERS = ("label-filt", "label")  # of the release (raw ids); of scannet_frames_25k (NYU40 ids)
 INTRINSICS = (
     "intrinsic/intrinsic_color.txt",
     "intrinsics_color.txt",
     "intrinsic_color.txt",
     "intrinsic/intrinsics_color.txt",
 )
-ALIGNED = 0.01  # of a depth map's width: the release's intrinsics differ by up to 0.6%, and its makers say that depth is aligned
-LABEL_IDS = ("auto", "raw", "nyu40")  # auto: as the label folder's name says
+# Share of the depth map's width below which depth is aligned with colour. The release is aligned by its authors'
+# statement, but its intrinsics differ by up to 0.6%.
+ALIGNED = 0.01
+LABEL_IDS = ("auto", "raw", "nyu40")  # ids in label maps; auto: by the name of their folder
 NYU40_HINT = (
     "its labels are read as ScanNet's raw ids, but look like NYU40 ids; "
     "set label_ids to raw or nyu40 (dataset.check: --label-ids)"
 )
-SAMPLE = 8  # label maps looked at to tell which ids they hold
+SAMPLE = 8  # label maps that are read to determine their ids
 
 
 def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> SceneFiles:
-    """Find a scene's files. label_ids: of LABEL_IDS. Raise UserError if what every scene needs is missing."""
+    """Find the files of a scene. label_ids: of LABEL_IDS. Raise UserError if required files are missing."""
     folder = name.folder(data_root)
     if not folder.is_dir():
         raise UserError(f"{name.text}: there is no folder {folder}; prepare the scene there or set data_root")
@@ -137,8 +140,8 @@ def read_intrinsics(path: Path) -> np.ndarray:
 
 
 def pinhole(matrix: np.ndarray, source) -> np.ndarray:
-    """Return the intrinsics (3, 3) of a 4x4, 3x4 or 3x3 matrix of `source`, which names it in errors. Raise UserError if it is no
-    pinhole camera's."""
+    """Return the intrinsics (3, 3) in a 4x4, 3x4 or 3x3 matrix. Raise UserError, which names `source`, if it is not
+    that of a pinhole camera."""
     K = matrix[:3, :3]
     skewed = not np.allclose([K[0, 1], K[1, 0], *K[2]], [0, 0, 0, 0, 1], atol=1e-6)
     if not np.isfinite(K).all() or skewed or min(K[0, 0], K[1, 1]) <= 0:
@@ -147,8 +150,8 @@ def pinhole(matrix: np.ndarray, source) -> np.ndarray:
 
 
 def read_rig(folder: Path) -> dict[str, np.ndarray]:
-    """Return where the colour and the depth camera are in what the poses are of (4, 4): `extrinsic_color`, `extrinsic_depth`, the
-    identity without such a file. Raise UserError for one that is no rotation and shift."""
+    """Return the poses (4, 4) of the colour and the depth camera relative to those in the pose files: `extrinsic_color`
+    and `extrinsic_depth`, the identity without such a file. Raise UserError for a matrix that is not rigid."""
     rig = {}
     for sensor in ("color", "depth"):
         path = folder / "intrinsic" / f"extrinsic_{sensor}.txt"
@@ -157,7 +160,7 @@ def read_rig(folder: Path) -> dict[str, np.ndarray]:
 
 
 def rigid(matrix: np.ndarray, source) -> np.ndarray:
-    """Return a matrix (4, 4) of `source`, which names it in errors. Raise UserError for one that is no rotation and shift."""
+    """Return a matrix (4, 4). Raise UserError, which names `source`, if it is not a rotation and translation."""
     moved = to_pose(matrix, source, "the matrix")
     if not np.isfinite(moved).all():
         raise UserError(f"{source}: should hold a rotation and shift")
@@ -167,7 +170,8 @@ def rigid(matrix: np.ndarray, source) -> np.ndarray:
 def read_depth_camera(
     intrinsics: Path, rig: dict[str, np.ndarray], K: np.ndarray, size: tuple[int, int], maps: dict[int, Path]
 ) -> DepthCamera | None:
-    """Return the camera of the depth maps; None where they are aligned with colour images of K (3, 3) and `size` (h, w).
+    """Return the camera of the depth maps; None where they are aligned with colour images of K (3, 3) and `size` (h,
+    w).
 
     intrinsics: the colour camera's file, which the depth camera's lies beside.
     """
@@ -178,7 +182,7 @@ def read_depth_camera(
     depth_K = read_intrinsics(path) if path.is_file() else scale_intrinsics(K, size, depth_size)
     try:
         require_same_size(depth_K, depth_size, str(path))
-    except UserError as error:  # maps that somebody resized
+    except UserError as error:  # the maps were resized
         warn(f"{error} Depth is taken to be aligned with colour")
         return None
     camera = DepthCamera(depth_K, depth_size, np.linalg.inv(rig["color"]) @ rig["depth"])
@@ -186,7 +190,8 @@ def read_depth_camera(
 
 
 def first_size(maps: dict[int, Path]) -> tuple[int, int] | None:
-    """Return the (h, w) of the first map that can be read; of those that cannot, reading them says why."""
+    """Return the (h, w) of the first readable map; None if there is none. Unreadable maps are reported when they are
+    read."""
     for number in sorted(maps):
         with contextlib.suppress(UserError):
             return image_size(maps[number])

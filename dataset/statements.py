@@ -1,8 +1,8 @@
-"""Checks of the conventions that a capture states (units, axes, …), and of keys that are not read.
+"""Checks of the conventions that a capture states (units, axes, …), and of unknown keys.
 
-A statement (units, axes, the direction of poses, the kind of depth, …) says what holds here, or is refused. A key that is not read is
-refused as well if its name speaks of what pixels, cameras, depths or labels mean, or looks like a misspelt one; any other is for the
-caller to name in a warning.
+A statement (units, axes, the direction of poses, the kind of depth, …) must agree with the conventions of this loader.
+An unknown key is an error if its name suggests that it changes the meaning of pixels, cameras, depth or labels, or if
+it looks like a misspelt known key. The caller warns of all others.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 from utils.errors import UserError
 
-SIMILAR = 0.85  # of two spellings: a key so close to another one is a misspelt one
-SHOWN = 40  # characters of a value
+SIMILAR = 0.85  # similarity of two keys from which on one is a misspelling of the other
+SHOWN = 40  # characters of a value in an error message
 
 
 class Statement(NamedTuple):
-    """keys: that may make it. values: what they may say, as `plain` writes it. holds: what holds here."""
+    """A convention that a capture may state. keys: their names. values: accepted values, as normalised by `plain`.
+    holds: the convention of this loader, for messages."""
 
     keys: frozenset[str]
     values: frozenset[str]
@@ -28,7 +29,7 @@ class Statement(NamedTuple):
 
 
 def words(text: str) -> frozenset[str]:
-    """Return the words of a text, which a long set of strings is easier to read as."""
+    """Return the set of words in a text."""
     return frozenset(text.split())
 
 
@@ -80,7 +81,7 @@ STATEMENTS = (
     ),
 )
 BY_KEY = {key: statement for statement in STATEMENTS for key in statement.keys}
-# Names of keys that speak of what is read: anywhere in them, or as a word of their own.
+# Unknown keys with one of these parts, or one of these words, in their name may change the meaning of the data.
 PARTS = words(
     "camera lens distort fisheye intrinsic extrinsic projection shutter crop focal fov principal skew radial tangential pixel "
     "coeff sensor binning downscale downsample resolution width height "
@@ -92,20 +93,20 @@ PARTS = words(
     "split filename holdout track lost outlier background znear zfar upside portrait landscape offset"
 )
 WORDS = words("k f r t s p fx fy ppx ppy dist roi rotate near far bgr path paths file files train val test eval x y")
-FURTHER = words(  # what else a capture may name: it changes nothing of what is read, and is only named in a warning
+FURTHER = words(  # parts of the names of keys for further data, which have no effect here: only a warning
     "confidence normal mesh ply video audio thumbnail feature score velocity acceleration imu gps bounding bbox points "
     "trainer timestamp"
 )
 
 
-HOLDING = words(  # parts of names that say what holds here, unless their value denies it
+HOLDING = words(  # parts of names that state a convention of this loader, unless their value is false
     "c2w to_world metric row_major right_hand opengl srgb half_pixel pixel_cent registered aligned rectified undistorted zdepth "
     "z_depth"
 )
 
 
 def check_statement(key: str, value, path: Path) -> bool:
-    """Return whether a key is a statement. Raise UserError if it says anything but what holds."""
+    """Return whether a key is a statement. Raise UserError if it contradicts the conventions of this loader."""
     statement = BY_KEY.get(key)
     if statement is None:
         return False
@@ -115,13 +116,14 @@ def check_statement(key: str, value, path: Path) -> bool:
 
 
 def refuse_denial(key: str, value, known: Collection[str], path: Path) -> None:
-    """Raise UserError for a key that is not read, says no (False, or 0), and is named after something that holds here."""
+    """Raise UserError for an unknown key that is false (or 0) and whose name states a convention of this loader."""
     if value is not None and value == 0 and key not in known and any(part in key.lower() for part in HOLDING):
         raise UserError(f"{path}: {key} is {value}, but only what is so can be read")
 
 
 def refuse_unread(key: str, known: Collection[str], path: Path) -> None:
-    """Raise UserError for a key that is not read, if it looks like one of `known` or speaks of what those say."""
+    """Raise UserError for an unknown key that looks like a misspelling of one of `known`, or may change the meaning of
+    the data."""
     if any(word in key.lower() for word in FURTHER):
         return
     meant = {plain(name): name for name in known}
@@ -136,5 +138,5 @@ def refuse_unread(key: str, known: Collection[str], path: Path) -> None:
 
 
 def plain(text) -> str:
-    """Return a key or a value in small letters and digits alone."""
+    """Normalise a key or a value to lower-case letters, digits and dots."""
     return re.sub(r"[^a-z0-9.]", "", str(text).lower())

@@ -130,8 +130,8 @@ class SensFile:
         )
 
     def _require_cameras(self, matrices: list[np.ndarray], size: tuple[int, int]) -> None:
-        """Raise UserError for matrices that the loader would refuse: intrinsics and extrinsics of colour (of images of `size`), and of
-        depth."""
+        """Raise UserError for matrices that the loader would refuse: intrinsics and extrinsics of colour (of images of
+        `size`), and of depth."""
         try:
             for sensor, intrinsics, extrinsics in (("color", *matrices[:2]), ("depth", *matrices[2:])):
                 origin = f"{self.path}: the header's intrinsics of {sensor}"
@@ -162,7 +162,7 @@ class SensFile:
         return f"holds more than the {self.header.frames} frames that its header says; those are left out"
 
     def color_file(self, frame: SensFrame) -> tuple[str, bytes]:
-        """Return a frame's colour as a file: suffix and content. What is jpeg or png already stays byte for byte. Raises
+        """Return a frame's colour as a file: suffix and content. What is jpeg or png already stays byte for byte. Raise
         UserError or ValueError if the image is damaged, or of another size than the header says."""
         height, width = self.header.sizes["color"]
         if self.header.color_compression in (JPEG, PNG):
@@ -176,8 +176,8 @@ class SensFile:
         return ".jpg", cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
     def depth_millimetres(self, frame: SensFrame) -> np.ndarray:
-        """Return depth (h, w) uint16 in millimetres. Raise ValueError or zlib.error if the blob is damaged, not of the header's
-        size, or no room's by the header's depth shift."""
+        """Return depth (h, w) uint16 in millimetres. Raise ValueError or zlib.error if the blob is damaged, not of the
+        header's size, or no room's by the header's depth shift."""
         data, whole = frame.depth, True
         (height, width), shift = self.header.sizes["depth"], self.header.depth_shift
         if self.header.depth_compression == ZLIB_DEPTH:
