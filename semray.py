@@ -1,4 +1,4 @@
-"""The Python API: load a network, open a scene, render views that nobody took.
+"""The Python API: load a network, open a scene, render new views.
 
     import semray
 

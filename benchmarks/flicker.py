@@ -2,8 +2,8 @@
 
 python -m benchmarks.flicker --scene NAME --model-path MODEL --out FOLDER --width 96
 
-Renders the same path, along a part of the capture, with references as films choose them, with one fixed set of them, and
-with choices that change at once; and writes flicker.md.
+Renders the same path, along a part of the capture, with references as films choose them, with one fixed set of them,
+and with choices that change at once; and writes flicker.md.
 """
 
 from __future__ import annotations

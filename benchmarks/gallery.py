@@ -2,10 +2,10 @@
 
 python -m benchmarks.gallery --model-path MODEL --scene SCENE --without-depth --faithful MODEL --only flight mesh
 
-A flight, a labelled mesh, and the page in the browser (needs playwright and Chromium); with --without-depth the same where
-the references' depth is not read, by the same model or one of its own; and the scene's test frames by all of them, and by the
-faithful network if one is named, beside the truth: a picture of some, and the numbers of all as comparison.md. A config that
-is not named is the one inside the model.
+A flight, a labelled mesh, and the page in the browser (needs playwright and Chromium); with --without-depth the same
+where the references' depth is not read, by the same model or one of its own; and the scene's test frames by all of
+them, and by the faithful network if one is named, beside the truth: a picture of some, and the numbers of all as
+comparison.md. A config that is not named is the one inside the model.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SHOWN = 4  # test frames in the picture of the comparison
 
 
 class Model(NamedTuple):
-    """A file of weights, its config (None: inside it) and overrides, and what the names of its pictures have at their end."""
+    """A file of weights, its config (None: inside it), overrides, and the suffix of its pictures' names."""
 
     path: str
     cfg: str | None

@@ -22,11 +22,14 @@ LOST_BY_BRIGHTNESS = np.interp(np.arange(256), [0, 25, 245, 255], [0.6, 0, 0, 0.
 
 @dataclass(frozen=True)
 class Sensor:
-    """Strengths of one device in one room. blur, edge: pixels; shot, read: noise at full and at no light, linear;
-    vignette: light lost in the corners; exposure, balance: drift from frame to frame, as logarithms; motion: mean
-    length of motion blur in pixels; quality: JPEG. disparity: noise in pixels; holes: how readily depth is lost (1: as
-    a Kinect); range: metres; shift: (x, y) pixels between depth and colour. turn: degrees, slide: metres, of a pose.
-    ragged: pixels by which borders of labels wander."""
+    """Parameters of one simulated device in one room.
+
+    Colour: blur in pixels; shot, read: noise at full and at no light, linear; vignette: share of light lost in the
+    corners; exposure, balance: standard deviation of their logarithms over frames; motion: mean length of motion blur
+    in pixels; quality: of the JPEG. Depth: disparity: noise in pixels; edge: displacement of edges in pixels; holes:
+    likelihood of missing depth (1: as a Kinect); range: metres; shift: (x, y) pixels between depth and colour. Poses:
+    turn in degrees, slide in metres. Labels: ragged: displacement of borders in pixels.
+    """
 
     blur: float = 0.35
     shot: float = 0.01
