@@ -18,10 +18,14 @@ from dataset.views import Views
 from utils.config import Setting
 
 DEFAULTS = {
-    "color": Setting(0.0, float, minimum=0, maximum=1),  # strength of brightness, contrast, saturation, tint, gamma
-    "mirror": Setting(0.0, float, minimum=0, maximum=1),  # share of samples seen in a mirror
-    "scale": Setting(1.0, float, minimum=1, maximum=4),  # rooms up to so much larger or smaller, with all distances
-    "sensor": Setting(0.0, float, minimum=0, maximum=1),  # share of samples whose references a camera took
+    # strength of random changes of brightness, contrast, saturation, tint and gamma
+    "color": Setting(0.0, float, minimum=0, maximum=1),
+    "mirror": Setting(0.0, float, minimum=0, maximum=1),  # share of samples that are mirrored
+    "scale": Setting(
+        1.0, float, minimum=1, maximum=4
+    ),  # largest factor by which rooms are enlarged or reduced at random
+    # share of samples whose references have the noise of a simulated hand-held RGB-D camera
+    "sensor": Setting(0.0, float, minimum=0, maximum=1),
     "hide_depth": Setting(0.0, float, minimum=0, maximum=1),  # share of samples whose references have no depth
 }
 LUMA = np.array([0.299, 0.587, 0.114])  # of RGB (ITU-R BT.601)

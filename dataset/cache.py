@@ -36,8 +36,8 @@ from utils.logging import say, warn
 DEFAULT_ROOT = "data/cache"
 DEFAULTS = {
     "cache": True,  # decoded and resized frames are kept on disk
-    "cache_root": DEFAULT_ROOT,  # the folder they are kept in
-    "cache_max_gb": 200.0,  # the scenes unused for longest are evicted beyond it
+    "cache_root": DEFAULT_ROOT,  # folder of the cache
+    "cache_max_gb": 200.0,  # size of the cache beyond which the least recently used scenes are evicted
 }
 KINDS = {"color": (np.uint8, (3,)), "depth": (np.uint16, ()), "labels": (np.uint8, ()), "mask": (np.uint8, ())}
 KEY_LENGTH = 16
@@ -110,8 +110,8 @@ class Entry:
             self.cache.root.mkdir(parents=True, exist_ok=True)
             if not self.cache.make_room(needed, self.path):
                 warn(
-                    f"{self.path.name} would take {needed / 1e9:.1f} GB, more than cache_max_gb leaves beside what is in "
-                    "use: it is not cached"
+                    f"{self.path.name} needs {needed / 1e9:.1f} GB, more than cache_max_gb leaves beside the entries in use; "
+                    "it is not cached"
                 )
                 return None
             temporary = Path(tempfile.mkdtemp(dir=self.cache.root, prefix=".new-"))

@@ -131,7 +131,7 @@ def require_same_size(K: np.ndarray, size: tuple[int, int], origin: str) -> None
     least, difference = LIKE_ANOTHER_SIZE
     if (abs(ratios - 1) > least).all() and abs(ratios[0] - ratios[1]) < difference:
         warn(
-            f"{origin.split(': ')[0]}: the principal point is that of images {ratios.mean():.2f} times the size; is it?"
+            f"{origin.split(': ')[0]}: the principal point fits images of {ratios.mean():.2f} times the size; are the intrinsics of another size?"
         )
 
 

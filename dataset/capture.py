@@ -170,7 +170,7 @@ def _read_parts(path: Path) -> dict[str, Any]:
         content = _read_one(path)
         others = [name for name in BLENDER_FILES.values() if path.with_name(name).is_file()]
         if others:
-            warn(f"{path}: is read alone; {', '.join(others)} beside it are not")
+            warn(f"{path}: only this file is read, not {', '.join(others)} beside it")
         more = content.pop("test_frames", None)  # of ScanNet++
         if more:
             _check_frames(more, path, "test_frames")
@@ -191,7 +191,7 @@ def _read_parts(path: Path) -> dict[str, Any]:
         others = {key: value for key, value in content.items() if key not in {"frames", *shared, *LISTS}}
         differing = next((key for key in others if key in merged and merged[key] != others[key]), None)
         if differing:
-            raise UserError(f"{part}: its {differing} is another one than in the files beside it")
+            raise UserError(f"{part}: its {differing} differs from that in the files beside it")
         merged |= others
     return merged
 

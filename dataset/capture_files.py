@@ -100,7 +100,7 @@ def require_files(path: Path, frames: Iterable[tuple[dict, dict[str, Path]]]) ->
     for kind in ("depth", "labels", "mask"):
         missing = [files[kind] for _, files in frames if kind in files and not files[kind].is_file()]
         if missing:
-            raise UserError(f"{path}: {missing[0]} is not there (nor {len(missing) - 1} others of {kind})")
+            raise UserError(f"{path}: {missing[0]} is missing (and {len(missing) - 1} more files of {kind})")
     used: dict[Path, tuple[str, str]] = {}
     for entry, files in frames:
         for kind, file in files.items():

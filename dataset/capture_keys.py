@@ -74,7 +74,7 @@ def check_keys(content: dict, path: Path) -> None:
                 raise UserError(f"{path}: {key} is not read; turn the images, and give poses as transform_matrix")
             if key.startswith(DEPTH) and key.removeprefix(DEPTH) in CAMERA_KEYS:
                 raise UserError(
-                    f"{path}: {key} is not read: a depth camera of its own should be a pinhole; undistort its maps"
+                    f"{path}: {key} is not read: a separate depth camera should be a pinhole; undistort its maps"
                 )
             if key not in KNOWN:
                 if not unknown[key]:

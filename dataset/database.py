@@ -23,14 +23,15 @@ TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set
     "replica": "replica_train_split.txt",
 }
 DEFAULTS = {
-    "data_root": "data",  # the folder that database names are looked up in
+    "data_root": "data",  # folder of the scenes
     **CACHE_DEFAULTS,
-    "label_ids": "auto",  # which ids ScanNet's label maps hold: raw, nyu40, or as their folder says
-    # near and far in metres of all scenes; null: each dataset's own; auto: found for each scene from what its frames
-    # show
+    "label_ids": "auto",  # ids in ScanNet's label maps: raw or nyu40; auto: by the name of their folder
+    # near and far in metres of all scenes; null: the default of each dataset; auto: estimated for each scene
     "depth_range": Setting(None, (list, str)),
-    "train_set_list": Setting(None, (list, str)),  # database names, or a file of them; null: by train_database_types
-    "val_set_list": Setting([], (list, str)),  # likewise, or the published list of {name, cfg: {val_database_name}}
+    # database names of the training scenes, or a file with one per line; null: those of train_database_types
+    "train_set_list": Setting(None, (list, str)),
+    # database names of the test scenes, a file of them, or the published list of {name, cfg: {val_database_name}}
+    "val_set_list": Setting([], (list, str)),
 }
 
 

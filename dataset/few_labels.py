@@ -21,15 +21,16 @@ from utils.errors import UserError
 
 SCANNED_FRAMES = 100  # frames of a scene from which its classes and the share of labels left are estimated
 DEFAULTS = {
-    # labels in so many frames (5) or in a share of them (0.1), spread over the sequence; null: in all
+    # number (5) or share (0.1) of the training frames that have labels, evenly spaced; null: all
     "frames": Setting(None, float, minimum=0),
     # labels are known in blocks of so many pixels a side alone (8, 16): all of a block has the label of its central
     # pixel, as in the dense setting of Semantic-NeRF's super-resolution
     "coarseness": Setting(1, int, minimum=1),
-    "clicks": Setting(None, int, minimum=1),  # labels of so many pixels of each class in a frame; null: of all
-    # share of the objects (connected parts of a class in a frame) whose class is another one of the scene
+    "clicks": Setting(None, int, minimum=1),  # number of labelled pixels of each class in a frame; null: all
+    # share of the objects (connected components of a class in a frame) whose class is replaced by another one of the
+    # scene
     "wrong_objects": Setting(0.0, float, minimum=0, maximum=0.9),
-    # share of the labels left that are another class of the scene, pixel by pixel
+    # share of the remaining labelled pixels whose class is replaced by another one of the scene
     "wrong_pixels": Setting(0.0, float, minimum=0, maximum=0.9),
 }
 

@@ -115,7 +115,7 @@ def _say_of_poses(scene: str, numbers: list[int], poses: np.ndarray) -> None:
     off = float(np.abs(poses[:, :3, 3]).max())
     if off > FARTHEST_OFF:
         raise UserError(
-            f"{scene}: cameras are {off:.3g} m from the origin, where millimetres are lost; are these metres? subtract an offset"
+            f"{scene}: cameras are {off:.3g} m from the origin, too far for a precision of millimetres; are these metres? subtract an offset"
         )
     extent = float(np.linalg.norm(np.ptp(poses[:, :3, 3], axis=0)))
     if extent > LARGEST_ROOM:

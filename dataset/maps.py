@@ -80,11 +80,11 @@ def _require_plausible(values: np.ndarray, unit: DepthUnit, path: Path) -> None:
         raise UserError(f"{path}: depth is negative; it should be along the camera's axis, forwards")
     metres = middle * (unit.whole if whole else unit.floating)
     if not is_of_a_room(metres):
-        by_type = "whole numbers, as millimetres," if whole else "floats, as metres,"
-        what = "the keys for its unit" if unit.stated else by_type
+        by_type = "as integers are millimetres" if whole else "as floats are metres"
+        what = "by the stated unit" if unit.stated else by_type
         raise UserError(
-            f"{path}: depth should be metres of a room, but is {middle:.4g} in the middle, by {what} {metres:.3g} m; give metres of a "
-            "unit as depth_unit_scale_factor in transforms.json"
+            f"{path}: the median depth is {middle:.4g} ({metres:.3g} m, {what}), which is implausible for a room; "
+            "set depth_unit_scale_factor (metres per unit) in transforms.json"
         )
 
 

@@ -34,7 +34,7 @@ def to_pose(values, source, what: str) -> np.ndarray:
         return LOST_POSE
     if np.abs(matrix[3, :3]).max() > 1e-6 or matrix[3, 3] == 0:
         hint = "; is it transposed?" if not matrix[:3, 3].any() else ""
-        raise UserError(f"{source}: {what} is no rotation and position (its last row is not 0 0 0 1){hint}")
+        raise UserError(f"{source}: {what} is not a rotation and translation (its last row is not 0 0 0 1){hint}")
     return _with_rotation(matrix / matrix[3, 3], source, what)
 
 
@@ -51,7 +51,7 @@ def _with_rotation(matrix: np.ndarray, source, what: str) -> np.ndarray:
     scales = np.linalg.norm(matrix[:3, :3], axis=0)
     axes = matrix[:3, :3] / np.maximum(scales, 1e-12)
     if np.abs(axes.T @ axes - np.eye(3)).max() > SQUARE:
-        raise UserError(f"{source}: {what} is no rotation and position (its axes are not at right angles)")
+        raise UserError(f"{source}: {what} is not a rotation and translation (its axes are not at right angles)")
     if np.linalg.det(axes) < 0:
         raise UserError(f"{source}: {what} is a mirror image (determinant -1); flip one axis where it was written")
     if np.abs(matrix[:3, :3].T @ matrix[:3, :3] - np.eye(3)).max() <= EXACT:

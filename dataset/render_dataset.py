@@ -24,28 +24,33 @@ MOST_ATTEMPTS = 10  # unreadable samples in a row before an error is raised
 LABELLED_SHARE = 0.5  # of a scene's samples whose first query has labels, if a smaller share of its frames has labels
 DEFAULTS = {
     **database.DEFAULTS,
-    # training frames of each scene in val_set_list that are validated in place of its test frames, and not trained on;
-    # all of their labels count, whatever few_labels says. null: the test frames, as published
+    # number of training frames of each scene in val_set_list that are validated instead of its test frames, and not
+    # trained on; few_labels does not apply to them. null: the test frames, as published
     "validation_frames": Setting(None, int, minimum=1),
     "train_dataset_cfg": {
-        "train_database_types": ["scannet"],  # without a train_set_list: scannet, scannet_single, replica
-        "type2sample_weights": Setting({}, dict),  # database type -> how often; {}: every scene as often
-        "train_ray_num": Setting(1024, int, minimum=1),  # rays rendered of each query
-        "min_wn": Setting(8, int, minimum=1),  # references of a view: from min_wn to max_wn - 1; tests use min_wn
+        # lists of scenes used without a train_set_list: scannet, scannet_single, replica
+        "train_database_types": ["scannet"],
+        # database type -> weight with which its scenes are drawn; {}: all scenes equally
+        "type2sample_weights": Setting({}, dict),
+        "train_ray_num": Setting(1024, int, minimum=1),  # rays of each query
+        # number of references of a view: drawn from min_wn to max_wn - 1 in training, min_wn in tests
+        "min_wn": Setting(8, int, minimum=1),
         "max_wn": Setting(9, int, minimum=2),  # see min_wn
-        # [height, width] of the rectangle of rays that each query is rendered in, instead of train_ray_num scattered
-        # ones
+        # [height, width] of a rectangle of rays in each query, used instead of train_ray_num scattered rays
         "patch": Setting(None, list),
-        # references are drawn from every k-th frame, k from 1 to this: 5 are as far apart as those of tests
+        # references are drawn from every k-th frame, with k drawn from 1 to this; tests use every 5th frame
         "reference_stride": Setting(1, int, minimum=1),
         "augment": augmentation.DEFAULTS,
-        "queries_per_step": Setting(1, int, minimum=1),  # frames of a step, whose references are encoded once for all
-        "aug_depth_range_prob": Setting(0.05, float, minimum=0, maximum=1),  # of samples with another near and far
-        "aug_depth_range_min": Setting(0.95, float, minimum=0.01, maximum=1),  # near is multiplied by this to 1
-        "aug_depth_range_max": Setting(1.05, float, minimum=1),  # far is multiplied by 1 to this
+        "queries_per_step": Setting(1, int, minimum=1),  # queries in a step, which share the same references
+        # probability that near and far of a sample are stretched
+        "aug_depth_range_prob": Setting(0.05, float, minimum=0, maximum=1),
+        "aug_depth_range_min": Setting(
+            0.95, float, minimum=0.01, maximum=1
+        ),  # lower bound of the random factor of near
+        "aug_depth_range_max": Setting(1.05, float, minimum=1),  # upper bound of the random factor of far
         **no_effect("resolution_type", "aug_pixel_center_sample", "foreground_ratio", "aug_view_select_type"),
     },
-    "few_labels": few_labels.DEFAULTS,  # what is left of the labels of training frames; those of test frames are as they are
+    "few_labels": few_labels.DEFAULTS,  # reduction of the labels of training frames
 }
 
 

@@ -142,7 +142,7 @@ def by_number(poses: np.ndarray, numbers: list[int], path: Path) -> dict[int, np
     if in_a_row or numbers[-1] < len(poses):
         return dict(enumerate(poses))
     if len(numbers) != len(poses):
-        raise UserError(f"{path}: {told} for {len(numbers)} of them; nothing says which belongs to which")
+        raise UserError(f"{path}: {told} for {len(numbers)} images; they cannot be matched")
     warn(f"{path}: {told}; the first pose is taken for image {numbers[0]}, and so on")
     return dict(zip(numbers, poses, strict=True))
 

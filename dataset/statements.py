@@ -77,7 +77,7 @@ STATEMENTS = (
         "camera_to_world is_c2w c2w row_major metric is_metric metric_scale undistorted is_undistorted rectified is_rectified "
         "depth_is_registered depth_registered depth_aligned registered_depth enable_depth_loading is_opengl opengl half_pixel",
         "true 1",
-        "only what is so can be read",
+        "only captures for which it is true can be read",
     ),
 )
 BY_KEY = {key: statement for statement in STATEMENTS for key in statement.keys}
@@ -118,7 +118,7 @@ def check_statement(key: str, value, path: Path) -> bool:
 def refuse_denial(key: str, value, known: Collection[str], path: Path) -> None:
     """Raise UserError for an unknown key that is false (or 0) and whose name states a convention of this loader."""
     if value is not None and value == 0 and key not in known and any(part in key.lower() for part in HOLDING):
-        raise UserError(f"{path}: {key} is {value}, but only what is so can be read")
+        raise UserError(f"{path}: {key} is {value}, but only captures for which it is true can be read")
 
 
 def refuse_unread(key: str, known: Collection[str], path: Path) -> None:
@@ -133,7 +133,7 @@ def refuse_unread(key: str, known: Collection[str], path: Path) -> None:
     spoken = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", key).lower()))
     if spoken & WORDS or any(part in key.lower() for part in PARTS):
         raise UserError(
-            f"{path}: {key} is not read, and may change what the capture means; remove it, or say it with the keys of docs/data.md"
+            f"{path}: {key} is not read, and may change what the capture means; remove it, or use the keys in docs/data.md"
         )
 
 

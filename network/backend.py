@@ -190,6 +190,6 @@ class _Compiled:
             try:
                 return self.shade(stage, self.look(encoding, rays, depths), depths, density_only)
             except torch._dynamo.exc.TorchDynamoException as error:
-                warn(f"it cannot be compiled, and runs as it is ({str(error).splitlines()[0]})")
+                warn(f"the network cannot be compiled, and runs without ({str(error).splitlines()[0]})")
                 self.broken = True
         return stage(encoding, rays, depths, density_only)

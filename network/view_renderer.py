@@ -25,10 +25,10 @@ from utils.logging import say_once
 from utils.recent import Recent
 
 DEFAULTS = {
-    # plain: the modules as they are, float32; exact: the same up to rounding; fast: products in float16 where a GPU can,
-    # exact and compiled on a CPU; auto: fast, on a CPU exact where compiling takes longer than it saves
+    # plain: the modules as they are, float32; exact: the same up to rounding; fast: products in float16 where a GPU
+    # can, exact and compiled on a CPU; auto: fast, on a CPU exact where compiling takes longer than it saves
     "renderer": Setting("auto", str, choices=RENDERERS),
-    # rays rendered at once; null: by the memory that is free, on a CPU by its caches
+    # rays rendered at once; null: by the free memory, on a CPU by the size of its caches
     "ray_batch_num": Setting(None, int, minimum=1),
 }
 FEWEST_RAYS = 64  # in a batch, even if memory is short
@@ -36,8 +36,8 @@ CPU_ROWS = 2**16  # samples times views in a batch that fit into a CPU's caches;
 BATCH_BYTES = 2**29  # memory of a batch on a GPU: larger batches are no faster ...
 MODULES_BATCH_BYTES = 2**32  # ... unless the modules' many small kernels are launched one by one
 MEMORY_SHARE = 0.5  # of the free memory that a batch may take, if that is less
-# Memory of a sample in one view: in the engine (`Sights`, `ViewsOutput`) this many values of the products' type and further
-# bytes; in the modules bytes. And of a sample by itself.
+# Memory of a sample in one view: in the engine (`Sights`, `ViewsOutput`) this many values of the products' type and
+# further bytes; in the modules bytes. And of a sample by itself.
 ENGINE_VALUES, ENGINE_BYTES, MODULES_BYTES, SAMPLE_BYTES = 40, 21, 4000, 300
 LARGE_VIEW = 2**20  # pixels; results of larger views are gathered on the host
 MOST_IMAGES = 64  # whose features are kept
@@ -48,7 +48,8 @@ MOST_SHAPES = 8  # recordings of a GPU's work that are kept: one for each size o
 class ViewRenderer:
     """`encode` references, then `render` any number of views from them.
 
-    The host waits for the device twice: to know whether the references' depth is complete, and how many rays need all samples.
+    The host waits for the device twice: to know whether the references' depth is complete, and how many rays need all
+    samples.
     """
 
     def __init__(self, network: Renderer, backend: Backend | None = None, rays_at_once: int | None = None):
@@ -86,7 +87,8 @@ class ViewRenderer:
 
     @torch.no_grad()
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
-        """Render the whole image of one camera. Raise UserError if the device's memory is too small for FEWEST_RAYS rays."""
+        """Render the whole image of one camera. Raise UserError if the device's memory is too small for FEWEST_RAYS
+        rays."""
         in_engine = self._in_engine(encoding)
         if in_engine:
             encoding = replace(encoding, features=encoding.features.to(self._product_type))
@@ -119,8 +121,8 @@ class ViewRenderer:
         return self.backend.recorded(lambda *inputs: this._render(*inputs), MOST_SHAPES, self.network)
 
     def _room(self, rays: Rays) -> int | None:
-        """Return the `room` of `Sampler.groups`: the number of rays halved as often as possible, since each size needs a
-        recording of its own. None if all rays need the same number of samples."""
+        """Return the `room` of `Sampler.groups`: the number of rays halved as often as possible, since each size needs
+        a recording of its own. None if all rays need the same number of samples."""
         count = self.network.sampler.count_full(rays)
         if count is None:
             return None
@@ -146,8 +148,8 @@ class ViewRenderer:
         for places, group in self.network.sampler.groups(rays, room):
             for begin, part in self._batches(render_batch, encoding, group, in_engine):
                 if view is None:
-                    # One allocation for all rays: small results of each batch would lie between the batches' large tensors
-                    # and fragment the memory, so that the process would grow with every batch.
+                    # One allocation for all rays: small results of each batch would lie between the batches' large
+                    # tensors and fragment the memory, so that the process would grow with every batch.
                     view = part.blank(len(rays), "cpu" if len(rays) > LARGE_VIEW else self.device)
                 batch = slice(begin, begin + len(part.depth))
                 view.fill(batch if places is None else places[batch].to(view.depth.device), part)
@@ -203,8 +205,9 @@ class ViewRenderer:
     def _recorded_engine(self):
         """`render_rays` in the engine, as a recording: the host launches its kernels hardly faster than they run.
 
-        The recording holds no reference to this object, so both are freed together. The network is not given to `recorded`: the engine
-        calls no module, and `_in_engine` has checked for hooks. Results need no copy: `render` copies them.
+        The recording holds no reference to this object, so both are freed together. The network is not given to
+        `recorded`: the engine calls no module, and `_in_engine` has checked for hooks. Results need no copy: `render`
+        copies them.
         """
         function = functools.partial(render_rays, self.network, self.backend, self._engine)
         return self.backend.recorded(function, MOST_SHAPES, copied=False)

@@ -78,7 +78,7 @@ def test_modules_of_s_ray_plus_are_what_runs(config, file, changes):
 
 def assert_all_run(cfg):
     trainer = Trainer(cfg)
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     batch = trainer.training_set[0].to("cpu")
     called = modules_that_run(trainer.network, lambda: trainer.train_step(batch))
     owners = {name for name, module in trainer.network.named_modules() if list(module.parameters(recurse=False))}
@@ -101,7 +101,7 @@ class Equidistant(Sampler):
 def test_a_sampler(config, scene):
     build = partial(build_network, sampler=Equidistant())
     trainer = Trainer(config(total_step=1), build)
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     log = trainer.train_step(trainer.training_set[0].to("cpu"))
     assert {"color_few", "color_some", "color_many", "semantic_many"} <= log.losses.keys()
     renderer = ViewRenderer(trainer.network, Backend.for_rendering("exact", CPU))
@@ -193,7 +193,7 @@ def constant_front_end():
 def test_a_front_end(config, constant_front_end):
     trainer = Trainer(config(init_net_type="constant", init_net_cfg={"level": 0.25}, total_step=1))
     assert trainer.training_set[0].references.depth is None
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     assert trainer.network.init_net.level.allclose(torch.tensor(1.25))
     trainer.train_step(trainer.training_set[0].to("cpu"))
     assert not trainer.network.init_net.level.allclose(torch.tensor(1.25))

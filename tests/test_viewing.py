@@ -124,7 +124,7 @@ def test_exported_cameras_are_moved_back_to_the_capture_s_frame(tmp_path, capsys
         ("[]", "no list `camera_path`"),
         ('{"camera_path": []}', "no list `camera_path`"),
         (json.dumps({"camera_path": [{"fov": 50}]}), "camera 0 should have 16 numbers"),
-        (json.dumps({"camera_path": [camera(), camera(camera_to_world=[1.0] * 16)]}), "camera 1 is no rotation"),
+        (json.dumps({"camera_path": [camera(), camera(camera_to_world=[1.0] * 16)]}), "camera 1 is not a rotation"),
         (json.dumps({"camera_path": [camera(fov=200)]}), "fov of camera 0 is 200"),
         (json.dumps({"camera_path": ["x"]}), "camera 0 should have"),
         (json.dumps({"camera_path": [camera(fov=0.87)]}), "in radians, multiply it by 57.3"),
@@ -449,7 +449,7 @@ def test_bad_input_of_geometry(command):
         command("mesh", "--out", "a.obj")
     with pytest.raises(UserError, match="--views should be at least 2"):
         command("mesh", "--views", "1")
-    with pytest.raises(UserError, match="--path is for video and labels, and changes nothing in mesh"):
+    with pytest.raises(UserError, match="--path is for video and labels, and has no effect in mesh"):
         command("mesh", "--path", "orbit")
     with pytest.raises(UserError, match="there is no such camera path"):
         command("video", "--path", "nowhere.json")

@@ -10,7 +10,7 @@ from torch import nn
 from utils.config import Setting
 
 DEFAULTS = {
-    # decay a step of the moving average of the weights, which is validated and saved; 0: the last step's weights
+    # decay per step of the moving average of the weights, which is validated and saved; 0: no averaging
     "ema_decay": Setting(0.0, float, minimum=0, maximum=0.99999)
 }
 

@@ -34,10 +34,10 @@ KEY_METRICS = {
     "psnr_nr_fine": "psnr",
 }
 DEFAULTS = {
-    "key_metric_name": Setting("miou", str, choices=tuple(KEY_METRICS)),  # model_best.pth is the best by this
-    # without vis_* no panels; metrics are all computed always
+    "key_metric_name": Setting("miou", str, choices=tuple(KEY_METRICS)),  # metric that selects model_best.pth
+    # vis_*: write panels; all metrics are always computed
     "val_metric": ["psnr_ssim", "iou", "vis_img", "vis_sem"],
-    "baselines": False,  # also score what needs no network: copied, warped and splatted references, the commonest class
+    "baselines": False,  # score baselines too: copied, warped and splatted references, and the most frequent class
 }
 COMMONEST = "commonest class"
 

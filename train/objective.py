@@ -144,11 +144,11 @@ def ssim_term(cfg) -> Term:
 class Objective(nn.Module):
     """Renders the queries of a batch and computes all losses."""
 
-    def __init__(self, network: Renderer, cfg, learns_classes: bool, terms: Sequence[Term] = ()):
-        """learns_classes: some scenes have labels. terms: further terms, beside those of the config."""
+    def __init__(self, network: Renderer, cfg, has_labels: bool, terms: Sequence[Term] = ()):
+        """has_labels: some scenes have labels. terms: further terms, beside those of the config."""
         super().__init__()
         self.network, self.cfg = network, cfg
-        self.learns_classes = learns_classes and cfg.render_label and "semantic" in cfg.loss
+        self.learns_classes = has_labels and cfg.render_label and "semantic" in cfg.loss
         patch = cfg.train_dataset_cfg.patch
         self.patch = None if patch is None else tuple(patch)
         if patch is None and (network.query_decoder_new is not None or cfg.ssim_loss_scale > 0):

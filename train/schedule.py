@@ -13,17 +13,17 @@ from utils.errors import UserError
 NEW_LAYERS = "_new"  # in the names of S-Ray's own layers
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 DEFAULTS = {
-    "optimizer_type": Setting("adam", str, choices=tuple(OPTIMIZERS)),  # torch's
+    "optimizer_type": Setting("adam", str, choices=tuple(OPTIMIZERS)),  # optimiser of torch.optim
     # exp_decay: lr_init x decay_rate ^ (step // decay_step); cosine: from lr_init to lr_min at total_step
     "lr_type": Setting("exp_decay", str, choices=("exp_decay", "cosine")),
     "lr_cfg": {
         "lr_init": Setting(1e-3, float, minimum=0),  # the highest learning rate
-        "warmup_steps": Setting(0, int, minimum=0),  # the rate rises linearly over so many
-        "decay_step": Setting(5000, int, minimum=1),  # of exp_decay
-        "decay_rate": Setting(0.2, float, minimum=0, maximum=1),  # of exp_decay
-        "lr_min": Setting(5e-5, float, minimum=0),  # the lowest rate, but for warm-up
+        "warmup_steps": Setting(0, int, minimum=0),  # number of steps over which the rate rises linearly
+        "decay_step": Setting(5000, int, minimum=1),  # steps between two decays of exp_decay
+        "decay_rate": Setting(0.2, float, minimum=0, maximum=1),  # factor of each decay of exp_decay
+        "lr_min": Setting(5e-5, float, minimum=0),  # lowest learning rate, except during warm-up
         "scale_new": Setting(1.0, float, minimum=0),  # factor of the rate of S-Ray's own layers, which NeuRay lacks
-        "optim_args": {"weight_decay": Setting(1e-5, float, minimum=0)},  # the optimiser's
+        "optim_args": {"weight_decay": Setting(1e-5, float, minimum=0)},  # weight decay of the optimiser
     },
 }
 

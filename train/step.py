@@ -26,9 +26,9 @@ DEFAULTS = {
     "loss": ["render", "semantic"],  # what is learned: colour (render), classes (semantic)
     "render_loss_scale": Setting(0.75, float, minimum=0),  # weight of the colour loss
     "semantic_loss_scale": Setting(0.25, float, minimum=0),  # weight of the classes' cross entropy
-    "use_nr_fine_loss": True,  # colour loss of the fine pass too
+    "use_nr_fine_loss": True,  # apply the colour loss to the fine pass too
     "depth_loss_scale": Setting(1.0, float, minimum=0),  # weight of the depth loss of front ends that predict depth
-    # weight of the loss that makes rays end at the query's depth, where the scene has it
+    # weight of the loss that makes rays end at the query's measured depth, if the scene has it
     "termination_loss_scale": Setting(0.0, float, minimum=0),
     # weight of 1 - SSIM of the final colours; needs train_dataset_cfg.patch
     "ssim_loss_scale": Setting(0.0, float, minimum=0),
@@ -39,13 +39,14 @@ DEFAULTS = {
     # weight of the difference between rendered classes and the references' own, blended, where there is no label; with
     # reference_classes
     "consistency_loss_scale": Setting(0.0, float, minimum=0),
-    # where there is no label, the rendered class is the label if it is at least so probable; null: never
+    # probability from which on the rendered class is a pseudo label where there is no label; null: no pseudo labels
     "pseudo_labels": Setting(None, float, minimum=0, maximum=1),
-    "use_ray_mask": True,  # only rays that enough references see have a colour loss, see ray_mask_view_num
-    "max_grad_norm": Setting(None, float, minimum=0),  # gradients are clipped to this norm; null: not at all
+    "use_ray_mask": True,  # apply the colour loss only to rays that enough references see, see ray_mask_view_num
+    "max_grad_norm": Setting(None, float, minimum=0),  # norm to which gradients are clipped; null: no clipping
     **averaging.DEFAULTS,
-    "precision": Setting("auto", str, choices=PRECISIONS),  # of products in training; auto: bf16 where the GPU has it
-    "compile": Setting(None, bool),  # fuse the step's kernels, and record it; null: on a GPU that can
+    # precision of matrix products in training; auto: bf16 if the GPU supports it
+    "precision": Setting("auto", str, choices=PRECISIONS),
+    "compile": Setting(None, bool),  # compile the step, and record it as a CUDA graph; null: if the GPU supports it
 }
 
 
@@ -76,16 +77,16 @@ class TrainingStep:
         cfg,
         backend: Backend,
         processes: Processes | None = None,
-        labels: bool = True,
+        has_labels: bool = True,
         terms: Sequence[Term] = (),
     ):
-        """processes: average the gradients over them. labels: some scenes have labels. terms: further terms of the
+        """processes: average the gradients over them. has_labels: some scenes have labels. terms: further terms of the
         objective."""
         unknown = [name for name in cfg.loss if name not in LOSSES]
         if unknown or not cfg.loss:
             raise UserError(f"`loss` should list some of {', '.join(LOSSES)}, but is {list(cfg.loss)}")
         self.network, self.cfg, self.backend, self.processes = network, cfg, backend, processes
-        self.objective = Objective(network, cfg, labels, terms)
+        self.objective = Objective(network, cfg, has_labels, terms)
         self.optimizer = build_optimizer(network, cfg)
         self.parameters = trained_parameters(self.objective)
         self.gradients = share_gradients(self.parameters)

@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 
 DEFAULTS = {
     "load_pretrain": Setting(None, str),  # weights to start from; ignored if a run of this name is resumed
-    "total_step": Setting(300000, int, minimum=1),  # where training ends
-    "val_interval": Setting(10000, int, minimum=1),  # steps from one validation to the next
-    "save_interval": Setting(5000, int, minimum=1),  # steps from one checkpoint to the next
+    "total_step": Setting(300000, int, minimum=1),  # number of steps
+    "val_interval": Setting(10000, int, minimum=1),  # steps between two validations
+    "save_interval": Setting(5000, int, minimum=1),  # steps between two checkpoints
     "keep_checkpoints": Setting(1, int, minimum=0),  # number of earlier checkpoints that are kept beside the latest
     "train_log_step": Setting(20, int, minimum=1),  # steps over which logged losses are averaged
-    # samples with unreadable files that are replaced before the run stops
+    # number of samples with unreadable files that are replaced before the run stops
     "most_unreadable": Setting(100, int, minimum=0),
 }
 
@@ -92,7 +92,7 @@ class Trainer:
         self.step, self.samples, self.best = 0, 0, -math.inf
         self.unreadable = 0
         self.stopwatch = Stopwatch()
-        self.updates: TrainingStep = None  # of `_start_or_resume`
+        self.updates: TrainingStep = None  # of `start_or_resume`
         self.writer: SummaryWriter | None = None  # of `_open_log`, on rank 0
         self.log: deque[StepLog] = deque(maxlen=cfg.train_log_step)
         self.stop = StopSignals()
@@ -100,7 +100,7 @@ class Trainer:
     def run(self) -> None:
         """Train to `total_step`. Raise UserError if the loss is not finite, or too many samples cannot be read."""
         with self.processes.together(self.device):
-            self._start_or_resume()
+            self.start_or_resume()
             if self.processes.leads:
                 show_few_labels(self.training_set, self.colors, self.folder)
             with self.stop.listening():
@@ -180,13 +180,14 @@ class Trainer:
             SummaryWriter(str(self.folder / "logs"), purge_step=self.step + 1) if self.processes.leads else None
         )
 
-    def _start_or_resume(self) -> None:
+    def start_or_resume(self) -> None:
+        """Load the weights to start from, or those of the newest checkpoint, and build what updates them."""
         checkpoint = self.checkpoints.newest()
         self._load(checkpoint)
-        labels = any(scene.labels is not None for scene in self.training_set.scenes)
+        has_labels = any(scene.labels is not None for scene in self.training_set.scenes)
         processes = self.processes if self.processes.several else None
         backend = Backend.for_training(self.cfg, self.device)
-        self.updates = TrainingStep(self.network, self.cfg, backend, processes, labels, self.terms)
+        self.updates = TrainingStep(self.network, self.cfg, backend, processes, has_labels, self.terms)
         if checkpoint is not None:
             try:
                 load_optimizer(self.updates.optimizer, checkpoint.optimizer)

@@ -69,7 +69,7 @@ def complete_config(
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
-            raise UserError(f"'{override}' is not an override: write key=value, dotted where nested")
+            raise UserError(f"'{override}' is not an override: write key=value, or section.key=value")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:

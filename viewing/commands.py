@@ -187,4 +187,4 @@ def _refuse_without_effect(parser: argparse.ArgumentParser, args: argparse.Names
         for name in entries:
             key = name.removeprefix("--")
             if args.mode not in modes and getattr(args, key) != parser.get_default(key):
-                raise UserError(f"{name} is for {' and '.join(modes)}, and changes nothing in {args.mode}")
+                raise UserError(f"{name} is for {' and '.join(modes)}, and has no effect in {args.mode}")

@@ -65,7 +65,7 @@ def _write(session: Session, out: Path, views: int, voxel: float, depth: str, sc
     picture = out.with_suffix(".png")
     write_image(picture, preview(geometry, session.classes, up_of(session.scene.camera_to_world)))
     faces = "" if geometry.faces is None else f", {len(geometry.faces):,} triangles"
-    say(f"{len(geometry):,} points{faces}: {out}; its classes: {out.with_suffix('.json').name}; a look: {picture.name}")
+    say(f"{len(geometry):,} points{faces}: {out}; classes: {out.with_suffix('.json').name}; preview: {picture.name}")
 
 
 def build(session: Session, frames: list[str], folder: Path, depth: str, fuse) -> Geometry | None:

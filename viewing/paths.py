@@ -263,7 +263,7 @@ def _exported_cameras(content: list, path: Path) -> CameraPath:
 
 def _known(pose: np.ndarray, source: str, name: str) -> np.ndarray:
     if not np.isfinite(pose).all():
-        raise UserError(f"{source}: {name} has no pose (not finite, or all zero), so it is no rotation and position")
+        raise UserError(f"{source}: {name} has no pose (not finite, or all zero)")
     return pose
 
 

@@ -52,8 +52,8 @@ def render_video(session: Session, cameras: Cameras, references: References, out
     if worst is not None and unseen[worst] > FEW_REFERENCES:
         share = sum(unseen.values()) / len(unseen)
         warn(
-            f"{share:.0%} of the path, {unseen[worst]:.0%} of its frame {worst}, is seen by no reference: "
-            "it is hatched in the film"
+            f"{share:.0%} of the path, {unseen[worst]:.0%} of its frame {worst}, is not seen by any reference and "
+            "is hatched in the film"
         )
     write_film(out, compose(frames, len(cameras), session.classes), fps)
     say(f"film:   {out}\nframes: {frames.folder}")

@@ -98,7 +98,7 @@ class LearnedDepthInitNet(DepthFrontEnd):
     """The front end for depth maps, applied to depth that it predicts by `sweep_new` and `upsampling_new`."""
 
     DEFAULTS: ClassVar[dict] = {
-        # of predicted depth, from a quarter of the size; convex: learned, with sharp edges
+        # upsampling of predicted depth from a quarter of the size; convex: learned, with sharp edges
         "upsampling": Setting("bilinear", str, choices=("bilinear", "convex")),
         "measured_depth": False,  # depth maps of the references are used where they are known, predicted depth elsewhere
     }
