@@ -13,7 +13,8 @@ from network.rendering import Encoding, Rays, Rendering, camera_rays
 from network.surfaces import LAYERS, find_layers
 
 UNKNOWN_REACH = 0.12  # relative, of samples around a depth that only neighbouring rays tell
-# Quantity in which coarse samples are evenly spaced. From 0.5 to 10 m, half of them are nearer than 0.95, 2.2 and 5.3 m.
+# Quantity in which coarse samples are evenly spaced. From 0.5 to 10 m, half of them are nearer than 0.95, 2.2 and 5.3
+# m.
 SPACINGS = ("inverse", "log", "linear")
 
 
@@ -37,20 +38,20 @@ class Sampler(ABC):
     def depths(
         self, encoding: Encoding, rays: Rays, passes: tuple[Rendering, ...], draws: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the sorted depths (R, S) in metres of the pass that follows `passes`. draws: random numbers of `draw`; None
-        for a deterministic choice."""
+        """Return the sorted depths (R, S) in metres of the pass that follows `passes`. draws: random numbers of `draw`;
+        None for a deterministic choice."""
 
     def rays(self, encoding: Encoding, query: Cameras, pixels: torch.Tensor) -> Rays:
-        """Return the rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N. A subclass may add what its
-        `depths` reads."""
+        """Return the rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N. A subclass may add what
+        its `depths` reads."""
         return camera_rays(query, pixels)
 
     def groups(self, rays: Rays, room: int | None = None) -> list[tuple[torch.Tensor | None, Rays]]:
-        """Return groups of rays that need different numbers of samples, each with the indices of its rays (None: all rays,
-        in order). A ray in two groups gets the result of the later one.
+        """Return groups of rays that need different numbers of samples, each with the indices of its rays (None: all
+        rays, in order). A ray in two groups gets the result of the later one.
 
-        room: size of the last group, at least `count_full(rays)`, so that shapes do not depend on the data; None: exactly
-        the rays that need it.
+        room: size of the last group, at least `count_full(rays)`, so that shapes do not depend on the data; None:
+        exactly the rays that need it.
         """
         return [(None, rays)]
 
@@ -65,8 +66,8 @@ class Sampler(ABC):
 
 @dataclass(frozen=True)
 class CoarseToFine(Sampler):
-    """`coarse` depths, evenly spaced, and unless `fine` is 0 in a second pass `fine` depths where the first one found hits to
-    be likely. keep_coarse: the second pass has the first one's depths too. spacing: one of `SPACINGS`."""
+    """`coarse` depths, evenly spaced, and unless `fine` is 0 in a second pass `fine` depths where the first one found
+    hits to be likely. keep_coarse: the second pass has the first one's depths too. spacing: one of `SPACINGS`."""
 
     coarse: int
     fine: int
@@ -96,11 +97,11 @@ class CoarseToFine(Sampler):
 
 @dataclass(frozen=True)
 class OnSurfaces(Sampler):
-    """Five samples near the surfaces that the references' depth shows: three on and around the first layer of the ray, and one
-    on each further layer, or behind the first if there are no further ones.
+    """Five samples near the surfaces that the references' depth shows: three on and around the first layer of the ray,
+    and one on each further layer, or behind the first if there are no further ones.
 
-    Without any surface the samples are spread around the depth of the neighbouring rays. Rays with `nearest(1)` layer have
-    one sample, on that layer.
+    Without any surface the samples are spread around the depth of the neighbouring rays. Rays with `nearest(1)` layer
+    have one sample, on that layer.
     """
 
     names = ("surface",)

@@ -25,10 +25,11 @@ def prepare() -> None:
 
 
 def avoid_broken_assembler() -> None:
-    """Select the newer assembler that ships with Triton (for newer GPUs) if Triton's default ptxas is that of CUDA 12.8.
+    """Select the newer assembler that ships with Triton (for newer GPUs) if Triton's default ptxas is that of CUDA
+    12.8.
 
-    In kernels with many matrix products, such as ours, ptxas 12.8 computes shared-memory addresses from an uninitialised
-    register, and the kernel fails with an illegal memory access. TRITON_PTXAS_PATH is kept if it is set.
+    In kernels with many matrix products, such as ours, ptxas 12.8 computes shared-memory addresses from an
+    uninitialised register, and the kernel fails with an illegal memory access. TRITON_PTXAS_PATH is kept if it is set.
     """
     triton = importlib.util.find_spec("triton")
     if triton is None or "TRITON_PTXAS_PATH" in os.environ:

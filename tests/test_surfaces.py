@@ -1,4 +1,5 @@
-"""S-Ray+: layers of surfaces against loops, evidence of depth, the decoder in the query view, and a training with all of it."""
+"""S-Ray+: layers of surfaces against loops, evidence of depth, the decoder in the query view, and a training with all
+of it."""
 
 import math
 from dataclasses import replace

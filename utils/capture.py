@@ -19,10 +19,10 @@ WARM_UP = 3  # calls that run unrecorded first: in them kernels are compiled and
 class Captured:
     """A `function` of tensors and dataclasses of them, replayed as one CUDA graph for each set of shapes.
 
-    The function may change tensors outside of it, but not its inputs, and must do the same work in each call. If it cannot be
-    recorded it runs as it is. An input is copied only if it is another tensor than in the last call, or was changed since.
-    most: number of recordings to keep, the least recently used are dropped. copied: return a copy of the result; otherwise
-    the next call overwrites it.
+    The function may change tensors outside of it, but not its inputs, and must do the same work in each call. If it
+    cannot be recorded it runs as it is. An input is copied only if it is another tensor than in the last call, or was
+    changed since. most: number of recordings to keep, the least recently used are dropped. copied: return a copy of the
+    result; otherwise the next call overwrites it.
     """
 
     def __init__(self, function: Callable, most: int, copied: bool = True):
@@ -81,7 +81,8 @@ class StaticInputs:
         self._copied: list[tuple] = [(None, None)] * len(targets)
 
     def fill(self, sources: list[torch.Tensor]) -> None:
-        """Copy the tensors that changed since the last call, by their versions. Inference tensors have none: always copied."""
+        """Copy the tensors that changed since the last call, by their versions. Inference tensors have none: always
+        copied."""
         for i, source in enumerate(sources):
             kept, version = self._copied[i]
             now = None if source.is_inference() else source._version
@@ -124,8 +125,8 @@ def _tensors(value) -> list[torch.Tensor]:
 
 
 def _signature(value, tensors: list[torch.Tensor]):
-    """Return what a recording depends on: shapes, types, and all values that are not tensors. Append the tensors to `tensors`,
-    in the order of `_tensors`."""
+    """Return what a recording depends on: shapes, types, and all values that are not tensors. Append the tensors to
+    `tensors`, in the order of `_tensors`."""
     if isinstance(value, torch.Tensor):
         tensors.append(value)
         return value.shape, value.dtype
