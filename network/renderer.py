@@ -54,6 +54,9 @@ DEFAULTS = {
     "reference_classes": False,  # classify the references too, and blend their classes into the query like their colours
     # use labels of the references, where they have them, instead of their predicted classes; with reference_classes
     "use_reference_labels": False,
+    # number of the class of floors: points that the references' depth shows on the floor are of this class, and higher
+    # points are not. Needs sampler: surfaces and poses in metres; no effect on training. null: classes as predicted
+    "floor_class": Setting(None, int, minimum=0),
     "query_decoder": False,  # a convolutional network in the query view adds residuals to rendered colours and classes
     # number of classes K: 20 for ScanNet, 51 for Replica; in a section null: that of the top level
     "num_classes": Setting(20, int, minimum=1, maximum=254),
@@ -77,7 +80,7 @@ DEFAULTS = {
 }
 # Keys of DEFAULTS that may differ between training and rendering: they do not change the meaning of a network's
 # weights.
-UNTRAINED_KEYS = ("mvsnet", "balance_exposure", "use_reference_labels")
+UNTRAINED_KEYS = ("mvsnet", "balance_exposure", "use_reference_labels", "floor_class")
 IMAGE_CHANNELS = 32  # image features of the published image encoder
 RAY_CHANNELS = 32  # ray features: the visibility along the references' own rays
 CERTAIN = 10.0  # the logit of a known class
@@ -111,6 +114,7 @@ class Renderer(nn.Module):
         self.refines = cfg.reference_classes or cfg.query_decoder
         self.balances_exposure = cfg.balance_exposure and self.sampler.reads_surfaces
         self.reads_labels = cfg.use_reference_labels
+        self.floor_class = _floor_class(cfg, self.sampler)
         opaque = self.sampler.reads_surfaces
         aggregation = {
             "image_channels": image_channels, "ray_channels": RAY_CHANNELS, "heads": _heads(cfg, heads or {}),
@@ -312,6 +316,15 @@ def _heads(cfg, own: dict[str, HeadFactory]) -> dict[str, HeadFactory]:
             raise UserError("use_reference_labels: true needs reference_classes: true and render_label: true")
         heads[KNOWN] = lambda _: KnownClassesHead(cfg.num_classes)
     return heads
+
+
+def _floor_class(cfg, sampler: Sampler) -> int | None:
+    """Return the config's `floor_class`. Raise UserError if other keys contradict it."""
+    if cfg.floor_class is not None and not (sampler.reads_surfaces and cfg.render_label):
+        raise UserError("floor_class needs sampler: surfaces and render_label: true")
+    if cfg.floor_class is not None and cfg.floor_class >= cfg.num_classes:
+        raise UserError(f"floor_class is {cfg.floor_class}, but there are {cfg.num_classes} classes, from 0")
+    return cfg.floor_class
 
 
 def _encoder(cfg) -> nn.Module:

@@ -15,10 +15,11 @@ from network.backend import RENDERERS, Backend
 from network.engine.requirements import reason_against
 from network.engine.stage import EngineStage
 from network.exposure import balanced
+from network.floor import find_floor, with_floor
 from network.geometry import pixel_grid
 from network.linear import parts, untouched
 from network.renderer import Renderer, RunStage
-from network.rendering import Encoding, Rays, RenderedView
+from network.rendering import CLASSES, Encoding, Rays, RenderedView, camera_rays
 from utils.config import Setting
 from utils.errors import UserError
 from utils.logging import say_once
@@ -89,6 +90,21 @@ class ViewRenderer:
     def render(self, encoding: Encoding, camera: Cameras) -> RenderedView:
         """Render the whole image of one camera. Raise UserError if the device's memory is too small for FEWEST_RAYS
         rays."""
+        view = self._shown(encoding, camera)
+        return view if self.network.floor_class is None else self._with_floor(view, encoding, camera)
+
+    def _with_floor(self, view: RenderedView, encoding: Encoding, camera: Cameras) -> RenderedView:
+        """Return a view whose classes agree with the height of each point above the floor (`floor_class`)."""
+        floor = find_floor(encoding.surfaces[..., 0], encoding.cameras)
+        if floor is None or view.logits is None:
+            return view
+        rays = camera_rays(camera, pixel_grid(*camera.size, device=camera.poses.device)[None])
+        points = rays.points(view.depth.to(camera.poses)[:, None])
+        logits = with_floor(view.logits, points.to(view.logits), floor, self.network.floor_class)
+        return replace(view, heads={**view.heads, CLASSES: logits})
+
+    def _shown(self, encoding: Encoding, camera: Cameras) -> RenderedView:
+        """Render a whole image, by kernels or modules."""
         in_engine = self._in_engine(encoding)
         if in_engine:
             encoding = replace(encoding, features=encoding.features.to(self._product_type))

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset.synthetic import dressing, modelled, textures, walks
+from dataset.synthetic import dressing, fixtures, modelled, textures, walks
 from dataset.synthetic.catalogue import class_of, kind_of
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.meshcast import CLASS_NAMES, IGNORED, MeshCaster
@@ -395,3 +395,25 @@ def test_a_walk_makes_way_for_what_stands_in_it(seed):
     sights = np.array([[3, 0.5, 0.8], [5.5, 3, 0.8], [3, 5.5, 0.8], [0.5, 3, 0.8]])
     room = MeshRoom([middle], np.array([6, 6, 2.6]), [], [], np.zeros(3), 0.2, sights)
     assert middle.distance(walks.walk(room, 90, seed)[:, :3, 3]).min() > 0.95 * CLEARANCE
+
+
+def test_walks_look_down_and_to_the_side_as_hands_do():
+    sights = np.array([[3, 0.5, 0.8], [5.5, 3, 0.8], [3, 5.5, 0.8], [0.5, 3, 0.8]])
+    table = block("table", GREY, (0.2, 0.2, 0), (1, 1, 0.7))
+    room = MeshRoom([table], np.array([6, 6, 2.6]), [], [], np.zeros(3), 0.2, sights)
+    pitches, rolls = [], []
+    for seed in range(30):
+        poses = walks.walk(room, 40, seed)
+        assert np.allclose(poses[:, :3, :3].transpose(0, 2, 1) @ poses[:, :3, :3], np.eye(3))
+        assert np.allclose(np.linalg.det(poses[:, :3, :3]), 1)
+        pitches.append(-np.arcsin(poses[:, 2, 2]).mean())
+        rolls.append(np.abs(np.arcsin(poses[:, 2, 0])).max())
+    assert min(pitches) < 0.25 < 0.4 < max(pitches) and min(rolls) < 0.03 and 0.1 < max(rolls) <= walks.MOST_ROLL
+
+
+def test_doors_floors_and_walls_come_in_any_brightness():
+    rng = np.random.default_rng(0)
+    doors = [fixtures.door(rng)[0].surface.texture.mean() for _ in range(60)]
+    floors = [textures.carpet(rng).texture[..., :3].mean((0, 1)) for _ in range(60)]
+    assert min(doors) < 40 and max(doors) > 200
+    assert min(floor.mean() for floor in floors) < 70 and max(np.ptp(floor) for floor in floors) > 60

@@ -37,14 +37,22 @@ def shell(rng, size, theme: str) -> list[Mesh]:
     return parts if wet else parts + _skirting(rng, size)
 
 
+def painted(rng) -> np.ndarray:
+    """Draw the colour of a thing that is painted in any: as often nearly black as light."""
+    return textures.cloth_color(rng) * rng.choice([0.2, 0.6, 1.0])
+
+
 def _wall(rng) -> Surface:
-    return textures.paint(rng) if rng.random() < 0.65 else textures.wallpaper(rng)
+    kind = rng.random()
+    if kind < 0.12:
+        return textures.paint(rng, textures.cloth_color(rng))
+    return textures.paint(rng) if kind < 0.68 else textures.wallpaper(rng)
 
 
 def _ground(rng, theme: str) -> Surface:
     if theme in ("bath", "kitchen"):
         return textures.tiles(rng) if rng.random() < 0.75 else textures.parquet(rng)
-    return textures.carpet(rng) if rng.random() < 0.3 else textures.parquet(rng)
+    return textures.carpet(rng) if rng.random() < 0.4 else textures.parquet(rng)
 
 
 def _skirting(rng, size) -> list[Mesh]:
@@ -63,10 +71,11 @@ def _skirting(rng, size) -> list[Mesh]:
 
 
 def door(rng) -> list[Mesh]:
-    """Return a leaf with panels in its frame, and a handle."""
+    """Return a leaf, flush or with panels, in its frame, and a handle."""
     width, height = rng.uniform(0.78, 0.92), rng.uniform(2.0, 2.1)
-    leaf = textures.wood(rng, upright=True) if rng.random() < 0.5 else textures.paint(rng, WHITE)
-    frame = leaf if rng.random() < 0.6 else textures.plain(WHITE)
+    kind = rng.random()
+    leaf = textures.wood(rng, upright=True) if kind < 0.4 else textures.paint(rng, WHITE if kind < 0.65 else painted(rng))
+    frame = leaf if rng.random() < 0.5 else textures.plain(WHITE if rng.random() < 0.6 else painted(rng))
     parts = [block("door", leaf, (-width / 2, 0, 0.005), (width / 2, 0.03, height))]
     for low, high in (
         ((-width / 2 - 0.08, 0, 0), (-width / 2, 0.05, height + 0.08)),
@@ -74,7 +83,7 @@ def door(rng) -> list[Mesh]:
         ((-width / 2, 0, height), (width / 2, 0.05, height + 0.08)),
     ):
         parts.append(block("door", frame, low, high))
-    rows = int(rng.integers(1, 4))
+    rows = int(rng.integers(0, 4))
     for i in range(rows):
         z0, z1 = (0.15 + (height - 0.25) * k / rows for k in (i, i + 0.9))
         for x in (-width / 4, width / 4):

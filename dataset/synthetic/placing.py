@@ -76,13 +76,17 @@ def extent(parts: list[Part]) -> tuple[np.ndarray, np.ndarray]:
     return np.min(low, 0), np.max(high, 0)
 
 
-def look(positions: np.ndarray, heading: np.ndarray, pitch: np.ndarray) -> np.ndarray:
+def look(
+    positions: np.ndarray, heading: np.ndarray, pitch: np.ndarray, roll: np.ndarray | float = 0.0
+) -> np.ndarray:
     """Return cameras at positions (N, 3) that look towards `heading` (N,) about the upright axis, `pitch` (N,) radians
-    downwards: camera-to-world (N, 4, 4), OpenCV axes."""
+    downwards, turned by `roll` (N,) radians about where they look: camera-to-world (N, 4, 4), OpenCV axes."""
     forward = np.stack([np.cos(heading) * np.cos(pitch), np.sin(heading) * np.cos(pitch), -np.sin(pitch)], -1)
     right = np.stack([np.sin(heading), -np.cos(heading), np.zeros(len(heading))], -1)
+    down = np.cross(forward, right)
+    cos, sin = (np.broadcast_to(f(roll), len(heading))[:, None] for f in (np.cos, np.sin))
     poses = np.tile(np.eye(4), (len(heading), 1, 1))
-    poses[:, :3] = np.stack([right, np.cross(forward, right), forward, positions], -1)
+    poses[:, :3] = np.stack([cos * right + sin * down, cos * down - sin * right, forward, positions], -1)
     return poses
 
 

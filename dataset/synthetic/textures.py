@@ -114,7 +114,8 @@ def tiles(rng, edge: float | None = None) -> Surface:
 
 def carpet(rng) -> Surface:
     """Return carpet pile: speckled, slightly cloudy."""
-    color = _vary(rng, rng.uniform(0.3, 0.7, 3) * 0.5 + 0.25, 0.05)
+    muted = rng.uniform(0.3, 0.7, 3) * 0.5 + 0.25
+    color = _vary(rng, muted if rng.random() < 0.4 else cloth_color(rng), 0.05)
     shade = 1 + 0.09 * _noise(rng, 0.15) + 0.03 * _noise(rng, 1.4)
     return _surface(color * shade[..., None], (0.9, 0.9))
 

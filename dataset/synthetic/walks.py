@@ -8,6 +8,8 @@ from dataset.synthetic.meshes import MeshRoom
 from dataset.synthetic.placing import CLEARANCE, look
 
 STEP_ANGLE = np.radians(3.0)  # of the walk around the room, from one frame to the next
+MOST_STOOP = 0.3  # radians that a camera looks further down all the way: people show what lies on tables and floors
+MOST_ROLL = 0.15  # radians that a camera in the hand is turned to either side
 
 
 def walk(room: MeshRoom, frames: int, seed: int) -> np.ndarray:
@@ -23,7 +25,9 @@ def walk(room: MeshRoom, frames: int, seed: int) -> np.ndarray:
     towards = _sight(room, angle + np.pi + 0.3 * np.sin(1.3 * angle + phases[2])) - positions
     heading = np.arctan2(towards[:, 1], towards[:, 0])
     pitch = np.arctan2(-towards[:, 2], np.linalg.norm(towards[:, :2], axis=1)) + 0.06 * np.sin(1.9 * angle + phases[3])
-    return look(positions, heading, pitch.clip(0.05, 0.6))
+    stoop, sway = rng.uniform(0, MOST_STOOP), rng.uniform(0, MOST_ROLL)
+    roll = sway * np.sin(3.1 * angle + phases[0])
+    return look(positions, heading, (pitch + stoop).clip(0.05, 0.6 + stoop), roll)
 
 
 def _clear_path(room: MeshRoom, across: np.ndarray, height: np.ndarray) -> np.ndarray:
