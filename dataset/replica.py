@@ -51,19 +51,7 @@ def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
     if not folder.is_dir():
         raise UserError(f"{name.text}: there is no folder {folder}; prepare the scene there or set data_root")
     layout = NICE_SLAM if (folder / "results").is_dir() else SEMANTIC_NERF
-    found = {
-        kind: numbered_files(folder / part, IMAGES if kind == "color" else MAPS, start)
-        for kind, (part, start) in layout.parts.items()
-    }
-    files = {kind: paths for kind, paths in found.items() if paths}
-    if "color" not in files:
-        part, start = layout.parts["color"]
-        raise UserError(f"{name.text}: {folder / part} has no images named {start}0.png, {start}1.png, …")
-    for kind in set(layout.parts) - {"color"}:
-        part, start = layout.parts[kind]
-        require_numbered(folder / part, found[kind], MAPS, start)
-    if layout is SEMANTIC_NERF:
-        say_of_unread(name.text, folder, files, [part for part, _ in layout.parts.values()])
+    files = _find_images(name, folder, layout)
     info, camera = _above(folder, "info_semantic.json"), _above(folder, CAMERA_FILE)
     labels = replica_labels(info) if "labels" in files else None
     size = image_size(files["color"][min(files["color"])])
@@ -91,6 +79,25 @@ def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
         find_frames=find_frames,
         depth_unit=unit,
     )
+
+
+def _find_images(name: SceneName, folder: Path, layout: Layout) -> dict[str, dict[int, Path]]:
+    """Return kind -> frame number -> file, of the kinds that a sequence has. Raise UserError without colour, and for
+    folders of maps without valid names; warn of other folders."""
+    found = {
+        kind: numbered_files(folder / part, IMAGES if kind == "color" else MAPS, start)
+        for kind, (part, start) in layout.parts.items()
+    }
+    files = {kind: paths for kind, paths in found.items() if paths}
+    if "color" not in files:
+        part, start = layout.parts["color"]
+        raise UserError(f"{name.text}: {folder / part} has no images named {start}0.png, {start}1.png, …")
+    for kind in set(layout.parts) - {"color"}:
+        part, start = layout.parts[kind]
+        require_numbered(folder / part, found[kind], MAPS, start)
+    if layout is SEMANTIC_NERF:
+        say_of_unread(name.text, folder, files, [part for part, _ in layout.parts.values()])
+    return files
 
 
 def find_sequences(scene: Path) -> list[Path]:

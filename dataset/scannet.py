@@ -50,17 +50,7 @@ def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> 
     label_folder = next(
         (folder / part for part in LABEL_FOLDERS if any((folder / part).glob("[!.]*"))), folder / LABEL_FOLDERS[0]
     )
-    found = {
-        "color": numbered_files(folder / "color", IMAGES),
-        "depth": numbered_files(folder / "depth", MAPS),
-        "labels": numbered_files(label_folder, MAPS),
-    }
-    files = {kind: paths for kind, paths in found.items() if paths}
-    if "color" not in files:
-        raise UserError(f"{name.text}: {folder / 'color'} has no images named 0.jpg, 1.jpg, …")
-    require_numbered(folder / "depth", found["depth"], MAPS)
-    require_numbered(label_folder, found["labels"], MAPS)
-    say_of_unread(name.text, folder, files, ("color", "pose", "intrinsic", "depth", *LABEL_FOLDERS))
+    files = _find_images(name, folder, label_folder)
     poses = numbered_files(folder / "pose", (".txt",))
     intrinsics = next((folder / part for part in INTRINSICS if (folder / part).is_file()), folder / INTRINSICS[0])
     table = data_root / "scannet" / SCANNET_TABLE
@@ -94,6 +84,23 @@ def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> 
         find_frames=find_frames,
         depth_cameras=dict.fromkeys(files["depth"], camera) if camera else {},
     )
+
+
+def _find_images(name: SceneName, folder: Path, label_folder: Path) -> dict[str, dict[int, Path]]:
+    """Return kind -> frame number -> file, of the kinds that a scene has. Raise UserError without colour, and for folders
+    of maps without valid names; warn of other folders."""
+    found = {
+        "color": numbered_files(folder / "color", IMAGES),
+        "depth": numbered_files(folder / "depth", MAPS),
+        "labels": numbered_files(label_folder, MAPS),
+    }
+    files = {kind: paths for kind, paths in found.items() if paths}
+    if "color" not in files:
+        raise UserError(f"{name.text}: {folder / 'color'} has no images named 0.jpg, 1.jpg, …")
+    require_numbered(folder / "depth", found["depth"], MAPS)
+    require_numbered(label_folder, found["labels"], MAPS)
+    say_of_unread(name.text, folder, files, ("color", "pose", "intrinsic", "depth", *LABEL_FOLDERS))
+    return files
 
 
 def choose_labels(maps: dict[int, Path], folder: Path, table: Path, label_ids: str) -> LabelSet:
