@@ -1,4 +1,5 @@
-"""Shows: python run_rendering.py video|viewer|pointcloud|mesh|labels --cfg CFG --model-path MODEL --scene SCENE [key=value …]"""
+"""Shows: python run_rendering.py video|viewer|pointcloud|mesh|labels --cfg CFG --model-path MODEL --scene SCENE
+[key=value …]"""
 
 from utils.cli import run_command
 from viewing.commands import rendering

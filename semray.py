@@ -1,4 +1,4 @@
-"""The Python API: load a network, open a scene, render views that nobody took.
+"""The Python API: load a network, open a scene, render new views.
 
     import semray
 
@@ -7,7 +7,8 @@
     print(view.color.shape, view.depth[0, 0], view.class_names[view.classes[0, 0]])
 
 Cameras have OpenCV axes (x right, y down, z forward), pixel centres lie at integers, poses are camera-to-world 4x4, and
-lengths are metres. Arrays may be NumPy's or tensors on any device. What a caller can mend is a `UserError` of one line.
+lengths are metres. Arrays may be NumPy's or tensors on any device. Errors that a caller can fix are a `UserError` of
+one line.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ Array = np.ndarray | torch.Tensor
 class View:
     """A rendered view: arrays of h x w pixels.
 
-    color: (h, w, 3) uint8. depth: (h, w) float32, z-depth in metres. seen: (h, w) bool, false where no reference shows what
-    is there, and the rest is a guess. classes: (h, w), indices into `class_names`. probabilities: (h, w, K+1) float32, of
-    each class. class_names: K of them, and "invalid". A network without classes has None, None and ().
+    color: (h, w, 3) uint8. depth: (h, w) float32, z-depth in metres. seen: (h, w) bool, false where no reference sees
+    the surface and the result is a guess. classes: (h, w), indices into `class_names`. probabilities: (h, w, K+1)
+    float32, of each class. class_names: of the K classes, and "invalid". For a network without classes the last three
+    are None, None and ().
     """
 
     color: np.ndarray
@@ -56,11 +58,11 @@ class View:
 
 
 class Scene:
-    """Posed images with a network in front of them.
+    """A scene of posed images, with a network that renders it.
 
-    poses: (N, 4, 4) float64, the cameras-to-world of the usable images. size: (height, width) that the images are read at.
-    K: (3, 3), intrinsics of the first image at that size. class_names: K of them, and "invalid"; () without classes.
-    class_colors: (K+1, 3) uint8, to paint classes with; None without classes.
+    poses: (N, 4, 4) float64, camera-to-world of the usable images. size: (height, width) at which the images are read.
+    K: (3, 3), intrinsics of the first image at that size. class_names: of the K classes, and "invalid"; () without
+    classes. class_colors: (K+1, 3) uint8; None without classes.
     """
 
     def __init__(self, session: Session):
@@ -74,11 +76,10 @@ class Scene:
         self.class_colors: np.ndarray | None = None if classes is None else classes.colors
 
     def render(self, camera_to_world: Array, K: Array | None = None, size: tuple[int, int] | None = None) -> View:
-        """Return what a camera at a pose (4, 4) sees.
+        """Render the view of a camera at a pose (4, 4).
 
         K: (3, 3) in pixels of `size`; None for the scene's own, scaled to `size`. size: (height, width); None for the
-        scene's. References are encoded once, and used again for all views that they show best. Raises UserError for
-        what is no pose, intrinsics or size.
+        scene's. The encodings of recent sets of references are cached. Raise UserError for an invalid pose, K or size.
         """
         camera = self._camera(camera_to_world, K, size or self.size)
         rendered = self._session.render(camera, [(1.0, self._references.choose(camera))])
@@ -100,18 +101,18 @@ class Scene:
 
 
 class Field:
-    """A trained network, to be put in front of scenes. Made by `load`."""
+    """A trained network, which opens scenes. Created by `load`."""
 
     def __init__(self, path: str | Path | None, device: str):
         self._path, self._device = path, device
         self._models: dict[Path, Model] = {}
-        self._model(depth=True)  # a file that is missing or does not fit is told at once
+        self._model(depth=True)  # so that a missing or unsuitable file is an error of `load`
 
     def scene(self, source: str | Path, width: int = 320, data_root: str | Path = "data") -> Scene:
         """Return the scene of a folder with a transforms.json, or of a database name such as `scannet/scene0376_02`.
 
-        width: of the images, in pixels, unless the name ends in one (`.../black_320`). data_root: where database names are
-        looked up, and where the copy of a distorted capture is written. Raises UserError if it cannot be used.
+        width: of the images, in pixels, unless the name ends in one (`.../black_320`). data_root: the folder of
+        database names, and of the undistorted copy of a distorted capture. Raise UserError if the scene cannot be used.
         """
         name = undistorted(_with_width(str(source), width), data_root)
         model = self._model(has_depth(name, data_root))
@@ -129,9 +130,9 @@ class Field:
     ) -> Scene:
         """Return the scene of N posed images in memory.
 
-        images: (N, h, w, 3), uint8 or floats in [0, 1]. poses: (N, 4, 4). K: (3, 3) of all or (N, 3, 3), in pixels of the
-        images. depth: (N, h, w) z-depth, floats in metres or uint16 in millimetres, 0 where unknown. masks: (N, h, w), 0
-        where an image shows nothing that counts. width: that the images are resized to; None: as they are. Raises
+        images: (N, h, w, 3), uint8 or floats in [0, 1]. poses: (N, 4, 4). K: (3, 3) of all or (N, 3, 3), in pixels of
+        the images. depth: (N, h, w) z-depth, floats in metres or uint16 in millimetres, 0 where unknown. masks: (N, h,
+        w), 0 where an image shows nothing that counts. width: that the images are resized to; None: as they are. Raise
         UserError for arrays that do not belong together.
         """
         given = [None if values is None else _numpy(values) for values in (images, poses, K, depth, masks)]
@@ -142,16 +143,16 @@ class Field:
     def _model(self, depth: bool) -> Model:
         path = shipped_model(depth) if self._path is None else Path(self._path)
         if path not in self._models:
-            # A library leaves no files in the folder that it is used in.
+            # A library should not write a cache into the current folder.
             self._models[path] = load_model(model_config(path, [f"device={self._device}", "cache=false"]), path)
         return self._models[path]
 
 
 def load(path: str | Path | None = None, device: str = "auto") -> Field:
-    """Return the network in a file of weights that holds its config, such as a checkpoint of a training.
+    """Load the network in a file of weights with a config inside, such as a checkpoint of a training.
 
-    path: None for the weights that come with the repository. device: cpu, cuda, cuda:1; auto: a GPU where there is one.
-    Raises UserError if the file or the device is not there, or does not fit.
+    path: None for the weights that come with the repository. device: cpu, cuda, cuda:1; auto: a GPU if there is one.
+    Raise UserError if the file or the device is missing or does not fit.
     """
     return Field(path, device)
 

@@ -1,11 +1,12 @@
-"""Real captures as this repository reads them, with the classes that were drawn by hand: small enough to be carried about.
+"""Conversion of two real captures, with hand-drawn classes, to small captures that this repository reads.
 
 python -m benchmarks.captures {kitchen,hololens} FOLDER --out data/real [--width 320] [--overlays]
 
-FOLDER holds the recording: of the kitchen of 7-Scenes frame-*.color.jpg, .depth.png, .pose.txt (its depth is of a camera of its
-own), of deep-video-mvs' HoloLens sample *.color.jpg, *.depth.png, K.txt, poses.txt. Writes <out>/<name>/transforms.json with
-colour, depth in the colour camera, and label maps, all `width` pixels wide and without loss; the labelled frames are the test frames.
---overlays paints the classes over the test frames, to be looked at.
+FOLDER holds the recording: of the kitchen of 7-Scenes frame-*.color.jpg, .depth.png, .pose.txt (its depth is of a
+camera of its own), of deep-video-mvs' HoloLens sample *.color.jpg, *.depth.png, K.txt, poses.txt. Writes
+<out>/<name>/transforms.json with colour, depth in the colour camera, and label maps, all `width` pixels wide and
+without loss; the labelled frames are the test frames. --overlays paints the classes over the test frames, to be looked
+at.
 """
 
 from __future__ import annotations

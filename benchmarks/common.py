@@ -72,7 +72,7 @@ def peak_gib(device: torch.device) -> float:
 
 
 def profile(run, count: int, path: Path, title: str, device: torch.device) -> None:
-    """Appends to a file where the time of `count` calls of `run(i)` goes, kernel by kernel."""
+    """Append a table of the time of `count` calls of `run(i)`, kernel by kernel, to a file."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     activities += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
     with torch.profiler.profile(activities=activities) as recorded:

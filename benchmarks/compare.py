@@ -3,9 +3,9 @@
 python -m benchmarks.compare [--variants depth learned_depth …] [--seeds 0 1 2] [--steps 1000] [--mvsnet mvsnet_pl.ckpt]
     [key=value …]
 
-Generates rooms, trains a network for each variant and seed (at the same time, shared among the GPUs, if there are any), scores
-all on the same frames, times one frame after the other, and writes a table and training curves. What exists is not made
-again. Scores are means over the seeds, with the lowest and the highest.
+Generates rooms, trains a network for each variant and seed (in parallel, distributed over the GPUs, if there are any),
+scores all on the same frames, times the rendering of single frames, and writes a table and training curves. Existing
+rooms and runs are reused. Scores are means over the seeds, with the lowest and the highest.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Fine-tunes on single scenes, from several starts or with fewer labels, and shows what held-out frames gain by step and minute.
+"""Fine-tune on single scenes, from several starting points or with fewer labels, and score held-out frames over time.
 
 python -m benchmarks.finetune --data ROOMS --scenes scannet/test_000/black_320 … --out FOLDER
     [--cfg configs/plus/ft_plus_synthetic_test_000.yaml] [--steps 1000] [--every 250] [--seeds 0] [--at-once 4] [--minutes 9]
     [--variants all_labels scratch:load_pretrain=null few:few_labels.frames=0.05 …] [--elsewhere scannet/test_001/black_320 …]
     [key=value …]
 
-A variant is a name, and behind a colon what it changes in the config, with commas between. What it starts from is evaluated
-too, beside baselines that are given the same labels. Test frames are scored every --every steps; no checkpoint is chosen by
-them. Seconds are of training, without start and validation. --elsewhere: scenes that the first variant is scored on too, before
-its first step and after its last one, to see what it forgets. FOLDER gets finetune.md, finetune.json and curves; the same command goes on where an earlier one
-was stopped.
+A variant is a name and, after a colon, its changes to the config, separated by commas. Its starting point is evaluated
+too, beside baselines with the same labels. Test frames are scored every --every steps, but not used to select a
+checkpoint. Seconds are those of training, without start and validation. --elsewhere: scenes on which the first variant
+is scored too, before its first and after its last step, to measure forgetting. FOLDER gets finetune.md, finetune.json
+and curves. The same command resumes an interrupted one.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def main() -> None:
 
 
 def carry_out(args, runs: list[Run], results: dict[str, dict]) -> None:
-    """Carry out all that `results` does not hold yet, and put it there: fine-tunings first, then what they start from."""
+    """Run everything that `results` lacks, and add it: fine-tunings first, then the evaluations of their starting
+    points."""
     lock, launcher = threading.Lock(), Launcher(args.at_once, args.minutes)
 
     def missing(run: Run, *parts: str) -> list[tuple[str, Run]]:
@@ -133,7 +134,8 @@ def training(args, run: Run) -> list[str]:
 
 
 def evaluation(args, run: Run, part: str) -> list[str]:
-    """Return the command that scores what a run starts from, beside the baselines; or that, or what it reaches, elsewhere."""
+    """Return the command that scores the starting point of a run beside the baselines, or its starting point or result
+    on the scenes of --elsewhere."""
     scenes = args.elsewhere if part in ELSEWHERE else [run.scene]
     own = [f"name={part}_{run.name}", f"seed={run.seed}", f"val_set_list={json.dumps(scenes)}"]
     own += [f"baselines={str(part == 'before').lower()}", ALL_FRAMES]
@@ -164,7 +166,8 @@ def methods_of(args, run: Run, part: str) -> dict[str, dict[str, float]]:
 
 
 def table(args, runs: list[Run], results: dict[str, dict]) -> str:
-    """Return for each scene what needs no network, where each variant starts, and its curve; over all seeds, mean and range."""
+    """Return tables for each scene: the baselines, and the start and curve of each variant, mean and range over
+    seeds."""
     lines = []
     for scene in dict.fromkeys(run.scene for run in runs):
         lines += [

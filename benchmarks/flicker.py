@@ -2,8 +2,8 @@
 
 python -m benchmarks.flicker --scene NAME --model-path MODEL --out FOLDER --width 96
 
-Renders the same path, along a part of the capture, with references as films choose them, with one fixed set of them, and
-with choices that change at once; and writes flicker.md.
+Renders the same path, along a part of the capture, with references as films choose them, with one fixed set of them,
+and with choices that change at once; and writes flicker.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from utils.cli import run_command
 from utils.files import write_text
 from viewing.flicker import jumps
 from viewing.paths import CameraPath, path_cameras, smooth_path
-from viewing.references import Mix, References, mixes, one
+from viewing.references import Mix, References, mixes
 from viewing.session import blend
 
 KNOT = 4  # frames of the capture from one point of the path to the next
@@ -51,7 +51,7 @@ def main() -> None:
 
     @functools.cache
     def part(frame: int, names: tuple[str, ...]):
-        return session.render(one(cameras, frame), [(1.0, names)])
+        return session.render(cameras.one(frame), [(1.0, names)])
 
     header = ["references", "changes", "jump, mean", "99%", "largest"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
@@ -70,7 +70,7 @@ def main() -> None:
 
 def fixed(references: References, cameras: Cameras) -> list[Mix]:
     """Give every camera the mix of the camera in the middle of the path."""
-    return [[(1.0, references.choose(one(cameras, len(cameras) // 2)))]] * len(cameras)
+    return [[(1.0, references.choose(cameras.one(len(cameras) // 2)))]] * len(cameras)
 
 
 def abrupt(references: References, cameras: Cameras) -> list[Mix]:
@@ -80,7 +80,7 @@ def abrupt(references: References, cameras: Cameras) -> list[Mix]:
 
 def anew(references: References, cameras: Cameras) -> list[Mix]:
     """Choose the best references for each camera anew."""
-    return [[(1.0, references.choose(one(cameras, i)))] for i in range(len(cameras))]
+    return [[(1.0, references.choose(cameras.one(i)))] for i in range(len(cameras))]
 
 
 CHOICES: dict[str, Callable[[References, Cameras], list[Mix]]] = {

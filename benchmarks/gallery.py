@@ -2,10 +2,10 @@
 
 python -m benchmarks.gallery --model-path MODEL --scene SCENE --without-depth --faithful MODEL --only flight mesh
 
-A flight, a labelled mesh, and the page in the browser (needs playwright and Chromium); with --without-depth the same where
-the references' depth is not read, by the same model or one of its own; and the scene's test frames by all of them, and by the
-faithful network if one is named, beside the truth: a picture of some, and the numbers of all as comparison.md. A config that
-is not named is the one inside the model.
+A flight, a labelled mesh, and the page in the browser (needs playwright and Chromium); with --without-depth the same
+where the references' depth is not read, by the same model or one of its own; and the scene's test frames by all of
+them, and by the faithful network if one is named, beside the truth: a picture of some, and the numbers of all as
+comparison.md. A config that is not named is the one inside the model.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SHOWN = 4  # test frames in the picture of the comparison
 
 
 class Model(NamedTuple):
-    """A file of weights, its config (None: inside it) and overrides, and what the names of its pictures have at their end."""
+    """A file of weights, its config (None: inside it), overrides, and the suffix of its pictures' names."""
 
     path: str
     cfg: str | None
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def photograph_all(args, model: Model) -> None:
-    """Makes the flight, the mesh and the page of one model."""
+    """Make the flight, the mesh and the page of one model."""
 
     def command(mode: str, *options: str) -> list[str]:
         common = [*model.arguments, "--scene", args.scene]
@@ -114,7 +114,7 @@ def photograph_all(args, model: Model) -> None:
 
 
 def compare(args, models: list[Model]) -> None:
-    """Writes comparison.jpg, some test frames of the scene by all models below the truth, and comparison.md, the numbers of all."""
+    """Write comparison.jpg (some test frames: the truth, then each model) and comparison.md (their scores)."""
     shown, rows, frames = {}, [], []
     for model in models:
         session = session_of(model.path, model.cfg, args.scene, model.overrides)

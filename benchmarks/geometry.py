@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.common import model_parser, provenance, session_of
 from dataset.database import open_scene
+from dataset.view_selection import evenly
 from utils.cli import run_command
 from utils.errors import UserError
 from utils.files import write_text
@@ -19,7 +20,6 @@ from utils.images import write_image
 from viewing.geometry import DEPTHS, build, compare, measured, mesher
 from viewing.paths import up_of
 from viewing.preview import preview
-from viewing.references import spread_evenly
 
 COLUMNS = {"accuracy_cm": ".1f", "completeness_cm": ".1f", "f_score": ".3f", "miou": ".3f"}
 
@@ -43,7 +43,7 @@ def main() -> None:
     ]
     for name in args.scenes:
         session = session_of(args.model_path, args.cfg, name, args.overrides)
-        frames = spread_evenly(session.scene.frame_ids, args.views)
+        frames = evenly(session.scene.frame_ids, args.views)
         truth = open_scene(name, args.truth) if args.truth else session.scene
         missing = set(frames) - set(truth.frame_ids)
         if missing:

@@ -59,7 +59,7 @@ def make_scene(root: Path) -> None:
 
 
 def drop_pages(*roots: Path) -> None:
-    """Asks the system to forget the files' pages."""
+    """Ask the system to drop the files' pages from its cache."""
     os.sync()
     for root in roots:
         for path in root.rglob("*"):

@@ -19,7 +19,7 @@ from utils.files import read_json, write_text
 
 
 def run_cell(source: str, names: dict[str, Any]) -> Any:
-    """Run the source of a cell in `names`. Returns the value of its last line, if that is an expression."""
+    """Run the source of a cell in `names`. Return the value of its last line, if that is an expression."""
     body = ast.parse(source).body
     last = ast.Expression(body.pop().value) if body and isinstance(body[-1], ast.Expr) else None
     exec(compile(ast.Module(body, []), "cell", "exec"), names)

@@ -55,7 +55,8 @@ def pyplot():
 
 
 def draw(runs: dict[str, Path], picture: Path) -> None:
-    """Plot several runs in one picture (title -> folder of logs): what they have in common, by step, and the loss by time.
+    """Plot several runs in one picture (title -> folder of logs): what they have in common, by step, and the loss by
+    time.
 
     Without matplotlib there is no picture, and a line says so.
     """

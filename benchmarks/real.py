@@ -3,11 +3,12 @@
 python -m benchmarks.real --models NAME=CHECKPOINT … [--captures data/real/kitchen data/real/hololens] [--rooms KIND=LIST …]
     [--width 320] [--frames 8] --out FOLDER [key=value …]
 
-Captures are those of `benchmarks.captures`. Every network renders their held-out frames from the references with their depth,
-and from the same without (where it can), beside what needs no network: the nearest reference copied and warped, and the splat of
-all. Classes are compared with those drawn by hand, in nine of them, by one confusion matrix over a capture. --rooms: lists of test
-rooms, as `python -m dataset.synthetic` writes them; to train on one kind and test on the other, give a network trained on
-each and both lists. FOLDER gets real.md, real.json and panels/. Checkpoints must hold their config; key=value changes it.
+Captures are those of `benchmarks.captures`. Every network renders their held-out frames from the references with their
+depth, and from the same without (where it can), beside what needs no network: the nearest reference copied and warped,
+and the splat of all. Classes are compared with those drawn by hand, in nine of them, by one confusion matrix over a
+capture. --rooms: lists of test rooms, as `python -m dataset.synthetic` writes them; to train on one kind and test on
+the other, give a network trained on each and both lists. FOLDER gets real.md, real.json and panels/. Checkpoints must
+hold their config; key=value changes it.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def score(
 
 
 def numbers(scores: dict[str, Score]) -> dict[str, float]:
-    """Return what is told of a method's scores, scene by scene."""
+    """Return the scores of a method that are reported, scene by scene."""
     summary = summarise(scores)
     row = {key: summary[key] for key in COLUMNS if key in summary}
     of_scenes = [np.sum(score.matrices, axis=0) for score in scores.values() if score.matrices]
@@ -161,7 +162,8 @@ def numbers(scores: dict[str, Score]) -> dict[str, float]:
 
 
 def in_nine(matrix: np.ndarray) -> np.ndarray:
-    """Merge a confusion matrix of ScanNet's 20 classes, (20, 21), into one of `NINE`, (9, 10): all others are "other"."""
+    """Merge a confusion matrix of ScanNet's 20 classes, (20, 21), into one of `NINE`, (9, 10): all others are
+    "other"."""
     place = np.array([NINE.index(name if name in NINE else "other") for name in SCANNET_CLASSES])
     grouped = np.zeros((len(NINE), len(NINE) + 1), matrix.dtype)
     np.add.at(grouped, (place[:, None], np.append(place, len(NINE))[None]), matrix)

@@ -1,11 +1,11 @@
 """Rendering time of a frame: python -m benchmarks.render [--cfg CFG] [--widths 320 640] [--model-path MODEL]
 
 A frame is everything from references on the device to colour, classes and depth of all pixels there: encoding the
-references, which change from frame to frame, and all passes; kept: the passes alone, of references encoded before. plain:
-the modules as they are; exact: the engine where it can, float32; fast: products in float16. Prints the median of some
-frames, what a reference view and a sample cost, and with --profile where the time goes. --cfg: of the network (default: the
-paper's; configs/plus/surfaces.yaml for S-Ray+, whose samples are of its own number). Weights are random unless --model-path
-names others.
+references, which change from frame to frame, and all passes; kept: the passes alone, of references encoded before.
+plain: the modules as they are; exact: the engine where it can, float32; fast: products in float16. Prints the median of
+some frames, what a reference view and a sample cost, and with --profile where the time goes. --cfg: of the network
+(default: the paper's; configs/plus/surfaces.yaml for S-Ray+, whose samples are of its own number). Weights are random
+unless --model-path names others.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ import torch
 from utils.cli import add_overrides
 from utils.errors import UserError
 
-LAST_SECONDS = 60  # for a run that is told to stop
+LAST_SECONDS = 60  # that a run has to save after it was told to stop
 COLUMNS = {
     "psnr": ("PSNR", 2),
     "psnr_edges": ("at edges", 2),
@@ -36,7 +36,7 @@ COLUMNS = {
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Add what all comparisons are told, and parse it. Its defaults are those set on the parser."""
+    """Add the options of all comparisons and parse the command line. Defaults are those set on the parser."""
     parser.add_argument("--data", type=Path, required=True, help="folder of the rooms")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--cfg", help="YAML file of the config (default: %(default)s)")
@@ -53,8 +53,9 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     )
     add_overrides(parser)
     args = parser.parse_intermixed_args()
-    # What follows a list of names, as of --variants, is taken for one of them; but a variant has its colon before any equals sign.
-    # Entries of --tests have one too, so that changes of the config cannot follow them.
+    # argparse assigns key=value after a list option, such as --variants, to that list. They are moved to the overrides;
+    # a variant has a colon before any equals sign. Entries of --tests have an equals sign themselves, so no override
+    # can follow them.
     for option, values in list(vars(args).items()):
         if isinstance(values, list) and option not in ("overrides", "tests"):
             changes = [entry for entry in values if re.match(r"[\w.]+=", str(entry))]
@@ -75,7 +76,7 @@ def parse_variant(entry: str, cfg: str) -> tuple[str, str, tuple[str, ...]]:
 
 
 def settings(args: argparse.Namespace, cfg: str, changes: Sequence[str]) -> list[str]:
-    """Return what all commands of a variant are told of their config."""
+    """Return the options of the config that all commands of a variant share."""
     out = args.out
     roots = [f"data_root={args.data}", f"output_root={out / 'model'}", f"cache_root={out / 'cache'}"]
     return ["--cfg", cfg, *roots, f"worker_num={args.workers}", *args.overrides, *changes]
@@ -105,7 +106,8 @@ def with_range(values: tuple[float, ...], places: int) -> str:
 
 @dataclass
 class Launcher:
-    """Starts commands on one GPU after the other, of those that CUDA_VISIBLE_DEVICES leaves, until `minutes` are over, `at_once` of them at a time.
+    """Starts commands on one GPU after the other, of those that CUDA_VISIBLE_DEVICES leaves, until `minutes` are over,
+    `at_once` of them at a time.
 
     at_once: None for all on a GPU, one without.
     """
@@ -119,7 +121,7 @@ class Launcher:
         self.deadline = time.monotonic() + self.minutes * 60
 
     def each(self, work: Callable, jobs: Sequence) -> None:
-        """Call `work` for every job, each in a thread of its own. Raises what the first one that failed raised."""
+        """Call `work` for every job, each in a thread of its own. Raise the first exception."""
         on_gpu = torch.cuda.is_available()
         self.at_once = max(1, min(len(jobs), self.at_once or (len(jobs) if on_gpu else 1)))
         with ThreadPoolExecutor(self.at_once) as pool:
@@ -130,7 +132,7 @@ class Launcher:
     def run(self, command: list[str], log: Path) -> bool:
         """Run a script of this checkout with its arguments; what it says goes to `log`.
 
-        Returns False if there was no time for it. Raises UserError if it fails.
+        Return False if there was no time for it. Raise UserError if it fails.
         """
         if time.monotonic() > self.deadline:
             return False
@@ -148,7 +150,7 @@ class Launcher:
         return True
 
     def _environment(self) -> dict[str, str]:
-        """Return what says which GPU, and how many threads, a command takes."""
+        """Return environment variables that assign a GPU and a number of threads to a command."""
         threads = str(max(1, (os.cpu_count() or 1) // (self.at_once or 1)))
         given = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = given.split(",") if given else [str(i) for i in range(max(1, torch.cuda.device_count()))]

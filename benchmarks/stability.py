@@ -1,16 +1,16 @@
-"""Trains the same config over several seeds and precisions at the same time, and shows how far the results are apart.
+"""Train one config with several seeds and precisions in parallel, and compare the results.
 
 python -m benchmarks.stability --data ROOMS --out FOLDER [--cfg configs/plus/base.yaml] [--seeds 0 1 2 3 4]
     [--precisions bf16 fp32] [--steps 2300] [--at-once 5] [--minutes 9]
     [--variants as_it_is log:sample_spacing=log "range:depth_range=[0.5,10],termination_loss_scale=0.1" …]
     [--tests models=ROOMS/models.txt …] [key=value …]
 
-ROOMS holds train.txt and test.txt, as `python -m dataset.synthetic` writes them. A variant is a name, and behind a colon
-what it changes in the config, with commas between; `cfg=FILE` there is another config. Each run is trained from scratch and
-scored on the test rooms, the first one beside the baselines. --tests: kinds of test rooms, each with a table of its own. FOLDER
-gets stability.md (a table: mean, lowest and highest), stability.json, training curves and, of each variant, the same frame from
-its worst and its best run. They are written after every run, and the same command goes on where an earlier one was stopped, by
---minutes or by hand.
+ROOMS holds train.txt and test.txt, as `python -m dataset.synthetic` writes them. A variant is a name, and behind a
+colon what it changes in the config, with commas between; `cfg=FILE` there is another config. Each run is trained from
+scratch and scored on the test rooms, the first one beside the baselines. --tests: kinds of test rooms, each with a
+table of its own. FOLDER gets stability.md (a table: mean, lowest and highest), stability.json, training curves and, of
+each variant, the same frame from its worst and its best run. They are written after every run, and the same command
+goes on where an earlier one was stopped, by --minutes or by hand.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ EARLY = 0.05  # of the rays may end before half their depth once they have left 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: of which variant, in which precision, from which seed."""
+    """One training: a variant, a precision and a seed."""
 
     variant: str
     precision: str
@@ -58,8 +58,8 @@ class Run:
 
 @dataclass
 class Results:
-    """Results so far, kept in a file. runs: name of a run -> its numbers, those of the test rooms by kind under "tests".
-    baselines: the numbers of the methods without a network, by kind."""
+    """Results so far, saved in a file. runs: name of a run -> its scores, those of the test rooms by kind under
+    "tests". baselines: kind of rooms -> method without a network -> its scores."""
 
     path: Path
     runs: dict[str, dict] = field(default_factory=dict)
@@ -123,7 +123,7 @@ def parse_tests(entries: list[str]) -> dict[str, list[str]]:
 
 
 def carry_out(args, runs: list[Run], results: Results) -> None:
-    """Train and score all runs that are not known yet, as many at a time as asked for, until time is up."""
+    """Train and score all runs without results, `--at-once` at a time, until `--minutes` are over."""
     todo = [run for run in runs if run.name not in results.runs]
     lock, commands = threading.Lock(), Commands(args, runs[0].name)
     launcher = Launcher(args.at_once, args.minutes)
@@ -173,7 +173,7 @@ class Commands:
 
 
 def numbers_of(args, run: Run) -> dict[str, float | None]:
-    """Return what is compared of a run. left_near: see `step_of_leaving`; None if never."""
+    """Return the scores of a run that are compared. left_near: see `step_of_leaving`."""
     scalars = read_scalars(args.out / "model" / run.name / "logs")
     results = read_results(args, run)
     scenes = results["scenes_of_methods"][results["network"]]
@@ -214,8 +214,8 @@ def step_of_leaving(rows: list[tuple[int, float]]) -> int | None:
 
 
 def table(args, runs: list[Run], results: Results) -> str:
-    """Return for each kind of rooms the variants, with the mean and the lowest and highest of their runs; commands and what
-    they ran on below."""
+    """Return for each kind of rooms the variants, with the mean and the lowest and highest of their runs; commands and
+    what they ran on below."""
     lines = []
     for kind in args.tests:
         lines += [f"## {kind}", ""] if len(args.tests) > 1 else []
@@ -246,7 +246,7 @@ def table_of_kind(kind: str, runs: list[Run], results: Results) -> list[str]:
 
 
 def summarise(args, runs: list[Run], results: Results) -> None:
-    """Writes the table, and of each variant the curves of its runs and a frame of its worst and its best one."""
+    """Write the table and, for each variant, the curves of its runs and a frame of its worst and of its best run."""
     write_text(args.out / "stability.md", table(args, runs, results))
     done = [run for run in runs if run.name in results.runs]
     for group in dict.fromkeys(run.group for run in done):

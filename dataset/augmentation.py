@@ -1,7 +1,7 @@
-"""Variants of a training sample that are as likely as itself: other light, a mirrored or a larger room, a poorer sensor.
+"""Augmentation of training samples: colour changes, mirrored and rescaled rooms, simulated sensors.
 
-All frames of a sample are changed alike, so that they still show one room; exposure and what a sensor does differ from
-frame to frame. Images, depth and labels stay in storage types.
+All frames of a sample are changed in the same way, so that they still show one room. Only exposure and sensor noise
+differ from frame to frame. Images, depth and labels stay in storage types.
 """
 
 from __future__ import annotations
@@ -12,23 +12,27 @@ import cv2
 import numpy as np
 import torch
 
+from dataset.maps import FARTHEST
 from dataset.sensor import Sensor, drifting, sensed_color, sensed_depth, sensed_pose
 from dataset.views import Views
 from utils.config import Setting
 
 DEFAULTS = {
-    "color": Setting(0.0, float, minimum=0, maximum=1),  # strength of brightness, contrast, saturation, tint, gamma
-    "mirror": Setting(0.0, float, minimum=0, maximum=1),  # share of samples seen in a mirror
-    "scale": Setting(1.0, float, minimum=1, maximum=4),  # rooms up to so much larger or smaller, with all distances
-    "sensor": Setting(0.0, float, minimum=0, maximum=1),  # share of samples whose references a camera took
+    # strength of random changes of brightness, contrast, saturation, tint and gamma
+    "color": Setting(0.0, float, minimum=0, maximum=1),
+    "mirror": Setting(0.0, float, minimum=0, maximum=1),  # share of samples that are mirrored
+    "scale": Setting(
+        1.0, float, minimum=1, maximum=4
+    ),  # largest factor by which rooms are enlarged or reduced at random
+    # share of samples whose references have the noise of a simulated hand-held RGB-D camera
+    "sensor": Setting(0.0, float, minimum=0, maximum=1),
     "hide_depth": Setting(0.0, float, minimum=0, maximum=1),  # share of samples whose references have no depth
 }
 LUMA = np.array([0.299, 0.587, 0.114])  # of RGB (ITU-R BT.601)
-LARGEST = 65535  # a depth in storage
 
 
 def augment(references: Views, query: Views, cfg, rng: np.random.Generator) -> tuple[Views, Views]:
-    """Return a variant of references and query views, as the section `cfg` (keys of DEFAULTS) asks for."""
+    """Return augmented references and query views. cfg: a section with the keys of DEFAULTS."""
     if cfg.color > 0:
         matrix, curve = color_change(cfg.color, rng)
         references, query = (_recolored(views, matrix, curve) for views in (references, query))
@@ -45,7 +49,7 @@ def augment(references: Views, query: Views, cfg, rng: np.random.Generator) -> t
 
 
 def color_change(strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return an affine change of colours, (3, 4), and the curve (256,) uint8 that follows it.
+    """Draw an affine map of colours, (3, 4), and a tone curve (256,) uint8 to be applied after it.
 
     At strength 1 brightness, contrast and gamma vary by up to 30%, saturation by 40% and the balance of the channels by
     10%.
@@ -66,7 +70,7 @@ def _recolored(views: Views, matrix: np.ndarray, curve: np.ndarray) -> Views:
 
 
 def mirrored(views: Views) -> Views:
-    """Return what a mirror in the plane x = 0 of the world shows: images with left and right swapped, and their cameras."""
+    """Return views reflected in the plane x = 0 of the world: images with left and right swapped, and their cameras."""
     cameras = views.cameras
     flip = torch.tensor([-1.0, 1, 1])
     poses = flip[:, None] * cameras.poses * torch.cat([flip, torch.ones(1)])
@@ -84,27 +88,28 @@ def _flipped(maps: torch.Tensor) -> torch.Tensor:
 
 
 def scaled(views: Views, factor: float) -> Views:
-    """Return the same images of a room with all distances times `factor`. What is too far for storage is unknown."""
+    """Return views of a room with all distances multiplied by `factor`. Depth too large for storage becomes unknown."""
     cameras = views.cameras
     poses = torch.cat([cameras.poses[..., :3], cameras.poses[..., 3:] * factor], -1)
     depth = views.depth
     if depth is not None:
         larger = (depth.numpy() * factor).round()
-        depth = torch.from_numpy(np.where(larger > LARGEST, 0, larger).astype(np.uint16))
+        depth = torch.from_numpy(np.where(larger > FARTHEST, 0, larger).astype(np.uint16))
     cameras = replace(cameras, poses=poses, depth_range=cameras.depth_range * factor)
     sources = views.sources and replace(views.sources, views=scaled(views.sources.views, factor))
     return replace(views, cameras=cameras, depth=depth, sources=sources)
 
 
 def taken(views: Views, rng: np.random.Generator) -> Views:
-    """Return the views as one hand-held camera takes them: colour, depth where they have it, and poses as tracking finds them."""
+    """Return the views as a simulated hand-held RGB-D camera takes them: noisy colour, depth (if there is any) and
+    poses."""
     sensor = Sensor.drawn(rng)
     images, drift = _as_arrays(views.images), drifting(len(views), rng)
     depth = views.depth
     if depth is not None:
         meters = depth[:, 0].numpy().astype(np.float32) / 1000
         measured = [sensed_depth(z, sensor, rng, image) for z, image in zip(meters, images, strict=True)]
-        stored = (np.stack(measured) * 1000).round().clip(0, LARGEST)
+        stored = (np.stack(measured) * 1000).round().clip(0, FARTHEST)
         depth = torch.from_numpy(stored.astype(np.uint16))[:, None]
     images = [sensed_color(image, sensor, *of_frame, rng) for image, *of_frame in zip(images, drift, strict=True)]
     cameras = replace(views.cameras, poses=_tracked(views.cameras.poses, sensor, rng))

@@ -1,10 +1,10 @@
-"""A cache of resized frames on disk, memory-mapped: each image is decoded once, whoever asks for it.
+"""A memory-mapped cache of decoded and resized frames on disk, shared by all processes.
 
-A scene's entry is a folder <cache_root>/<scene>-<key> of one file a kind, all frames behind each other in
-their storage type, and a byte for each frame that says whether it is there. The key comes from the sizes and
-times of all source files and of how they are read, so a changed file leads to a new entry. Processes may fill an entry at
-the same time: they write the same bytes, and a frame counts only after its bytes are written. Whoever has an entry open
-holds a lock on it (a shared flock, which ends with the process), and what is locked is not removed.
+An entry is a folder <cache_root>/<scene>-<key>. It has one file for each kind of image, with all frames in their
+storage type, and a byte for each frame that is 1 once the frame is written. The key is a hash of the sizes and
+modification times of all source files and of how they are read, so that a changed file leads to a new entry. Several
+processes may fill an entry at once: they write the same bytes, and the flag of a frame after its data. An open entry
+holds a shared flock, which ends with the process; locked entries are not removed.
 
 `python -m dataset.cache` lists the entries, `python -m dataset.cache clear` removes them.
 """
@@ -36,8 +36,8 @@ from utils.logging import say, warn
 DEFAULT_ROOT = "data/cache"
 DEFAULTS = {
     "cache": True,  # decoded and resized frames are kept on disk
-    "cache_root": DEFAULT_ROOT,  # the folder they are kept in
-    "cache_max_gb": 200.0,  # the scenes unused for longest are evicted beyond it
+    "cache_root": DEFAULT_ROOT,  # folder of the cache
+    "cache_max_gb": 200.0,  # size of the cache beyond which the least recently used scenes are evicted
 }
 KINDS = {"color": (np.uint8, (3,)), "depth": (np.uint16, ()), "labels": (np.uint8, ()), "mask": (np.uint8, ())}
 KEY_LENGTH = 16
@@ -48,26 +48,26 @@ LOCK_FILE = "lock"
 
 @dataclass(frozen=True)
 class Cache:
-    """root: the folder of all entries. max_bytes: above it, entries that were not used for longest are removed."""
+    """The cache below a folder `root`. max_bytes: above this size the least recently used entries are removed."""
 
     root: Path
     max_bytes: float
 
     @classmethod
     def of(cls, cfg) -> Cache | None:
-        """Create the cache that the config's `cache`, `cache_root` and `cache_max_gb` describe."""
+        """Return the cache of a config's `cache`, `cache_root` and `cache_max_gb`; None if it is disabled."""
         return cls(Path(cfg.cache_root), cfg.cache_max_gb * 1e9) if cfg.cache else None
 
     def open(self, scene: str, size: tuple[int, int], kinds: list[str], sources: list[Path], meaning=None) -> Entry:
-        """Return the entry of a scene at a size; it may not exist yet. meaning: how its files are read, beside what is
-        in them."""
+        """Return the entry of a scene at a size; it may not exist yet. meaning: further values of the key, such as
+        units."""
         place = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in sources])
         slug = f"{scene.replace('/', '_')}-{_digest(place)}"
         return Entry(self, self.root / f"{slug}-{_key(size, kinds, sources, meaning)}", size, tuple(kinds))
 
     def make_room(self, needed: int, keep: Path) -> bool:
-        """Remove other versions of the entry `keep`, then what was not used for longest, until `needed` bytes fit. What
-        any process has open stays. Returns False if it cannot fit."""
+        """Remove older versions of the entry `keep`, then the least recently used entries, until `needed` bytes fit.
+        Entries that a process has open are kept. Return False if there is not enough space."""
         if needed > self.max_bytes:
             return False
         entries = [entry for entry in list_entries(self.root) if entry.path != keep]
@@ -80,7 +80,7 @@ class Cache:
 
 
 def remove(path: Path) -> bool:
-    """Remove an entry. Returns False if it is in use, or gone already."""
+    """Remove an entry. Return False if it is in use or does not exist."""
     try:
         with open(path / LOCK_FILE, "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,7 +91,7 @@ def remove(path: Path) -> bool:
 
 
 class Entry:
-    """The frames of one scene at one size. `frames` is None until `create` was called, by whomever."""
+    """The frames of one scene at one size. `frames` is None until the entry was created, by this or another process."""
 
     def __init__(self, cache: Cache, path: Path, size: tuple[int, int], kinds: tuple[str, ...]):
         self.cache, self.path, self.size, self.kinds = cache, path, size, kinds
@@ -99,18 +99,19 @@ class Entry:
         self._lock = _hold(path)
         self.frames = _load_frames(path / FRAMES_FILE) if self._lock else None
         if self.frames is not None:
-            with contextlib.suppress(OSError):  # somebody else's cache may still be read
-                os.utime(path)  # its time says when it was last used
+            with contextlib.suppress(OSError):  # a cache without write permission can still be read
+                os.utime(path)  # records the last use
 
     def create(self, frames: Frames) -> Entry | None:
-        """Makes room for all frames. Returns None, and says why, if it cannot be: then there is no cache."""
+        """Create the files of the entry. Return None, with a warning, if there is no space for it or it cannot be
+        written."""
         needed = len(frames.numbers) * sum(self._frame_bytes(kind) for kind in self.kinds)
         try:
             self.cache.root.mkdir(parents=True, exist_ok=True)
             if not self.cache.make_room(needed, self.path):
                 warn(
-                    f"{self.path.name} would take {needed / 1e9:.1f} GB, more than cache_max_gb leaves beside what is in "
-                    "use: it is not cached"
+                    f"{self.path.name} needs {needed / 1e9:.1f} GB, more than cache_max_gb leaves beside the entries in use; "
+                    "it is not cached"
                 )
                 return None
             temporary = Path(tempfile.mkdtemp(dir=self.cache.root, prefix=".new-"))
@@ -138,12 +139,12 @@ class Entry:
         return self
 
     def read(self, kind: str, row: int) -> np.ndarray | None:
-        """Return a copy of a frame's image, or None if it is not there."""
+        """Return a copy of a frame's image; None if it is not cached."""
         return np.array(self._map(kind)[row]) if self._map(f"{kind}.there")[row] else None
 
     def write(self, kind: str, row: int, values: np.ndarray) -> None:
-        """Adds a frame's image. A disk that is full or read-only is no error: the frame is just not kept."""
-        # Written through the file, not the map: a full disk is an error there and a crash here.
+        """Add a frame's image. A full or read-only disk is a warning, not an error: the frame is not cached."""
+        # Written to the file, not through the map: on a full disk that raises an error, the map a bus error.
         try:
             _write_at(self.path / kind, row * values.nbytes, values.tobytes())
             _write_at(self.path / f"{kind}.there", row, b"\1")
@@ -151,19 +152,19 @@ class Entry:
             warn(f"{self.cache.root}: the cache cannot grow ({error.strerror}); frames are decoded each time")
 
     def recall(self, name: str) -> dict:
-        """Return what was remembered under a name; {} if nothing was."""
+        """Return the values that `remember` stored under a name; {} if there are none."""
         try:
             return json.loads((self.path / f"{name}.json").read_text())
         except (OSError, ValueError):
             return {}
 
     def remember(self, name: str, values: dict) -> None:
-        """Keep what was found out about the frames; where it cannot be written it is found out again."""
+        """Store values that were computed from the frames. Errors are ignored: they are then computed again."""
         with contextlib.suppress(OSError):
             write_text(self.path / f"{name}.json", json.dumps(values))
 
     def release(self) -> None:
-        """Gives mapped pages back to the system's file cache, so that they do not count as this process's memory."""
+        """Release mapped pages to the system's file cache, so that they do not count as this process's memory."""
         for values in self._maps.values():
             values._mmap.madvise(mmap.MADV_DONTNEED)
 
@@ -188,7 +189,8 @@ class Entry:
 
 
 def _hold(path: Path) -> BinaryIO | None:
-    """Return an open file that keeps an entry from being removed as long as it is referred to; None if there is no entry."""
+    """Lock an entry against removal. Return the file that holds the lock until it is closed; None if there is no
+    entry."""
     try:
         lock = open(path / LOCK_FILE, "rb")  # noqa: SIM115 (closed when nobody refers to it)
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -207,7 +209,7 @@ class Listed:
 
 
 def list_entries(root: Path) -> list[Listed]:
-    """Return the entries below a cache folder; those that vanish meanwhile are left out."""
+    """Return the entries of a cache folder, without those that are removed meanwhile."""
     entries = []
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         try:
@@ -225,7 +227,7 @@ def _key(size: tuple[int, int], kinds: list[str], sources: list[Path], meaning) 
         try:
             status = os.stat(path)
         except OSError:
-            continue  # whoever reads it says that it is missing
+            continue  # reported when the file is read
         state.append(f"{path}\0{status.st_size}\0{status.st_mtime_ns}")
     return _digest("\n".join(state))
 
@@ -240,7 +242,7 @@ def _load_frames(path: Path) -> Frames | None:
             return Frames(
                 arrays["numbers"].tolist(), arrays["camera_to_world"], arrays["Ks"], json.loads(str(arrays["skipped"]))
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # a damaged file is none
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # missing or damaged
         return None
 
 

@@ -1,8 +1,8 @@
-"""Camera models as capture files name them, and the one that everything behind uses: a pinhole.
+"""Lens models of captures, and the pinhole camera, which is used everywhere else.
 
-The terms are those of COLMAP, nerfstudio and OpenCV. A model that is not known, a term that the named model does not have,
-and k4 of OPENCV (OpenCV's rational term to some, a factor of r^8 to others) are refused: read as something else they would
-give a wrong picture without a word.
+The terms are those of COLMAP, nerfstudio and OpenCV. Unknown models, terms that the named model does not have, and k4
+of OPENCV (a rational term in OpenCV, a factor of r^8 in other programs) are errors, since a wrong interpretation would
+silently distort images.
 """
 
 from __future__ import annotations
@@ -39,18 +39,13 @@ OTHER_NAMES = {
     "KANNALA_BRANDT": "OPENCV_FISHEYE",
     "KANNALABRANDT4": "OPENCV_FISHEYE",
 }
-# Any of these names the model; two that disagree are refused. "PINHOLE" beside a distortion model names the projection.
+# Keys that name the model; contradictions are errors. "PINHOLE" beside a distortion model names the projection only.
 MODEL_KEYS = ("camera_model", "camera_type", "camera_model_name", "lens_model", "projection")
-LOOSE_KEYS = ("model", "lens", "type")  # may also be the name of a device
+LOOSE_KEYS = ("model", "lens", "type")  # keys that may hold a model, or the name of a device
 UNSUPPORTED = (
-    "FOV",
-    "THIN_PRISM_FISHEYE",
-    "RAD_TAN_THIN_PRISM_FISHEYE",
-    "EQUIRECTANGULAR",
-    "SPHERICAL",
-    "ORTHOGRAPHIC",
-)
-UNSUPPORTED += ("ORTHOPHOTO", "OMNIDIRECTIONAL", "CYLINDRICAL", "MEI", "DOUBLE_SPHERE", "FTHETA", "LATLONG")
+    "FOV", "THIN_PRISM_FISHEYE", "RAD_TAN_THIN_PRISM_FISHEYE", "EQUIRECTANGULAR", "SPHERICAL", "ORTHOGRAPHIC", "ORTHOPHOTO",
+    "OMNIDIRECTIONAL", "CYLINDRICAL", "MEI", "DOUBLE_SPHERE", "FTHETA", "LATLONG",
+)  # fmt: skip
 DISTORTION_MODEL = "distortion_model"
 FLAGS = {  # instant-ngp's keys
     "is_fisheye": "OPENCV_FISHEYE",
@@ -64,14 +59,19 @@ OTHER_TERMS = ("k7", "k8", "s1", "s2", "s3", "s4", "sx1", "sy1", "b1", "b2", "om
 OTHER_TERMS += tuple(f"ftheta_p{i}" for i in range(5))
 DISTORTION_LISTS = ("distortion_params", "distortion_coeffs", "distortion_coefficients", "distortion", "dist_coeffs")
 CAMERA_KEYS = (*MODEL_KEYS, *LOOSE_KEYS, DISTORTION_MODEL, *FLAGS, *COEFFICIENTS, *OTHER_TERMS, *DISTORTION_LISTS)
-OTHER_SIZE_RATIOS = (0.75, 1.35)  # of a principal point to the middle: below, above
-NO_MIDDLE = 0.06  # less than that in x or y is no principal point
-LIKE_ANOTHER_SIZE = (0.05, 0.02)  # off the middle by more in x and y, and by nearly as much in both: is said
+# Ratios of the principal point to the image centre: below or above these bounds in both x and y the intrinsics are
+# those of another image size; below NO_MIDDLE in x or y they are invalid.
+OTHER_SIZE_RATIOS = (0.75, 1.35)
+NO_MIDDLE = 0.06
+LIKE_ANOTHER_SIZE = (
+    0.05,
+    0.02,
+)  # warning: ratios differ from 1 by more than this in x and y, but from each other by less
 
 
 @dataclass(frozen=True)
 class Lens:
-    """A model of TERMS and its coefficients, (8,) in OpenCV's order: k1 k2 p1 p2 k3 k4 k5 k6."""
+    """A lens. model: of TERMS. coefficients: (8,) in OpenCV's order k1 k2 p1 p2 k3 k4 k5 k6."""
 
     model: str
     coefficients: np.ndarray
@@ -86,8 +86,8 @@ class Lens:
 
 
 def read_lens(capture: Mapping, frame: Mapping, origin: str) -> Lens:
-    """Return the lens of a frame: its own keys count before those of its capture. Raises UserError for a model or a term
-    that cannot be honoured. origin: names the frame in errors."""
+    """Return the lens of a frame; its own keys have precedence over those of the capture. Raise UserError for a model
+    or term that is not supported. origin: names the frame in errors."""
     frame = {key: value for key, value in frame.items() if value is not None}
     model = _model(frame, origin) or _model(capture, origin) or "OPENCV"
     listed = [key for key in DISTORTION_LISTS if frame.get(key, capture.get(key)) is not None]
@@ -108,7 +108,7 @@ def read_lens(capture: Mapping, frame: Mapping, origin: str) -> Lens:
 
 
 def number(value, key: str, origin) -> float:
-    """Return a number of a file. Raises UserError, which `origin` begins, if it is none."""
+    """Return a value as float. Raise UserError, which begins with `origin`, if it is not a finite number."""
     try:
         if not isinstance(value, bool | str) and np.isfinite(result := float(value)):
             return result
@@ -118,8 +118,8 @@ def number(value, key: str, origin) -> float:
 
 
 def require_same_size(K: np.ndarray, size: tuple[int, int], origin: str) -> None:
-    """Raise UserError where K (3, 3) is of images of another size than `size` (h, w): its principal point is as far too
-    large, or too small, in x as in y."""
+    """Raise UserError if K (3, 3) belongs to images of another size than `size` (h, w): its principal point is off the
+    centre by a similar factor in x and y. Warn if it may."""
     height, width = size
     ratios = np.array([2 * K[0, 2] / width, 2 * K[1, 2] / height])
     low, high = OTHER_SIZE_RATIOS
@@ -131,12 +131,12 @@ def require_same_size(K: np.ndarray, size: tuple[int, int], origin: str) -> None
     least, difference = LIKE_ANOTHER_SIZE
     if (abs(ratios - 1) > least).all() and abs(ratios[0] - ratios[1]) < difference:
         warn(
-            f"{origin.split(': ')[0]}: the principal point is that of images {ratios.mean():.2f} times the size; is it?"
+            f"{origin.split(': ')[0]}: the principal point fits images of {ratios.mean():.2f} times the size; are the intrinsics of another size?"
         )
 
 
 def _model(values: Mapping, origin: str) -> str | None:
-    """Return the model that a frame's or a capture's own keys name; None if none does."""
+    """Return the model that the keys of a frame or a capture name; None if there is none."""
     named = {key: values[key] for key in MODEL_KEYS if values.get(key) not in (None, "")}
     named |= {key: values[key] for key in LOOSE_KEYS if _plain(values.get(key)) in (*TERMS, *OTHER_NAMES, *UNSUPPORTED)}
     named |= {key: name for key, name in FLAGS.items() if values.get(key)}
@@ -161,8 +161,9 @@ def _plain(name) -> str:
 
 
 def undistort(image: np.ndarray, K: np.ndarray, lens: Lens, nearest: bool, size: tuple[int, int]) -> np.ndarray:
-    """Return an image as a pinhole camera of the same K would see it; 0 where it shows nothing. nearest: read the nearest
-    pixel, as maps need, not bilinearly. `K` is of colour images of `size` (h, w); maps may be smaller."""
+    """Undistort an image to a pinhole camera with the same K; 0 outside of the original image. nearest:
+    nearest-neighbour sampling, for maps, instead of bilinear. K: of colour images of `size` (h, w); maps may have
+    another size."""
     own = scale_intrinsics(K, size, image.shape[:2])
     shape = image.shape[1::-1]
     if lens.is_fisheye:
@@ -172,6 +173,25 @@ def undistort(image: np.ndarray, K: np.ndarray, lens: Lens, nearest: bool, size:
         maps = cv2.initUndistortRectifyMap(own, lens.coefficients, None, own, shape, cv2.CV_32FC1)
     how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
     return cv2.remap(image, *maps, how, borderMode=cv2.BORDER_CONSTANT)
+
+
+def centred_intrinsics(focal: float, size: tuple[int, int]) -> np.ndarray:
+    """Return the intrinsics (3, 3) of square pixels with the principal point in the middle of images of `size` (h, w).
+
+    focal: in pixels.
+    """
+    height, width = size
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+
+
+def focal_length(view: float, side: int) -> float:
+    """Return the focal length in pixels of a field of view in radians along a side of so many pixels."""
+    return side / 2 / np.tan(view / 2)
+
+
+def field_of_view(focal: float, side: int) -> float:
+    """Return the field of view in radians along a side of so many pixels. focal: in pixels."""
+    return float(2 * np.arctan(side / 2 / focal))
 
 
 def scale_intrinsics(Ks, raw_size: tuple[int, int], size: tuple[int, int]):

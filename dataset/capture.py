@@ -1,7 +1,7 @@
-"""Captures in nerfstudio's format, and its relatives, as one typed value: what is said of each frame, checked.
+"""Parsing and validation of captures in nerfstudio's format and its relatives: the only reader of transforms.json.
 
-Preparation, the loader and camera paths read transforms.json here and nowhere else. A key that changes what pixels, cameras,
-depths or labels mean is honoured or refused; a key that nobody here knows is named once in a warning.
+Preparation, the loader and camera paths use it. A key that changes the meaning of pixels, cameras, depth or labels is
+either honoured or an error; other unknown keys are named once in a warning.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import numpy as np
 from dataset.camera import CAMERA_KEYS, Lens, read_lens
 from dataset.capture_files import find_file_of, require_files
 from dataset.capture_keys import KINDS, check_keys, is_marked, read_depth_range, read_depth_unit, read_scale
-from dataset.depth_range import evenly
 from dataset.frames import BAD, COPY, OTHER_SIZE, same_shape
 from dataset.intrinsics import DEPTH_CAMERA_KEYS, LENGTHS, SIZE_KEYS, read_depth_camera, read_intrinsics
+from dataset.labels import LARGEST_ID
 from dataset.maps import DepthUnit, require_one_palette
 from dataset.name_lists import LISTS, listed_split, natural, normal, split_of_frames
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.registration import DepthCamera
-from dataset.view_selection import Split
+from dataset.view_selection import Split, evenly
 from utils.errors import UserError
 from utils.files import read_json
 from utils.images import color_profile, image_size, orientation, read_color
@@ -36,16 +36,19 @@ from utils.logging import warn
 CAPTURE_FILE = "transforms.json"
 BLENDER_FILES = {split: f"transforms_{split}.json" for split in ("train", "val", "test")}
 NO_FILE = "no image file"
-LARGEST_ID = 65535  # of a class in 16-bit label maps
-TAGS_LOOKED_AT = 16  # images whose tags are looked at
-THUMBNAIL, SAME_PICTURE = (32, 24), 4.0  # pixels; of 255: what encoding and resizing change of a picture so small
+
+TAGS_LOOKED_AT = 16  # images whose orientation tags and colour profiles are read
+THUMBNAIL, SAME_PICTURE = (32, 24), 4.0  # size in pixels; largest mean difference, of 255, due to encoding and resizing
 
 
 @dataclass(frozen=True)
 class CaptureFrame:
-    """name: as its file_path, with plain slashes. files: of each kind it has. size: (h, w) of the stored colour image, and
-    K (3, 3) at that size, pixel centres at integers. entry: the frame as the file has it. depth_camera: where its depth is of
-    another camera."""
+    """A frame of a capture.
+
+    name: its file_path with forward slashes. files: kind -> file. size: (h, w) of the stored colour image. K: (3, 3) at
+    that size, pixel centres at integers. entry: the frame's object in the JSON file. depth_camera: None if depth is
+    aligned with colour.
+    """
 
     name: str
     files: dict[str, Path]
@@ -58,8 +61,13 @@ class CaptureFrame:
 
 @dataclass(frozen=True)
 class Capture:
-    """path: its file. frames: sorted by name. left_out: frame number -> why it is not to be used. classes: names of the
-    classes of its labels, () without labels; class_ids: theirs and the ignored one's in label maps, None: class numbers, 255. scale: what its lengths were multiplied by. split: in frame numbers."""
+    """A parsed capture.
+
+    path: its JSON file. frames: sorted by name. left_out: frame number -> reason why it is not used. size: (h, w) of
+    most images. classes: names, () without labels. class_ids: ids of the classes in label maps, and last the ignored
+    one; None: class numbers and 255. scale: factor by which its lengths were multiplied. split: in frame numbers.
+    content: the JSON object.
+    """
 
     path: Path
     frames: list[CaptureFrame]
@@ -77,21 +85,23 @@ class Capture:
         return {number: frame.files[kind] for number, frame in enumerate(self.frames) if kind in frame.files}
 
     def pose(self, number: int) -> np.ndarray | None:
-        """Return camera-to-world (4, 4), OpenCV axes, metres; not finite where it was lost, None where there is none."""
+        """Return camera-to-world (4, 4), OpenCV axes, metres; not finite if tracking was lost, None if there is no
+        pose."""
         frame = self.frames[number]
         values = frame.entry.get("transform_matrix")
         return None if values is None else read_pose(values, self.scale, self.path, frame.name)
 
 
 def read_pose(values, scale: float, path: Path, name: str) -> np.ndarray:
-    """Return a transform_matrix (OpenGL axes, lengths times `scale`) as camera-to-world (4, 4), OpenCV axes, metres."""
+    """Convert a transform_matrix (OpenGL axes, lengths times `scale`) to camera-to-world (4, 4), OpenCV axes,
+    metres."""
     matrix = to_pose(values, path, f"the transform_matrix of {name}") @ OPENGL_TO_OPENCV
     matrix[:3, 3] /= scale
     return matrix
 
 
 def capture_file(folder: Path) -> Path | None:
-    """Return the file that makes a folder a capture: transforms.json, or the first of Blender's; None if there is none.
+    """Return the JSON file of a capture's folder: transforms.json, or the first of Blender's; None if there is none.
     `folder` may be the file itself."""
     if folder.is_file():
         return folder if folder.suffix == ".json" else None
@@ -100,8 +110,8 @@ def capture_file(folder: Path) -> Path | None:
 
 
 def read_capture(path: Path) -> Capture:
-    """Return the capture of a transforms.json, or of Blender's transforms_train.json and its siblings. Raises UserError
-    naming the key or file that cannot be used."""
+    """Parse a transforms.json, or Blender's transforms_train.json and its siblings. Raise UserError, which names the
+    key or file, if the capture cannot be used."""
     content = _read_content(path)
     check_keys(content, path)
     entries = sorted(content["frames"], key=lambda entry: natural(entry["file_path"]))
@@ -132,25 +142,25 @@ def read_capture(path: Path) -> Capture:
     left_out |= _saved_again({n: frame for n, frame in enumerate(frames) if n not in left_out})
     classes = _classes(content, frames, path)
     return Capture(
-        path,
-        frames,
-        left_out,
-        size,
-        classes,
-        _class_ids(content, classes, path),
-        read_depth_unit(content, path),
-        read_depth_range(content, path),
-        scale,
-        listed_split(content, [frame.name for frame in frames], left_out, path),
-        content,
+        path=path,
+        frames=frames,
+        left_out=left_out,
+        size=size,
+        classes=classes,
+        class_ids=_class_ids(content, classes, path),
+        depth_unit=read_depth_unit(content, path),
+        depth_range=read_depth_range(content, path),
+        scale=scale,
+        split=listed_split(content, [frame.name for frame in frames], left_out, path),
+        content=content,
     )
 
 
-# What the file says
+# Content of the file
 
 
 def _read_content(path: Path) -> dict[str, Any]:
-    """Return the file's content; Blender's files become one, with lists of file names."""
+    """Return the content of the file. Blender's files are merged into one, with lists of file names for the split."""
     content = _read_parts(path)
     return content | split_of_frames(content, path)
 
@@ -160,7 +170,7 @@ def _read_parts(path: Path) -> dict[str, Any]:
         content = _read_one(path)
         others = [name for name in BLENDER_FILES.values() if path.with_name(name).is_file()]
         if others:
-            warn(f"{path}: is read alone; {', '.join(others)} beside it are not")
+            warn(f"{path}: only this file is read, not {', '.join(others)} beside it")
         more = content.pop("test_frames", None)  # of ScanNet++
         if more:
             _check_frames(more, path, "test_frames")
@@ -181,7 +191,7 @@ def _read_parts(path: Path) -> dict[str, Any]:
         others = {key: value for key, value in content.items() if key not in {"frames", *shared, *LISTS}}
         differing = next((key for key in others if key in merged and merged[key] != others[key]), None)
         if differing:
-            raise UserError(f"{part}: its {differing} is another one than in the files beside it")
+            raise UserError(f"{part}: its {differing} differs from that in the files beside it")
         merged |= others
     return merged
 
@@ -216,8 +226,8 @@ def _classes(content: dict, frames: list[CaptureFrame], path: Path) -> tuple[str
 
 
 def _class_ids(content: dict, classes: tuple[str, ...], path: Path) -> tuple[int, ...] | None:
-    """Return the ids of the classes in label maps, and last the ignored one's. Raises UserError unless they are K+1
-    different ones."""
+    """Return the ids of the classes in label maps, and last the ignored id; None if there are none. Raise UserError
+    unless they are K+1 different ids."""
     ids = content.get("semantic_ids")
     if not classes or ids is None:
         return None
@@ -231,7 +241,7 @@ def _class_ids(content: dict, classes: tuple[str, ...], path: Path) -> tuple[int
 
 
 def _listed_again(frames: list[CaptureFrame], path: Path) -> dict[int, str]:
-    """Return the frames whose image is an earlier one's. Raises UserError where their poses differ."""
+    """Return the frames whose image file is that of an earlier frame. Raise UserError if their poses differ."""
     seen: dict[str, CaptureFrame] = {}
     again = {}
     for number, frame in enumerate(frames):
@@ -244,16 +254,16 @@ def _listed_again(frames: list[CaptureFrame], path: Path) -> dict[int, str]:
 
 
 def _saved_again(frames: dict[int, CaptureFrame]) -> dict[int, str]:
-    """Return the frames with the pose of an earlier one whose picture is the same but for how it is encoded, or its size: as
-    references they would give tests away."""
+    """Return the frames with the pose and, up to encoding and size, the picture of an earlier frame. As references they
+    would leak test frames."""
     same_pose: dict[str, list[int]] = {}
     for number, frame in frames.items():
         same_pose.setdefault(str(frame.entry.get("transform_matrix")), []).append(number)
     again = {}
-    for numbers in same_pose.values() if len(same_pose) > 1 else ():  # a tripod's frames are no copies
+    for numbers in same_pose.values() if len(same_pose) > 1 else ():  # frames from a tripod are no copies
         kept: list[np.ndarray] = []
         for number in numbers if len(numbers) > 1 else []:
-            with contextlib.suppress(UserError):  # an image that cannot be read is said when it is
+            with contextlib.suppress(UserError):  # an unreadable image is reported when it is read
                 small = cv2.resize(read_color(frames[number].files["color"]), THUMBNAIL, interpolation=cv2.INTER_AREA)
                 if any(np.abs(small.astype(float) - other).mean() < SAME_PICTURE for other in kept):
                     again[number] = COPY
@@ -262,7 +272,8 @@ def _saved_again(frames: dict[int, CaptureFrame]) -> dict[int, str]:
 
 
 def _say_of_tags(files: list[Path], path: Path) -> None:
-    """Warn of orientation tags, which turn nothing here, and of colour profiles: other programs show such images otherwise."""
+    """Warn of orientation tags, which are ignored, and of colour profiles, which are converted: other programs may show
+    such images differently."""
     some = evenly(files, TAGS_LOOKED_AT)
     turned = [file.name for file in some if orientation(file) not in (0, 1)]
     profiles = sorted({name for file in some for name, profile in [color_profile(file)] if name and profile})

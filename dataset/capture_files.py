@@ -1,4 +1,4 @@
-"""The files that a capture names, however their names are spelt."""
+"""Resolution of the file names in a capture to files, with tolerance for their spelling."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ LONGEST_NAME = 255  # bytes of a file's name
 
 
 def find_file_of(path: Path, content: dict, entry: dict, kind: str) -> Path | None:
-    """Return the file of a kind that a frame of the capture `path` names, there or not; None if it names none. A mask may be named
-    for all frames at the top. Raises UserError for a name that is none, and for one that stands for two files."""
+    """Return the file of a kind that a frame of the capture `path` names, whether it exists or not; None if it names
+    none. A mask may be named at the top for all frames. Raise UserError for an invalid name, and for two different
+    ones."""
     own = {key: entry[key] for key in KINDS[kind] if entry.get(key)}
     names = own or {key: content[key] for key in KINDS[kind] if kind == "mask" and content.get(key)}
     if not names:
@@ -53,7 +54,8 @@ def _find(path: Path, name: str) -> Path:
 
 
 def _below(path: Path, name: str) -> Path | None:
-    """Return a file that an absolute path of another machine names, by its last parts, two at least."""
+    """Return the file that an absolute path of another machine means: its last parts, at least two, below the
+    capture."""
     parts = PurePosixPath(name).parts
     if not (name.startswith("/") or name[1:3] == ":/"):
         return None
@@ -69,8 +71,7 @@ def _below(path: Path, name: str) -> Path | None:
 
 
 def _similar(folder: Path, name: str) -> Path | None:
-    """Return the one file whose path is the same in other capitals, with %20 for a space, or with letters composed
-    otherwise."""
+    """Return the file whose path has the same `spelling`; None unless there is exactly one."""
     at = folder
     for part in PurePosixPath(name).parts:
         if part in ("..", "/"):
@@ -92,13 +93,14 @@ def _entries(folder: Path, _time: int) -> dict[str, list[str]]:
 
 
 def require_files(path: Path, frames: Iterable[tuple[dict, dict[str, Path]]]) -> None:
-    """Raise UserError for maps that are named and not there, since a scene would silently have no depth, or no labels; and for a
-    file that is two things at once, or the depth or labels of two poses. frames: their entries and files of each kind."""
+    """Raise UserError for maps that are named but missing, since the scene would silently lack depth or labels, and for
+    a file that is named as two kinds, or as depth or labels of two poses. frames: (entry, kind -> file) of each
+    frame."""
     frames = list(frames)
     for kind in ("depth", "labels", "mask"):
         missing = [files[kind] for _, files in frames if kind in files and not files[kind].is_file()]
         if missing:
-            raise UserError(f"{path}: {missing[0]} is not there (nor {len(missing) - 1} others of {kind})")
+            raise UserError(f"{path}: {missing[0]} is missing (and {len(missing) - 1} more files of {kind})")
     used: dict[Path, tuple[str, str]] = {}
     for entry, files in frames:
         for kind, file in files.items():

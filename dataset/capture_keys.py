@@ -12,7 +12,7 @@ from dataset.intrinsics import DEPTH, DEPTH_CAMERA_KEYS, LENGTHS, SIZE_KEYS
 from dataset.maps import DepthUnit
 from dataset.name_lists import LISTS, SPLIT
 from dataset.poses import SQUARE, numbers_of
-from dataset.statements import check_statement, refuse_denial, refuse_unread
+from dataset.statements import check_statement, refuse_denial, refuse_unread, words
 from utils.errors import UserError
 from utils.logging import warn
 
@@ -22,15 +22,15 @@ KINDS = {  # kind of image: the keys that name its file
     "labels": ("semantic_path",),
     "mask": ("mask_path",),
 }
-BAD = (
+BAD = (  # keys that mark a frame as unusable if they are true
     "is_bad bad is_blurry blurry skip skipped ignore ignored exclude excluded disabled invalid is_invalid reject rejected "
     "discard discarded drop outlier is_outlier lost is_lost tracking_lost"
 )
-GOOD = (
+GOOD = (  # keys that mark a frame as unusable if they are false
     "valid is_valid pose_valid is_pose_valid enabled use good is_good registered is_registered keep include included tracked "
     "is_tracked accepted usable"
 )
-# a frame's key: its value in a frame that is not to be used
+# key -> its value in a frame that is not used
 MARKS = {**dict.fromkeys(BAD.split(), True), **dict.fromkeys(GOOD.split(), False)}
 SAID = {**dict.fromkeys(("true", "yes", "1", "1.0"), True), **dict.fromkeys(("false", "no", "0", "0.0"), False)}
 DEPTH_UNITS = ("integer_depth_scale", "depth_unit_scale_factor", "depth_scale", "png_depth_scale")
@@ -43,64 +43,24 @@ NAMED_UNITS = {
 FOR_ALL = {"frames", "test_frames", "semantic_classes", "semantic_ids", "depth_range", "applied_scale", "prepared_from"}
 FOR_ALL |= {"applied_transform", *DEPTH_UNITS, *DEPTH_UNIT_NAMES, *LISTS}
 OF_A_FRAME = {"transform_matrix", SPLIT, *KINDS["color"], *KINDS["depth"], *KINDS["labels"]}
-WITHOUT_MEANING = set(  # keys of nerfstudio, instant-ngp, Polycam, Record3D, ScanNet++ that change nothing here
-    [
-        "aabb",
-        "aabb_scale",
-        "scale",
-        "offset",
-        "up",
-        "render_aabb",
-        "from_na",
-        "n_extra_learnable_dims",
-        "sharpness",
-        "colmap_im_id",
-        "colmap_id",
-        "ply_file_path",
-        "orientation_override",
-        "auto_scale_poses_override",
-        "time",
-        "timestamp",
-        "id",
-        "name",
-        "image_id",
-        "frame_id",
-        "keyframe_id",
-        "fps",
-        "black_border",
-        "camera_id",
-        "camera_label",
-        "camera_name",
-        "camera_make",
-        "camera_linear_velocity",
-        "camera_angular_velocity",
-        "has_mask",
-        "exposure",
-        "exposure_time",
-        "iso",
-        "white_balance_factor",
-        "date",
-        "version",
-        "up_axis",
-        "world_up",
-        "gravity",
-        "num_classes",
-        "num_frames",
-        "depth_sensor",
-        "depth_source",
-        "color_temperature",
-    ]
+# keys of nerfstudio, instant-ngp, Polycam, Record3D and ScanNet++ that change nothing here
+WITHOUT_MEANING = words(
+    "aabb aabb_scale scale offset up render_aabb from_na n_extra_learnable_dims sharpness colmap_im_id colmap_id "
+    "ply_file_path orientation_override auto_scale_poses_override time timestamp id name image_id frame_id "
+    "keyframe_id fps black_border camera_id camera_label camera_name camera_make camera_linear_velocity "
+    "camera_angular_velocity has_mask exposure exposure_time iso white_balance_factor date version up_axis world_up "
+    "gravity num_classes num_frames depth_sensor depth_source color_temperature"
 )
-TURN_OF_BLENDER = "rotation"  # radians from one frame to the next, in Blender's files, which change nothing
+TURN_OF_BLENDER = "rotation"  # in Blender's files: radians from one frame to the next, without effect
 KNOWN = FOR_ALL | OF_A_FRAME | WITHOUT_MEANING | {*CAMERA_KEYS, *MARKS, *SIZE_KEYS, *LENGTHS, *DEPTH_CAMERA_KEYS}
 KNOWN |= {TURN_OF_BLENDER, *KINDS["mask"]}
 
-HARMLESS_INSIDE = WITHOUT_MEANING | set(LOOSE_KEYS)  # of keys that are not read
+HARMLESS_INSIDE = WITHOUT_MEANING | set(LOOSE_KEYS)  # keys that may be nested in unknown ones
 
 
 def check_keys(content: dict, path: Path) -> None:
-    """Refuses keys that say something else than holds here, stand where they are not read, or are not read though they speak of
-    what is; names the others that are not."""
+    """Raise UserError for a key that contradicts the conventions of this loader, stands where it is not read, or is
+    unknown but may change the meaning of the data. Warn once of all other unknown keys."""
     unknown: Counter[str] = Counter()
     for values in (content, *content["frames"]):
         _check_places(values, content, path)
@@ -114,7 +74,7 @@ def check_keys(content: dict, path: Path) -> None:
                 raise UserError(f"{path}: {key} is not read; turn the images, and give poses as transform_matrix")
             if key.startswith(DEPTH) and key.removeprefix(DEPTH) in CAMERA_KEYS:
                 raise UserError(
-                    f"{path}: {key} is not read: a depth camera of its own should be a pinhole; undistort its maps"
+                    f"{path}: {key} is not read: a separate depth camera should be a pinhole; undistort its maps"
                 )
             if key not in KNOWN:
                 if not unknown[key]:
@@ -126,7 +86,7 @@ def check_keys(content: dict, path: Path) -> None:
 
 
 def _check_inside(value, key: str, path: Path) -> None:
-    """Refuses what would count at the top or in a frame, but stands inside of a key that is not read."""
+    """Raise UserError for a known key nested in an unknown one, where it would be ignored."""
     for part in value if isinstance(value, list) else []:
         _check_inside(part, key, path)
     for inner, content in value.items() if isinstance(value, dict) else ():
@@ -139,7 +99,7 @@ def _check_inside(value, key: str, path: Path) -> None:
 
 
 def is_marked(entry: dict, path: Path) -> bool:
-    """Return whether a frame is marked as not to be used. Raises UserError for a mark that says neither yes nor no."""
+    """Return whether a frame is marked as unusable. Raise UserError for a mark that is neither true nor false."""
     for key, bad in MARKS.items():
         value = entry.get(key)
         if value in (None, ""):
@@ -153,7 +113,8 @@ def is_marked(entry: dict, path: Path) -> bool:
 
 
 def _check_places(values: dict, content: dict, path: Path) -> None:
-    """Raise UserError for a key of the capture in a frame, unless it says the same, and for a frame's key at the top."""
+    """Raise UserError for a frame's key at the top, and for a key of the top in a frame, unless it has the same
+    value."""
     if values is content:
         for key in OF_A_FRAME & set(values):
             raise UserError(f"{path}: {key} stands at the top, but should stand in each frame")
@@ -175,7 +136,8 @@ def _positive(content: dict, key: str, path: Path) -> float | None:
 
 
 def read_scale(content: dict, path: Path) -> float:
-    """Return what the lengths of a capture were multiplied by. Raises UserError for a scale that is given another way."""
+    """Return the factor by which the lengths of a capture were multiplied. Raise UserError for a scale in
+    applied_transform."""
     transform = content.get("applied_transform")
     if transform is not None:
         turn = numbers_of(transform, ((3, 4), (4, 4)))[:3, :3]
@@ -185,8 +147,8 @@ def read_scale(content: dict, path: Path) -> float:
 
 
 def read_depth_unit(content: dict, path: Path) -> DepthUnit:
-    """Read the unit by the keys of several programs: instant-ngp's of whole numbers, nerfstudio's of any, units a metre, and by
-    its name."""
+    """Return the unit of depth, by the keys of several programs: metres per unit of integers (instant-ngp) or of all
+    numbers (nerfstudio), units per metre, or the name of the unit."""
     given = {key: value for key in DEPTH_UNITS if (value := _positive(content, key, path)) is not None}
     given |= {key: _named_unit(content, key, path) for key in DEPTH_UNIT_NAMES if content.get(key) is not None}
     if not given:

@@ -1,4 +1,4 @@
-"""From the names in a config to scenes: where they lie, and what the config says of them."""
+"""Opening of the scenes that a config names, with the options of the config."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ TRAINING_LISTS = {  # what `train_database_types` stands for where no `train_set
     "replica": "replica_train_split.txt",
 }
 DEFAULTS = {
-    "data_root": "data",  # the folder that database names are looked up in
+    "data_root": "data",  # folder of the scenes
     **CACHE_DEFAULTS,
-    "label_ids": "auto",  # which ids ScanNet's label maps hold: raw, nyu40, or as their folder says
-    # near and far in metres of all scenes; null: each dataset's own; auto: found for each scene from what its frames show
+    "label_ids": "auto",  # ids in ScanNet's label maps: raw or nyu40; auto: by the name of their folder
+    # near and far in metres of all scenes; null: the default of each dataset; auto: estimated for each scene
     "depth_range": Setting(None, (list, str)),
-    "train_set_list": Setting(None, (list, str)),  # database names, or a file of them; null: by train_database_types
-    "val_set_list": Setting([], (list, str)),  # likewise, or the published list of {name, cfg: {val_database_name}}
+    # database names of the training scenes, or a file with one per line; null: those of train_database_types
+    "train_set_list": Setting(None, (list, str)),
+    # database names of the test scenes, a file of them, or the published list of {name, cfg: {val_database_name}}
+    "val_set_list": Setting([], (list, str)),
 }
 
 
 def open_scene(name: str, data_root: str | Path, cache: Cache | None = None, label_ids: str = "auto") -> Scene:
-    """Open the scene that a database name, or a folder with a transforms.json, stands for. Raises UserError if it cannot
-    be used.
+    """Open a scene by its database name, or a folder with a transforms.json. Raise UserError if it cannot be used.
 
-    label_ids: what ScanNet's label maps hold.
+    label_ids: of ScanNet's label maps, see `scannet.LABEL_IDS`.
     """
     return Scene(_find_files(name, data_root, label_ids), cache)
 
 
 def has_depth(name: str, data_root: str | Path) -> bool:
-    """Return whether a scene has depth maps. Raises UserError like `open_scene`."""
+    """Return whether a scene has depth maps. Raise UserError like `open_scene`."""
     return "depth" in _find_files(name, data_root).files
 
 
@@ -56,14 +57,14 @@ def _find_files(name: str, data_root: str | Path, label_ids: str = "auto") -> Sc
 
 
 def scene_name(text: str) -> SceneName:
-    """Return the name of a capture's folder, or a database name. Raises UserError if it is neither."""
+    """Return the name of a capture's folder, or a database name. Raise UserError if it is neither."""
     return SceneName.of_folder(text) or SceneName.parse(text)
 
 
 def configured_scene(name: str, cfg, use_depth: bool) -> Scene:
-    """Open a scene as the config's `data_root`, `depth_range`, `label_ids` and cache keys say.
+    """Open a scene with the config's `data_root`, `depth_range`, `label_ids` and cache keys.
 
-    use_depth: the network is given depth maps, so that the scene's may tell its depth range too.
+    use_depth: the network reads depth maps, so that the depth range may be found from them.
     """
     if cfg.label_ids not in LABEL_IDS:
         raise UserError(f"`label_ids` should be one of {', '.join(LABEL_IDS)}, but is {cfg.label_ids}")
@@ -73,7 +74,7 @@ def configured_scene(name: str, cfg, use_depth: bool) -> Scene:
 
 
 def set_depth_range(scene: Scene, cfg, use_depth: bool) -> None:
-    """Make a scene's near and far what the config's `depth_range` says. use_depth: see `configured_scene`."""
+    """Set the near and far of a scene to the config's `depth_range`. use_depth: see `configured_scene`."""
     if cfg.depth_range == AUTO:
         scene.fit_depth_range(use_depth)
     else:
@@ -81,7 +82,7 @@ def set_depth_range(scene: Scene, cfg, use_depth: bool) -> None:
 
 
 def _near_and_far(value: list | str | None) -> tuple[float, float] | None:
-    """Raises UserError unless a config's `depth_range` is two numbers, or nothing."""
+    """Return near and far of a config's `depth_range`, None for null. Raise UserError for any other value."""
     if value is None:
         return None
     numbers = isinstance(value, list | tuple) and all(isinstance(end, int | float) for end in value)
@@ -91,7 +92,8 @@ def _near_and_far(value: list | str | None) -> tuple[float, float] | None:
 
 
 def list_scenes(value: list | str, key: str) -> list[str]:
-    """Return the database names in a config value: a list of names or of published entries, or a file with a name a line."""
+    """Return the database names in a config value: a list of names or published entries, or a file with one name per
+    line."""
     if isinstance(value, str):
         path = find_file(value, SPLITS)
         names = [line.split("#")[0].strip() for line in read_text(path).splitlines()]
@@ -126,5 +128,6 @@ def training_names(cfg) -> list[str]:
 
 
 def held_out_scenes(names: list[str], data_root: str | Path) -> set[Path]:
-    """Return what to pass as `held_out`: where the scenes lie, whatever they are called and the image size they ask for."""
+    """Return the folders of scenes, which do not depend on the image width in their names; for
+    `TrainingSet.held_out`."""
     return {scene_name(name).folder(data_root).resolve() for name in names}

@@ -1,6 +1,6 @@
-"""Near and far of a scene: from depth maps, or from points that its images have in common.
+"""Estimation of near and far of a scene from depth maps, or from feature matches between its images.
 
-A range that fits puts samples where surfaces are. A few wrong depths, matches or frames do not move it much.
+A tight range places samples near surfaces. The estimates are robust to a few wrong depths, matches or frames.
 """
 
 from __future__ import annotations
@@ -10,24 +10,23 @@ from collections.abc import Iterable, Mapping, Sequence
 import cv2
 import numpy as np
 
-DEPTH_FRAMES = 32  # whose depth is looked at
-DEPTH_MARGIN = 1.25  # near is so much nearer, far so much farther, than what these frames show
-MATCHED_FRAMES = 16  # that are matched with another one each
-MATCH_MARGINS = 1.8, 1.5  # of near and far; larger, since what has no texture has no matches
-FEWEST_MATCHES = 30  # below that nothing is said
-NEIGHBOURHOOD, SIMILAR_VIEW = 10, np.cos(np.radians(25))  # of such frames the farthest one is matched with
-MOST_PIXELS_OFF = 1.0  # a point may be seen so far from where it should be
+from dataset.view_selection import evenly
+
+DEPTH_FRAMES = 32  # frames whose depth is read
+DEPTH_MARGIN = 1.25  # factor by which near and far are extended beyond the depth in these frames
+MATCHED_FRAMES = 16  # frames that are each matched with one other frame
+MATCH_MARGINS = 1.8, 1.5  # like DEPTH_MARGIN, of near and far; larger, since untextured surfaces have no matches
+FEWEST_MATCHES = 30  # with fewer matches there is no estimate
+# A frame is matched with the farthest of its so many nearest frames whose viewing direction has at least this cosine.
+NEIGHBOURHOOD, SIMILAR_VIEW = 10, np.cos(np.radians(25))
+MOST_PIXELS_OFF = 1.0  # largest reprojection error of a triangulated point
 LEAST_PARALLAX = np.radians(1.0)
 DEPTH_ENDS, MATCH_ENDS = (1, 99), (5, 95)  # percentiles
 
 
-def evenly(items: Sequence, count: int) -> list:
-    """Return at most `count` of the items, evenly spaced."""
-    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))]
-
-
 def range_of_depth(maps: Iterable[np.ndarray]) -> tuple[float, float] | None:
-    """Return near and far in metres of depth maps (h, w) uint16 in millimetres, 0 where unknown; None if all is unknown.
+    """Return near and far in metres of depth maps (h, w) uint16 in millimetres, 0 where unknown; None if all is
+    unknown.
 
     The ends of each map leave out its most extreme hundredth, those of the scene the most extreme twentieth of maps.
     """
@@ -41,10 +40,11 @@ def range_of_depth(maps: Iterable[np.ndarray]) -> tuple[float, float] | None:
 def range_of_matches(
     images: Mapping[int, np.ndarray], camera_to_world: np.ndarray, Ks: np.ndarray, pairs: Sequence[tuple[int, int]]
 ) -> tuple[float, float] | None:
-    """Return near and far in metres of points found in pairs of images (h, w, 3) uint8; None if there are too few.
+    """Return near and far in metres of points that are triangulated from pairs of images; None if there are too few.
 
-    camera_to_world (N, 4, 4) and Ks (N, 3, 3) of all images, of which those in pairs are needed. Matched features (SIFT) are triangulated with the known
-    poses; what then lies behind a camera, off its pixel, or at hardly any parallax is dropped.
+    images: index -> (h, w, 3) uint8, of those in `pairs`. camera_to_world (N, 4, 4), Ks (N, 3, 3): of all images. SIFT
+    matches are triangulated with the known poses; points behind a camera, with a large reprojection error or a small
+    parallax are dropped.
     """
     detector, matcher = cv2.SIFT_create(1000), cv2.BFMatcher(crossCheck=True)
     found = {i: _features(detector, images[i]) for pair in pairs for i in pair}
@@ -64,7 +64,7 @@ def range_of_matches(
 
 
 def matching_pairs(camera_to_world: np.ndarray) -> list[tuple[int, int]]:
-    """Return pairs of cameras (N, 4, 4) that look the same way, as far apart as such neighbours are."""
+    """Return pairs of cameras (N, 4, 4) with similar viewing directions and a wide baseline."""
     centres, axes = camera_to_world[:, :3, 3], camera_to_world[:, :3, 2]
     pairs = []
     for first in evenly(range(len(centres)), MATCHED_FRAMES):

@@ -1,4 +1,4 @@
-"""Folders of other programs and datasets: what one seems to be, and how it becomes what is read here."""
+"""Recognition of folders of other programs and datasets, with instructions for their conversion."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 WRITE = "write a transforms.json for it (docs/data.md)"
 PREPARE = "give it to `python -m dataset.prepare {}`"
 TUM = f"{WRITE} from the nearest depth and pose in time, with integer_depth_scale 0.0002 and poses turned to OpenGL's axes"
-EXPORTS = (  # what it is, files that tell it, all of which are there, and what to do
+EXPORTS = (  # name, file patterns that must all exist, instruction
     ("a ScanNet release", ("scans/*/*.sens",), PREPARE.format("scannet")),
     ("a ScanNet recording", ("*.sens",), PREPARE.format("scannet")),
     ("a ScanNet scene", ("color", "pose", "intrinsic"), "put or link its folder below data/scannet"),
@@ -67,7 +67,8 @@ EXPORTS = (  # what it is, files that tell it, all of which are there, and what 
 
 
 def seems_to_be(folder: Path) -> str:
-    """Return what a folder, or one in it, seems to be, and what to do, as the end of an error; "" where nothing tells."""
+    """Return the end of an error message that names the format of a folder, or of one in it, and what to do; "" if
+    unknown."""
     if not folder.is_dir():
         return ""
     for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):

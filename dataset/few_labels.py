@@ -1,7 +1,6 @@
-"""Fewer labels than a scene has, coarser ones and wrong ones: what somebody gives who has a scene to label, and little time.
+"""Simulation of cheap annotation: fewer, coarser and wrong labels of training frames.
 
-They are what a network is trained by, and never what it is measured by: frames that are tested or validated are not among those
-with labels left, and are scored by all of theirs.
+Test and validation frames keep all of their labels, and are not among the frames with reduced labels.
 """
 
 from __future__ import annotations
@@ -14,33 +13,35 @@ import cv2
 import numpy as np
 import torch
 
-from dataset.depth_range import evenly
 from dataset.scene import Scene
+from dataset.view_selection import evenly
 from dataset.views import Views
 from utils.config import Setting
 from utils.errors import UserError
 
-SCANNED_FRAMES = 100  # of a scene, at most, that tell which classes it has and how many labels are left
+SCANNED_FRAMES = 100  # frames of a scene from which its classes and the share of labels left are estimated
 DEFAULTS = {
-    # labels in so many frames (5) or in a share of them (0.1), spread over the sequence; null: in all
+    # number (5) or share (0.1) of the training frames that have labels, evenly spaced; null: all
     "frames": Setting(None, float, minimum=0),
-    # labels are known in blocks of so many pixels a side alone (8, 16): all of a block has the label of its central pixel, as in
-    # the dense setting of Semantic-NeRF's super-resolution
+    # labels are known in blocks of so many pixels a side alone (8, 16): all of a block has the label of its central
+    # pixel, as in the dense setting of Semantic-NeRF's super-resolution
     "coarseness": Setting(1, int, minimum=1),
-    "clicks": Setting(None, int, minimum=1),  # labels of so many pixels of each class in a frame; null: of all
-    # share of the objects (connected parts of a class in a frame) whose class is another one of the scene
+    "clicks": Setting(None, int, minimum=1),  # number of labelled pixels of each class in a frame; null: all
+    # share of the objects (connected components of a class in a frame) whose class is replaced by another one of the
+    # scene
     "wrong_objects": Setting(0.0, float, minimum=0, maximum=0.9),
-    # share of the labels left that are another class of the scene, pixel by pixel
+    # share of the remaining labelled pixels whose class is replaced by another one of the scene
     "wrong_pixels": Setting(0.0, float, minimum=0, maximum=0.9),
 }
 
 
 @dataclass(frozen=True)
 class FewLabels:
-    """The labels of a scene that are left, the same whenever they are read.
+    """The reduced labels of a scene; they depend on the seed and the frame alone.
 
-    settings: the config's `few_labels`. frames: those with labels. among: so many frames that labels are given to. classes: (N,) uint8, sorted, those that the scene has, where
-    wrong ones are asked for. ignore: K, of pixels without a label.
+    settings: the config's `few_labels`. frames: those with labels. among: number of frames from which these were
+    chosen. classes: (N,) uint8, sorted, the scene's classes, if the settings ask for wrong labels; else empty. ignore:
+    K, of pixels without a label.
     """
 
     settings: Any
@@ -52,9 +53,10 @@ class FewLabels:
 
     @classmethod
     def of(cls, scene: Scene, cfg) -> FewLabels | None:
-        """Return what the config's `few_labels` leaves of a scene's labels; None if it leaves all, or the scene has none.
+        """Return the reduced labels of a scene by the config's `few_labels`; None if it keeps all, or the scene has
+        none.
 
-        Raises UserError if the scene has not so many frames.
+        Raise UserError if the scene has too few frames.
         """
         settings = cfg.few_labels
         if scene.labels is None or all(settings[key] == setting.default for key, setting in DEFAULTS.items()):
@@ -68,20 +70,20 @@ class FewLabels:
         return cls(settings, cfg.seed, tuple(frames), len(candidates), classes, ignore)
 
     def of_frame(self, labels: np.ndarray, frame: str) -> np.ndarray:
-        """Return what is left of a frame's labels (h, w) uint8."""
+        """Return the reduced labels of a frame, (h, w) uint8. labels: all of its labels."""
         if frame not in self.frames:
             return np.full_like(labels, self.ignore)
         return degrade(labels, self.settings, self.classes, self.ignore, np.random.default_rng([self.seed, int(frame)]))
 
     def of_views(self, views: Views, frames: Sequence[str]) -> Views:
-        """Return views of these frames with what is left of their labels, if they have any."""
+        """Return views of these frames with reduced labels, if they have labels."""
         if views.labels is None:
             return views
         labels = [self.of_frame(labels.numpy(), frame) for labels, frame in zip(views.labels, frames, strict=True)]
         return replace(views, labels=torch.from_numpy(np.stack(labels)))
 
     def share_left(self, scene: Scene) -> float:
-        """Return the share of the label pixels of all training frames that is left."""
+        """Return the share of the labelled pixels of all training frames that is left, an estimate."""
         before = after = 0
         for frame, labels in scene.label_maps(evenly(self.frames, SCANNED_FRAMES)):
             before += int((labels != self.ignore).sum())
@@ -90,10 +92,10 @@ class FewLabels:
 
 
 def labelled_frames(scene: Scene, frames: list[str], wanted: float | None, seed: int) -> list[str]:
-    """Return those of the training frames that have labels, evenly spaced from a random start.
+    """Choose the training frames that have labels, evenly spaced from a random start.
 
-    They are taken from the frames that tests refer to as long as these suffice, so that what is labelled can be referred to.
-    Raises UserError if there are not so many.
+    They are chosen from the reference pool of the tests if it is large enough, so that tests can use them as
+    references. wanted: number, or share, of the frames; None: all. Raise UserError if there are too few frames.
     """
     if wanted is None:
         return frames
@@ -114,9 +116,9 @@ def labelled_frames(scene: Scene, frames: list[str], wanted: float | None, seed:
 def degrade(
     labels: np.ndarray, settings: Any, classes: np.ndarray, ignore: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return labels (h, w) uint8 with the mistakes and gaps of `settings`, the keys of `DEFAULTS` but for `frames`.
+    """Return labels (h, w) uint8 with errors and gaps by `settings`: all keys of `DEFAULTS` except `frames`.
 
-    Objects are mistaken before anything is left out, and pixels last: `wrong_pixels` is a share of the labels left.
+    Wrong objects are applied first, wrong pixels last: `wrong_pixels` is a share of the labels that are left.
     """
     if settings.wrong_objects:
         labels = mistake_objects(labels, settings.wrong_objects, classes, ignore, rng)
@@ -138,7 +140,7 @@ def mistake_objects(
     for known in np.setdiff1d(labels, [ignore]):
         count, part = cv2.connectedComponents((labels == known).astype(np.uint8))
         wrong = rng.random(count) < share
-        wrong[0] = False  # of what is not of this class
+        wrong[0] = False  # component 0 is the background
         result = np.where(wrong[part], another_class(np.full(count, known), classes, rng)[part], result)
     return result
 

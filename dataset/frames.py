@@ -1,4 +1,4 @@
-"""The frames of a scene on disk: numbered files, and which of them can be used."""
+"""The frames of a scene on disk: numbered files, and the selection of usable frames."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from utils.errors import UserError
 from utils.images import image_size
 from utils.logging import warn
 
-# Why frames are left out.
+# Reasons why frames are left out.
 LOST, RESET = "tracking lost", "pose reset to the identity"
 COPY, OTHER_SIZE, BAD = "a second copy of a frame", "of another image size", "marked as bad"
 
-
-SAME_POSE, POSE_DIGITS = 1e-6, 6  # metres, and of a rotation's entries
+SAME_POSE, POSE_DIGITS = 1e-6, 6  # largest difference, and digits, of the entries of equal poses
 LARGEST_ROOM = 100.0  # metres between the outermost cameras
 
 
 class Frames(NamedTuple):
-    """The usable frames of a scene: numbers (N), camera_to_world (N, 4, 4), Ks (N, 3, 3) at the files' size,
-    and why the others are not usable -> how many."""
+    """The usable frames of a scene: numbers (N), camera_to_world (N, 4, 4), Ks (N, 3, 3) at the files' size. skipped:
+    reason why frames are not usable -> their number."""
 
     numbers: list[int]
     camera_to_world: np.ndarray
@@ -36,7 +35,7 @@ class Frames(NamedTuple):
 
 
 def numbered_files(folder: Path, suffixes: tuple[str, ...], prefix: str = "") -> dict[int, Path]:
-    """Return files such as 12.jpg, 000012.JPG or rgb_12.png by their number; {} if there is no such folder. Raises
+    """Return files such as 12.jpg, 000012.JPG or rgb_12.png by their number; {} if there is no such folder. Raise
     UserError if two have the same number."""
     found: dict[int, Path] = {}
     for path in folder.iterdir() if folder.is_dir() else ():
@@ -49,7 +48,8 @@ def numbered_files(folder: Path, suffixes: tuple[str, ...], prefix: str = "") ->
 
 
 def require_numbered(folder: Path, files: dict[int, Path], suffixes: tuple[str, ...], start: str = "") -> None:
-    """Raise UserError for a folder of maps none of which is among the `files` that are read: a scene would silently have none."""
+    """Raise UserError for a folder with files of which none has a valid name (`files` is empty): the scene would
+    silently have no maps."""
     others = sorted(path.name for path in folder.glob(f"{start or '[!.]'}*"))
     if others and not files:
         raise UserError(
@@ -58,8 +58,8 @@ def require_numbered(folder: Path, files: dict[int, Path], suffixes: tuple[str, 
 
 
 def say_of_unread(scene: str, folder: Path, kinds: Collection[str], read: Collection[str]) -> None:
-    """Warn of the folders beside those that are `read`, where a scene lacks depth or labels (of `kinds`, which it has), and of
-    masks always: they may be meant for it."""
+    """Warn of folders that are not `read`, if the scene lacks depth or labels, and of folders of masks in any case.
+    kinds: those that the scene has."""
     missing = [kind for kind in ("depth", "labels") if kind not in kinds]
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     unread = [name for name in names if name not in read and (missing or "mask" in name.lower())]
@@ -75,12 +75,12 @@ def usable_frames(
     K: np.ndarray,
     left_out: dict[int, str],
 ) -> Frames:
-    """Return the frames with a pose and an image of every kind in `files` (but for masks: without one, all of an image
-    counts), in numeric order; K (3, 3) is of all.
+    """Return the frames that have a pose and an image of every kind in `files` except masks, in numeric order. K (3,
+    3): of all.
 
-    read_pose: frame number -> camera-to-world (4, 4), not finite where it was lost, None if there is none. left_out: frame
-    number -> why it is not to be used. Frames whose pose was reset, and second copies of a frame, are left out as well.
-    Raises UserError if no frame is usable, or cameras are too far from the origin. Poses that leap are warned of.
+    read_pose: frame number -> camera-to-world (4, 4), not finite if tracking was lost, None if there is none. left_out:
+    frame number -> reason why it is not used. Frames whose pose was reset, and second copies of a frame, are left out
+    as well. Raise UserError if no frame is usable, or cameras are too far from the origin. Warn of implausible poses.
     """
     reasons = dict(left_out)
     poses: dict[int, np.ndarray] = {}
@@ -115,7 +115,7 @@ def _say_of_poses(scene: str, numbers: list[int], poses: np.ndarray) -> None:
     off = float(np.abs(poses[:, :3, 3]).max())
     if off > FARTHEST_OFF:
         raise UserError(
-            f"{scene}: cameras are {off:.3g} m from the origin, where millimetres are lost; are these metres? subtract an offset"
+            f"{scene}: cameras are {off:.3g} m from the origin, too far for a precision of millimetres; are these metres? subtract an offset"
         )
     extent = float(np.linalg.norm(np.ptp(poses[:, :3, 3], axis=0)))
     if extent > LARGEST_ROOM:
@@ -139,7 +139,8 @@ def _say_of_poses(scene: str, numbers: list[int], poses: np.ndarray) -> None:
 
 
 def _copies(scene: str, poses: dict[int, np.ndarray], images: dict[int, Path]) -> list[int]:
-    """Return the frames that have byte for byte the image, and the pose, of an earlier one. Those with another pose are warned of."""
+    """Return the frames with the same pose and the same image file content as an earlier frame. Warn of those with the
+    same content but another pose."""
     same_length: dict[int, list[int]] = {}
     for number in poses:
         same_length.setdefault(images[number].stat().st_size if images[number].is_file() else 0, []).append(number)
@@ -162,15 +163,15 @@ def of_another_size(images: dict[int, Path], size: tuple[int, int]) -> dict[int,
     """Return the frames whose image is not of `size` (h, w), for `left_out`."""
     found = {}
     for number, path in images.items():
-        with contextlib.suppress(UserError):  # one that cannot be read is said when it is
+        with contextlib.suppress(UserError):  # an unreadable image is reported when it is read
             if image_size(path) != size:
                 found[number] = OTHER_SIZE
     return found
 
 
 def require_shape(size: tuple[int, int], raw_size: tuple[int, int], path: Path, kind: str) -> None:
-    """Raise UserError for an image of `size` (h, w) that cannot be of colour images of `raw_size`. Maps may be of another size, but
-    not of another shape."""
+    """Raise UserError for an image whose `size` (h, w) does not match the colour images' `raw_size`. Maps may have
+    another size, but must have the same aspect ratio."""
     ratio = (size[1] / size[0]) / (raw_size[1] / raw_size[0])
     if not (same_shape(size, raw_size) or (kind != "color" and 0.97 < ratio < 1.03)):
         what = "the scene's images are" if kind == "color" else "the frame's colour is"
@@ -180,6 +181,6 @@ def require_shape(size: tuple[int, int], raw_size: tuple[int, int], path: Path, 
 
 
 def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Return whether one (h, w) is the other one resized: to within 1%, or a pixel where images are small."""
+    """Return whether two sizes (h, w) have the same aspect ratio, to within 1% or one pixel."""
     expected = size[0] * other[1] / size[1], size[1] * other[0] / size[0]
     return all(abs(found - side) <= max(1.0, 0.01 * side) for found, side in zip(expected, other, strict=True))

@@ -1,4 +1,4 @@
-"""The intrinsics of a capture's frame, in whichever keys a file gives them."""
+"""Intrinsics of the frames of a capture, from the keys of several programs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.camera import number, read_lens, require_same_size
+from dataset.camera import field_of_view, focal_length, number, read_lens, require_same_size
 from dataset.frames import same_shape
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.registration import DepthCamera
@@ -15,19 +15,22 @@ from utils.images import image_size
 from utils.logging import warn
 
 SIZE_KEYS = ("w", "h", "width", "height")
-DEPTH = "depth_"  # begins the same keys of a depth camera
+DEPTH = "depth_"  # prefix of the same keys for a depth camera
 TO_COLOR = "depth_to_color"
-FOCAL_WIDTHS = (0.15, 20.0)  # widths of an image that a focal length in pixels lies between
-NOWHERE, OFF_THE_MIDDLE = 0.03, 0.12  # of the image: a principal point so near its border is none; so far off is said
-OBLONG = 0.1  # how much fl_x and fl_y may differ, relative, before it is said
-ANGLE_OFF = 0.02  # how much a focal length may differ from the one of its camera_angle
+FOCAL_WIDTHS = (0.15, 20.0)  # bounds of a plausible focal length, in image widths
+# As shares of the image side: distance of the principal point to the border below which it is an error, and to the
+# middle above which there is a warning.
+NOWHERE, OFF_THE_MIDDLE = 0.03, 0.12
+OBLONG = 0.1  # logarithm of fl_y / fl_x above which there is a warning
+ANGLE_OFF = 0.02  # largest relative difference between a focal length and that of its camera_angle
 LENGTHS = ("fl_x", "fl_y", "cx", "cy", "camera_angle_x", "camera_angle_y")
 DEPTH_CAMERA_KEYS = (TO_COLOR, *(DEPTH + key for key in (*SIZE_KEYS, *LENGTHS)))
 
 
 def read_intrinsics(content: dict, entry: dict, size: tuple[int, int], origin: str) -> np.ndarray:
-    """Return the intrinsics (3, 3) at the stored image's `size` (h, w), pixel centres at integers. What a file says of
-    images of another size is scaled if the shape is the same. Raises UserError if it is not, or if something is missing."""
+    """Return the intrinsics (3, 3) at the stored image's `size` (h, w), pixel centres at integers. If the file gives
+    them for another size of the same aspect ratio they are scaled. Raise UserError for another aspect ratio and for
+    missing keys."""
     declared = _declared_size(content, entry, origin, size)
     if declared is not None and not same_shape(declared, size):
         raise UserError(
@@ -45,15 +48,15 @@ def read_intrinsics(content: dict, entry: dict, size: tuple[int, int], origin: s
 
 
 def camera_keys(K: np.ndarray, prefix: str = "") -> dict[str, float]:
-    """Return the keys of a capture for a K (3, 3) with pixel centres at integers, which `read_intrinsics` reads. prefix: of a
-    depth camera's."""
+    """Return the keys that `read_intrinsics` reads for a K (3, 3) with pixel centres at integers. prefix: `DEPTH` for a
+    depth camera."""
     values = {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2] + 0.5, "cy": K[1, 2] + 0.5}
     return {prefix + key: float(value) for key, value in values.items()}
 
 
 def read_depth_camera(content: dict, entry: dict, file: Path | None, scale: float, origin: str) -> DepthCamera | None:
-    """Return the camera of a frame's depth `file` where keys give one of its own, None else. `depth_to_color` has OpenGL axes and
-    lengths times `scale`, as poses do. Raises UserError for what is missing or cannot be."""
+    """Return the camera of a frame's depth `file`; None if no keys describe one. Like poses, `depth_to_color` has
+    OpenGL axes and lengths times `scale`. Raise UserError for missing or invalid keys."""
     both = {**content, **entry}
     if file is None or not any(both.get(key) is not None for key in DEPTH_CAMERA_KEYS):
         return None
@@ -71,7 +74,8 @@ def read_depth_camera(content: dict, entry: dict, file: Path | None, scale: floa
 def _declared_size(
     content: dict, entry: dict, origin: str, size: tuple[int, int] | None = None
 ) -> tuple[int, int] | None:
-    """Return the (h, w) that a file says. size: of the image itself, whose shape it has where only one side is said."""
+    """Return the (h, w) that a file declares; None if it declares none. size: of the image; if only one side is
+    declared the other follows from its aspect ratio."""
     sides = {}
     for side, names in {"w": ("w", "width"), "h": ("h", "height")}.items():
         given = [number(v[key], key, origin) for v in (entry, content) for key in names if v.get(key) is not None]
@@ -90,8 +94,8 @@ def _declared_size(
 
 
 def _lengths(content: dict, entry: dict, size: tuple[int, int], origin: str) -> dict[str, float]:
-    """Return fl_x, fl_y, cx, cy: of a frame before those of its capture; the focal length may be given as a field of
-    view."""
+    """Return fl_x, fl_y, cx, cy. Those of the frame have precedence over those of the capture; the focal length may be
+    given as a field of view."""
     given = {key: content.get(key) if entry.get(key) is None else entry[key] for key in LENGTHS}
     height, width = size
     angles = {}
@@ -100,7 +104,7 @@ def _lengths(content: dict, entry: dict, size: tuple[int, int], origin: str) -> 
             angle = number(given[key], key, origin)
             if not 0 < angle < np.pi:
                 raise UserError(f"{origin}: {key} should be radians below pi, but is {angle:g}")
-            angles[length] = (key, side / 2 / np.tan(angle / 2))
+            angles[length] = (key, focal_length(angle, side))
     if given["fl_x"] is None and given["fl_y"] is None and angles:
         given["cx"] = width / 2 if given["cx"] is None else given["cx"]
         given["cy"] = height / 2 if given["cy"] is None else given["cy"]
@@ -120,7 +124,7 @@ def _lengths(content: dict, entry: dict, size: tuple[int, int], origin: str) -> 
 
 
 def _require_plausible(values: dict[str, float], size: tuple[int, int], origin: str) -> None:
-    """Raise UserError for lengths that cannot be pixels of an image of `size`; warn of a camera that few have."""
+    """Raise UserError for intrinsics that are impossible for images of `size` (h, w); warn of unusual ones."""
     height, width = size
     shortest, longest = FOCAL_WIDTHS
     if not all(shortest * width < values[key] < longest * width for key in ("fl_x", "fl_y")):
@@ -141,8 +145,9 @@ def _require_plausible(values: dict[str, float], size: tuple[int, int], origin: 
         warn(f"{file}: fl_x and fl_y differ in some frames, so that pixels are not square; they are taken as they are")
 
 
-def field_of_view(content: dict, entry: dict, origin: str) -> float:
-    """Return a frame's vertical field of view in radians. Raises UserError where it cannot be told, or for a fisheye."""
+def frame_field_of_view(content: dict, entry: dict, origin: str) -> float:
+    """Return a frame's vertical field of view in radians. Raise UserError if it is not given, and for a fisheye
+    camera."""
     if read_lens(content, entry, origin).is_fisheye:
         raise UserError(f"{origin} is a fisheye camera, which cannot be rendered")
     if not read_lens(content, entry, origin).is_pinhole:
@@ -150,4 +155,4 @@ def field_of_view(content: dict, entry: dict, origin: str) -> float:
     declared = _declared_size(content, entry, origin)
     if declared is None:
         raise UserError(f"{origin}: w and h should be given, at the top or in every frame")
-    return float(2 * np.arctan(declared[0] / 2 / _lengths(content, entry, declared, origin)["fl_y"]))
+    return field_of_view(_lengths(content, entry, declared, origin)["fl_y"], declared[0])

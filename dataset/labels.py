@@ -1,4 +1,4 @@
-"""Label sets: from a dataset's raw ids to training classes, their names and colours."""
+"""Label sets: the mapping of a dataset's raw ids to training classes, and the names and colours of these."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.colors import distinct_colors
 from utils.errors import UserError
 from utils.files import read_json, read_text
 
-UNKNOWN = 255  # in a lookup: a raw id that the label table does not have
+UNKNOWN = 255  # in a lookup: a raw id that is not in the label table
 
 SCANNET_CLASSES = {  # name: (NYU40 id, colour)
     "wall": (1, (174, 199, 232)),
@@ -47,66 +47,18 @@ SCANNET_COLORS = np.array([*(color for _, color in SCANNET_CLASSES.values()), IN
 SCANNET_TABLE = "scannetv2-labels.combined.tsv"
 
 REPLICA_CLASSES = (
-    3,
-    7,
-    8,
-    10,
-    11,
-    12,
-    13,
-    14,
-    15,
-    16,
-    17,
-    18,
-    19,
-    20,
-    22,
-    23,
-    26,
-    29,
-    31,
-    34,
-    35,
-    37,
-    40,
-    44,
-    47,
-    52,
-    54,
-    56,
-    59,
-    60,
-    61,
-    62,
-    63,
-    64,
-    65,
-    70,
-    71,
-    76,
-    78,
-    79,
-    80,
-    82,
-    83,
-    87,
-    88,
-    91,
-    92,
-    93,
-    95,
-    97,
-    98,
-)
+    3, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 26, 29, 31, 34, 35, 37, 40, 44, 47, 52, 54, 56, 59,
+    60, 61, 62, 63, 64, 65, 70, 71, 76, 78, 79, 80, 82, 83, 87, 88, 91, 92, 93, 95, 97, 98,
+)  # fmt: skip
 REPLICA_LAST_ID = 101
 
 
 @dataclass(frozen=True, eq=False)
 class LabelSet:
-    """K classes. `lookup[raw id]` is the class, K where it is to be ignored, `UNKNOWN` where nobody knows the id.
+    """K classes and the mapping of raw ids to them.
 
-    names: K of them. colors: (K+1, 3) uint8, the last one for "invalid". source: where the ids are defined.
+    names: of the K classes. colors: (K+1, 3) uint8, the last one for "invalid". lookup: raw id -> class, K: ignored,
+    `UNKNOWN`: not in the table. source: name of the table, for messages.
     """
 
     names: tuple[str, ...]
@@ -119,8 +71,8 @@ class LabelSet:
         return len(self.names)
 
     def ids(self) -> np.ndarray:
-        """Return the raw id of each class, and last of what is to be ignored, (K+1,) uint16: of several the lowest, which in
-        ScanNet's table is the commonest. Raises UserError for a class without one."""
+        """Return one raw id for each class, and last one that is ignored, (K+1,) uint16. If a class has several, it is
+        the lowest, which in ScanNet's table is the most frequent. Raise UserError for a class without an id."""
         known, first = np.unique(self.lookup, return_index=True)
         missing = np.setdiff1d(np.arange(self.ignore + 1), known)
         if len(missing):
@@ -129,7 +81,7 @@ class LabelSet:
         return first[: self.ignore + 1].astype(np.uint16)
 
     def classes(self, raw: np.ndarray, origin: Path) -> np.ndarray:
-        """Return the classes (h, w) uint8 of raw ids (h, w). Raises UserError for ids that the table does not have."""
+        """Return the classes (h, w) uint8 of raw ids (h, w). Raise UserError for ids that the table does not have."""
         raw = raw.astype(np.int64)
         inside = raw.clip(0, len(self.lookup) - 1)
         classes = np.where(raw == inside, self.lookup[inside], UNKNOWN).astype(np.uint8)
@@ -142,8 +94,8 @@ class LabelSet:
 
 @lru_cache(maxsize=8)
 def scannet_labels(table: Path) -> LabelSet:
-    """Map raw ids to ScanNet's 20 classes by way of NYU40, from the dataset's tab-separated table. Read once in a
-    process."""
+    """Return the label set of ScanNet's raw ids, mapped to its 20 classes by the NYU40 ids in its tab-separated
+    table."""
     text = read_text(table, "the label table is missing; it is part of the ScanNet release")
     rows = []
     try:
@@ -168,7 +120,7 @@ def scannet_labels(table: Path) -> LabelSet:
 
 
 def nyu40_labels() -> LabelSet:
-    """Map labels that are NYU40 ids already to ScanNet's 20 classes."""
+    """Return the label set of NYU40 ids, mapped to ScanNet's 20 classes."""
     lookup = [_CLASS_OF_NYU40.get(nyu40, len(SCANNET_CLASSES)) for nyu40 in range(NYU40_LAST_ID + 1)]
     return _scannet_classes(np.array(lookup, np.uint8), f"NYU40's ids 0 to {NYU40_LAST_ID}")
 
@@ -178,8 +130,10 @@ def _scannet_classes(lookup: np.ndarray, source: str) -> LabelSet:
 
 
 def look_like_nyu40(pixels: dict[int, int]) -> bool:
-    """Return whether labels said to be ScanNet's raw ids are rather NYU40's: raw id -> pixels. No id exceeds 40, and 2,
-    which is NYU40's floor but a chair among raw ids, covers more than 3, raw ids' floor but a cabinet in NYU40."""
+    """Return whether label ids are NYU40's rather than ScanNet's raw ids. pixels: id -> number of pixels.
+
+    They are if no id exceeds 40, and 2 (floor in NYU40, chair in raw ids) covers more pixels than 3 (cabinet, floor).
+    """
     present = {raw for raw, count in pixels.items() if count and raw}
     if not present or max(present) > NYU40_LAST_ID:
         return False
@@ -187,8 +141,8 @@ def look_like_nyu40(pixels: dict[int, int]) -> bool:
 
 
 def capture_labels(names: tuple[str, ...], source: str, ids: tuple[int, ...] | None = None) -> LabelSet:
-    """Return the classes of a capture of one's own. ids: of each class in its label maps, and last the one to be
-    ignored; None: class numbers, and 255."""
+    """Return the label set of a user's capture. ids: of each class in its label maps, and last the ignored one; None:
+    class numbers and 255."""
     if len(names) >= UNKNOWN:
         raise UserError(f"{source}: {len(names)} classes are too many (at most {UNKNOWN - 1})")
     ids = (*range(len(names)), 255) if ids is None else ids
@@ -201,7 +155,8 @@ def capture_labels(names: tuple[str, ...], source: str, ids: tuple[int, ...] | N
 
 @lru_cache(maxsize=64)
 def replica_labels(info: Path | None) -> LabelSet:
-    """Return Replica's 51 classes of the Semantic-NeRF renderings; `info` is an `info_semantic.json` with their names."""
+    """Return Replica's 51 classes of the Semantic-NeRF renderings; `info` is an `info_semantic.json` with their
+    names."""
     titles: dict[int, str] = {}
     if info is not None:
         try:

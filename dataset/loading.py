@@ -1,4 +1,4 @@
-"""Feeds batches: worker processes decode ahead while the device computes."""
+"""Loading of batches by worker processes, ahead of the device."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dataset.views import Batch
 from utils.errors import UserError
 from utils.logging import warn
 
-MOST_DEATHS = 3  # of workers, without a batch between them
+MOST_DEATHS = 3  # of workers in a row, without a batch in between
 
 
 class _Guarded(Dataset):
-    """Hands a UserError over as an item: raised in a worker it would arrive wrapped in a traceback."""
+    """Returns a UserError as an item: if it were raised in a worker, torch would wrap it in a traceback."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
@@ -34,8 +34,8 @@ class _Guarded(Dataset):
 def load(dataset: Dataset, indices: Sequence[int], workers: int | None, device) -> Iterator[Batch]:
     """Yield batches of `dataset` at `indices`, in that order, on `device`.
 
-    workers: processes; 0 decodes in this one, None chooses by the number of cores. Where one of them dies, others
-    take over. Raises the UserError that a batch ran into, or if workers keep dying.
+    workers: number of processes; 0: decode in this one; None: by the number of cores. If a worker dies, new ones are
+    started. Raise the UserError of a batch, or one if workers keep dying.
     """
     if workers is None:
         workers = min(8, max(1, (os.cpu_count() or 1) - 1))
@@ -60,8 +60,8 @@ def load(dataset: Dataset, indices: Sequence[int], workers: int | None, device) 
 
 
 def _is_a_death(error: Exception) -> bool:
-    """Return whether a worker was killed: torch says so, or the connection breaks over which it hands a batch on. What was
-    raised in a worker is none: it starts with "Caught"."""
+    """Return whether an error means that a worker was killed: torch reports it, or the connection to the worker breaks.
+    Exceptions in a worker, whose message starts with "Caught", are no deaths."""
     said = str(error)
     return not said.startswith("Caught ") and ("DataLoader worker" in said or not isinstance(error, RuntimeError))
 
@@ -85,7 +85,8 @@ def _batches(dataset: Dataset, indices: Sequence[int], workers: int, pinned: boo
 
 @contextlib.contextmanager
 def _no_surprise() -> Iterator[None]:
-    """Keep torch from raising a worker's death wherever this process happens to be; it is noticed when a batch is due."""
+    """Undo torch's SIGCHLD handler, which raises a worker's death at an arbitrary place; it is noticed at the next
+    batch."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD)
     yield

@@ -1,4 +1,4 @@
-"""Maps beside a colour image, from whatever file they come in: depth, classes, masks."""
+"""Reading of the maps of a frame: depth, class ids, masks."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.depth_range import evenly
+from dataset.view_selection import evenly
 from utils.errors import UserError
 from utils.images import read_map, read_palette, read_pixels
 
-NO_READING = (0, 65535, 2**31 - 1, 2**32 - 1)  # what whole numbers say where nothing is known
-FARTHEST = 65534  # millimetres that 16 bits hold; what is farther counts as unknown
-ENDLESS = 1e5  # from here on, renderers that write floats mean "nothing"
-NEAREST = 0.03  # metres: no middle of a depth map is nearer
+NO_READING = (0, 65535, 2**31 - 1, 2**32 - 1)  # integers that mean unknown depth
+FARTHEST = 65534  # largest depth in millimetres that is stored; larger depth is unknown
+ENDLESS = 1e5  # floats from here on mean "nothing" in the output of renderers
+NEAREST = 0.03  # metres: smallest plausible median of a depth map
 PALETTES_LOOKED_AT = 32  # label images
 
 
 @dataclass(frozen=True)
 class DepthUnit:
-    """Metres of one unit: of whole numbers, and of floats. stated: a file says so; otherwise 8-bit depth, and floats that
-    cannot be metres, are refused."""
+    """Metres per unit of integers (whole) and of floats (floating). stated: given by a file; otherwise 8-bit depth, and
+    floats that cannot be metres, are errors."""
 
     whole: float = 0.001
     floating: float = 1.0
@@ -32,7 +32,7 @@ MILLIMETRES = DepthUnit()
 
 
 def require_one_palette(paths: list[Path]) -> None:
-    """Raise UserError where label images with a palette have different ones, so that a number means something else in each."""
+    """Raise UserError if label images have different palettes, since then a number has a different meaning in each."""
     first: tuple[Path, bytes] | None = None
     for path in evenly(paths, PALETTES_LOOKED_AT):
         palette = read_palette(path)
@@ -44,7 +44,8 @@ def require_one_palette(paths: list[Path]) -> None:
 
 
 def read_depth(path: Path, unit: DepthUnit = MILLIMETRES) -> np.ndarray:
-    """Return depth in millimetres (h, w) uint16, 0 where it is unknown. Raises UserError for what is no depth."""
+    """Return depth in millimetres (h, w) uint16, 0 where it is unknown. Raise UserError for a file that is not a depth
+    map."""
     values = read_map(path)
     if values.dtype.kind not in "uif":
         raise UserError(f"{path}: depth should be numbers, but is {values.dtype}")
@@ -59,13 +60,13 @@ def read_depth(path: Path, unit: DepthUnit = MILLIMETRES) -> np.ndarray:
 
 
 def middle_of(values: np.ndarray) -> float | None:
-    """Return the middle of what is known of depth, in its own unit; None where nothing is."""
+    """Return the median of known depth in its stored unit; None if all is unknown."""
     given = values[_is_known(values)]
     return float(np.median(given)) if given.size else None
 
 
 def is_of_a_room(metres: float) -> bool:
-    """Return whether the middle of a depth map may be so far away."""
+    """Return whether a depth in metres is plausible as the median of a room's depth map."""
     return NEAREST <= metres <= FARTHEST / 1000
 
 
@@ -79,16 +80,11 @@ def _require_plausible(values: np.ndarray, unit: DepthUnit, path: Path) -> None:
         raise UserError(f"{path}: depth is negative; it should be along the camera's axis, forwards")
     metres = middle * (unit.whole if whole else unit.floating)
     if not is_of_a_room(metres):
-        what = (
-            "the keys for its unit"
-            if unit.stated
-            else "whole numbers, as millimetres,"
-            if whole
-            else "floats, as metres,"
-        )
+        by_type = "as integers are millimetres" if whole else "as floats are metres"
+        what = "by the stated unit" if unit.stated else by_type
         raise UserError(
-            f"{path}: depth should be metres of a room, but is {middle:.4g} in the middle, by {what} {metres:.3g} m; give metres of a "
-            "unit as depth_unit_scale_factor in transforms.json"
+            f"{path}: the median depth is {middle:.4g} ({metres:.3g} m, {what}), which is implausible for a room; "
+            "set depth_unit_scale_factor (metres per unit) in transforms.json"
         )
 
 
@@ -99,7 +95,7 @@ def _is_known(values: np.ndarray) -> np.ndarray:
 
 
 def to_millimetres(values: np.ndarray, unit: DepthUnit) -> np.ndarray:
-    """Return depth (h, w) of any type in millimetres, uint16; 0 where it is unknown, or farther than 65.5 m."""
+    """Convert depth (h, w) of any type to millimetres, uint16; 0 where it is unknown or exceeds FARTHEST."""
     if values.dtype == np.uint16 and unit.whole == MILLIMETRES.whole:
         return np.where(values > FARTHEST, 0, values).astype(np.uint16)
     known = _is_known(values) & (values > 0)
@@ -109,7 +105,7 @@ def to_millimetres(values: np.ndarray, unit: DepthUnit) -> np.ndarray:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Return the class ids of a label map (h, w), int64. Raises UserError for one that holds no whole numbers."""
+    """Return the class ids of a label map (h, w), int64. Raise UserError for a map that does not hold integers."""
     values = read_map(path)
     if values.dtype.kind not in "ui":
         raise UserError(f"{path}: class ids should be whole numbers, but are {values.dtype}")
@@ -117,7 +113,7 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Return 1 where an image counts and 0 where its mask is black, or transparent, (h, w) uint8."""
+    """Return a mask (h, w) uint8: 0 where the file is black or transparent, else 1."""
     values = read_pixels(path)
     if values.ndim == 2:
         values = values[..., None]
@@ -125,5 +121,5 @@ def read_mask(path: Path) -> np.ndarray:
     shown = (values > (127 if lossy else 0)).astype(np.uint8)
     if values.shape[2] != 4:
         return shown.max(-1)
-    plain = (values[..., :3] == values[:1, :1, :3]).all()  # then the mask is in the transparency alone
+    plain = (values[..., :3] == values[:1, :1, :3]).all()  # of one colour: the mask is the alpha channel alone
     return shown[..., 3] if plain else shown[..., :3].max(-1) & shown[..., 3]

@@ -1,4 +1,4 @@
-"""Posed images in memory as a scene, as if they lay in files."""
+"""A scene of posed images in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "images"  # of the scene, in messages
 
 
 class MemoryScene(Scene):
-    """A scene of N images that are given as arrays. All of them may be referred to, and none is for testing."""
+    """A scene of N images given as arrays. All of them may be references; there are no test frames."""
 
     def __init__(
         self,
@@ -30,12 +30,12 @@ class MemoryScene(Scene):
         masks: np.ndarray | Sequence[np.ndarray] | None = None,
         width: int | None = None,
     ):
-        """images: (N, h, w, 3) uint8, or floats in [0, 1]. poses: (N, 4, 4) camera-to-world, OpenCV axes, metres. K: (3, 3)
-        of all images or (N, 3, 3), in pixels of the images, pixel centres at integers. depth: (N, h, w) z-depth, floats in
-        metres or uint16 in millimetres, 0 where unknown. masks: (N, h, w), 0 where an image does not count. width: that the
-        images are resized to; None: as they are.
+        """images: (N, h, w, 3) uint8, or floats in [0, 1]. poses: (N, 4, 4) camera-to-world, OpenCV axes, metres. K:
+        (3, 3) of all images or (N, 3, 3), in pixels of the images, pixel centres at integers. depth: (N, h, w) z-depth,
+        floats in metres or uint16 in millimetres, 0 where unknown. masks: (N, h, w), 0 where an image does not count.
+        width: that the images are resized to; None: as they are.
 
-        Raises UserError for arrays that do not belong together.
+        Raise UserError for arrays that do not belong together.
         """
         self._arrays = {"color": _colors(images)}
         count, *raw_size = self._arrays["color"].shape[:3]
@@ -50,12 +50,18 @@ class MemoryScene(Scene):
             raise UserError(f"{NAME}: there are {count} images, but {len(poses)} poses")
         frames = self._frames(poses, _intrinsics(K, count))
         files = {kind: {i: Path(f"{kind} {i}") for i in range(count)} for kind in self._arrays}
-        name = SceneName.parse(f"memory/{NAME}/black_{width or raw_size[1]}")
-        names = [str(number) for number in range(count)]
-        split = Split(names, [])
-        place = Path(NAME)
         super().__init__(
-            SceneFiles(name, place, files, [], tuple(raw_size), DEPTH_RANGE, None, lambda: frames, split=split)
+            SceneFiles(
+                name=SceneName.parse(f"memory/{NAME}/black_{width or raw_size[1]}"),
+                folder=Path(NAME),
+                files=files,
+                others=[],
+                raw_size=tuple(raw_size),
+                depth_range=DEPTH_RANGE,
+                labels=None,
+                find_frames=lambda: frames,
+                split=Split(references=[str(number) for number in range(count)], tests=[]),
+            )
         )
 
     @staticmethod
@@ -72,7 +78,7 @@ class MemoryScene(Scene):
 
 
 def _colors(images) -> np.ndarray:
-    """Return images as (N, h, w, 3) uint8. Raises UserError for arrays that are no images."""
+    """Return images as (N, h, w, 3) uint8. Raise UserError for arrays that are no images."""
     try:
         values = np.asarray(images)
     except ValueError:
@@ -89,7 +95,7 @@ def _colors(images) -> np.ndarray:
 
 
 def _intrinsics(K, count: int) -> np.ndarray:
-    """Return intrinsics as (N, 3, 3). Raises UserError for another shape."""
+    """Return intrinsics as (N, 3, 3). Raise UserError for another shape."""
     K = np.asarray(K, float)
     if K.shape not in ((3, 3), (count, 3, 3)):
         raise UserError(f"{NAME}: K should be (3, 3) or ({count}, 3, 3), but is {K.shape}")

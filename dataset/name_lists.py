@@ -1,4 +1,4 @@
-"""Lists of file names in a capture, and the split that they make."""
+"""Lists of file names in a capture, and the split into references and tests that they define."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from utils.logging import warn
 
 LISTS = ("train_filenames", "val_filenames", "test_filenames")
 SPLIT = "split"  # a frame's own: train, val or test
-TEST_STEP = 8  # without lists of file names, every eighth frame is for testing
+TEST_STEP = 8  # without lists of file names, every eighth frame is a test frame
 
 
 def normal(name: str) -> str:
-    """Return a path as it is compared: with slashes, without ./ and .. where that can be; of a file:// address, its path."""
+    """Normalise a path: forward slashes, without ./ and, as far as possible, ..; the path of a file:// URL."""
     name = name.strip().replace("\\", "/")
     if name.startswith("file:"):
         name = unquote(name.removeprefix("file:").removeprefix("//localhost"))
@@ -27,7 +27,7 @@ def normal(name: str) -> str:
 
 
 def spelling(name: str) -> str:
-    """Return what names have in common that differ in capitals, in %20 for a space, or in how letters are composed."""
+    """Normalise the spelling of a name: letter case, percent-encoding and Unicode composition."""
     return unicodedata.normalize("NFC", unquote(name)).casefold()
 
 
@@ -46,8 +46,8 @@ def natural(text: str) -> list:
 
 
 def split_of_frames(content: dict, path: Path) -> dict[str, list[str]]:
-    """Return the lists of file names that the frames' own `split` keys make; {} without such keys. Raises UserError for another
-    word, for frames without one beside others with, and for lists beside them."""
+    """Return the lists of file names that follow from the frames' `split` keys; {} without such keys. Raise UserError
+    for other values, for frames without the key if others have it, and if there are lists too."""
     given = {frame["file_path"]: frame.get(SPLIT) for frame in content["frames"]}
     if not any(given.values()):
         return {}
@@ -64,9 +64,12 @@ def split_of_frames(content: dict, path: Path) -> dict[str, list[str]]:
 
 
 def listed_split(content: Mapping, names: list[str], left_out: Mapping[int, str], path: Path) -> Split:
-    """Return the split of the frames called `names`, in their numbers: references are train_filenames, tests test_filenames
-    (or val_filenames). Without a list of tests, they are what train_filenames leaves out; if it leaves nothing, or there
-    are no lists, every eighth frame. No frame is both."""
+    """Return the split of the frames called `names`, as frame numbers.
+
+    References are train_filenames, tests test_filenames (or val_filenames). Without a list of tests these are the
+    frames that are not in train_filenames; if there are none, or no lists, every eighth frame. A frame in both is a
+    test frame.
+    """
     listed = {key: _numbers(content, key, names, path) for key in LISTS}
     usable = [number for number in range(len(names)) if number not in left_out]
     train, tests = listed["train_filenames"], listed["test_filenames"] or listed["val_filenames"]
@@ -82,7 +85,8 @@ def listed_split(content: Mapping, names: list[str], left_out: Mapping[int, str]
 
 
 def _numbers(content: Mapping, key: str, names: list[str], path: Path) -> list[int]:
-    """Return the frames that a list of file names stands for. Raises UserError for an entry that is none of them."""
+    """Return the numbers of the frames in a list of file names. Raise UserError for a name that is not that of a
+    frame."""
     entries = content.get(key) or []
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise UserError(f"{path}: {key} should be a list of file names")
@@ -97,8 +101,8 @@ def _numbers(content: Mapping, key: str, names: list[str], path: Path) -> list[i
 
 
 def _similar(entry: str, number_of: dict[str, int], origin: str) -> int:
-    """Return the one frame whose path ends like `entry`, or the other way round; in another spelling, or without extension if need
-    be."""
+    """Return the frame whose path ends with `entry`, or with whose path `entry` ends; if there is none, ignore the
+    spelling, then the extension. Raise UserError unless there is exactly one."""
 
     def same(a: str, b: str) -> bool:
         return a == b or a.endswith(f"/{b}") or b.endswith(f"/{a}")

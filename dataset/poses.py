@@ -1,4 +1,4 @@
-"""Camera-to-world matrices: what a file may hold, and what it has to mean."""
+"""Validation of camera-to-world matrices, and detection of implausible ones."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from utils.logging import warn
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1, -1, 1])
 LOST_POSE = np.full((4, 4), np.nan)
-EXACT, ROUNDED = 1e-3, 0.01  # what rounding may do to a rotation, without and with a word
-SQUARE = 0.02  # cosine between two axes; more is no rotation, whatever its scale
-LEAP = 8.0  # times the usual step: how far off a pose that leaps is
-FEWEST_FOR_LEAPS = 8  # of fewer poses nothing is said
-FARTHEST_OFF = 30000.0  # metres from the origin: beyond that single precision does not tell millimetres apart
-RESET_JUMP = 4.0  # times the usual step: how far off a reset pose is from both of its neighbours
+EXACT, ROUNDED = 1e-3, 0.01  # largest error of a rotation by rounding: without, and with a warning
+SQUARE = 0.02  # largest cosine between two axes of a (scaled) rotation
+LEAP = 8.0  # distance of an outlier to its neighbours, in median steps
+FEWEST_FOR_LEAPS = 8  # with fewer poses outliers are not detected
+FARTHEST_OFF = 30000.0  # metres from the origin, beyond which single precision does not resolve millimetres
+RESET_JUMP = 4.0  # distance of a reset pose to both of its neighbours, in median steps
 
 
 def to_pose(values, source, what: str) -> np.ndarray:
-    """Return a camera-to-world matrix (4, 4) whose rotation is one; `LOST_POSE` for a pose that was lost (not finite, or
-    all zero). values: 4x4 or 3x4 numbers, or those in one row. source, what: the file and the matrix in it, for messages.
+    """Return a camera-to-world matrix (4, 4) with an orthonormal rotation; `LOST_POSE` if tracking was lost (not
+    finite, or all zero). values: 4x4 or 3x4 numbers, or 16 or 12 in one row. source, what: the file and the matrix in
+    it, for messages.
 
-    A scaled rotation is divided by its scale, with a warning. Raises UserError for anything else: another shape, a mirror
-    image, axes that are not at right angles, or a last row that is not 0 0 0 1.
+    A scaled rotation is divided by its scale, with a warning. Raise UserError for another shape, a reflection, axes
+    that are not orthogonal, or a last row that is not 0 0 0 1.
     """
     matrix = numbers_of(values, ((4, 4), (3, 4), (16,), (12,)))
     if matrix.ndim < 3:
@@ -33,12 +34,12 @@ def to_pose(values, source, what: str) -> np.ndarray:
         return LOST_POSE
     if np.abs(matrix[3, :3]).max() > 1e-6 or matrix[3, 3] == 0:
         hint = "; is it transposed?" if not matrix[:3, 3].any() else ""
-        raise UserError(f"{source}: {what} is no rotation and position (its last row is not 0 0 0 1){hint}")
+        raise UserError(f"{source}: {what} is not a rotation and translation (its last row is not 0 0 0 1){hint}")
     return _with_rotation(matrix / matrix[3, 3], source, what)
 
 
 def numbers_of(values, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
-    """Return a file's numbers as an array of one of `shapes`; (4, 4, 4) not finite if they have none of them."""
+    """Return a file's numbers as an array of one of `shapes`; an array (4, 4, 4) of nan if they have another shape."""
     try:
         array = np.array(values, float)
     except (TypeError, ValueError, OverflowError):
@@ -50,7 +51,7 @@ def _with_rotation(matrix: np.ndarray, source, what: str) -> np.ndarray:
     scales = np.linalg.norm(matrix[:3, :3], axis=0)
     axes = matrix[:3, :3] / np.maximum(scales, 1e-12)
     if np.abs(axes.T @ axes - np.eye(3)).max() > SQUARE:
-        raise UserError(f"{source}: {what} is no rotation and position (its axes are not at right angles)")
+        raise UserError(f"{source}: {what} is not a rotation and translation (its axes are not at right angles)")
     if np.linalg.det(axes) < 0:
         raise UserError(f"{source}: {what} is a mirror image (determinant -1); flip one axis where it was written")
     if np.abs(matrix[:3, :3].T @ matrix[:3, :3] - np.eye(3)).max() <= EXACT:
@@ -69,9 +70,11 @@ def _with_rotation(matrix: np.ndarray, source, what: str) -> np.ndarray:
 
 
 def reset_poses(poses: np.ndarray) -> np.ndarray:
-    """Return which of the poses (N, 4, 4), in the order they were taken, were reset to the identity by a tracker that
-    lost its way, (N,) bool. The identity may well be the first pose, or one that a photo set is aligned to: it counts as
-    reset where it comes back, or is far from its neighbours."""
+    """Return which of the poses (N, 4, 4), in temporal order, a tracker has reset to the identity, (N,) bool.
+
+    The identity may be the valid first pose, or that of the photo to which a set is aligned. It is a reset if it occurs
+    again, or is far from its neighbours.
+    """
     identity = np.isclose(poses, np.eye(4), atol=1e-9).all((1, 2))
     identity |= np.isclose(poses, OPENGL_TO_OPENCV, atol=1e-9).all((1, 2))
     if not identity.any() or identity.all():
@@ -90,8 +93,8 @@ def reset_poses(poses: np.ndarray) -> np.ndarray:
 
 
 def leaps(poses: np.ndarray) -> np.ndarray:
-    """Return which of the poses (N, 4, 4), in the order they were taken, are far from both of their neighbours though these are
-    near each other, (N,) bool: a tracker that slipped for a moment."""
+    """Return the outliers among the poses (N, 4, 4), in temporal order, (N,) bool: far from both neighbours, while
+    these are near each other."""
     if len(poses) < FEWEST_FOR_LEAPS:
         return np.zeros(len(poses), bool)
     step = _steps(poses)
@@ -102,7 +105,7 @@ def leaps(poses: np.ndarray) -> np.ndarray:
 
 
 def _steps(poses: np.ndarray, apart: int = 1) -> np.ndarray:
-    """Return metres and radians from each pose to the one `apart` places on, (N - apart, 2)."""
+    """Return the distance in metres and in radians from each pose i to pose i + apart, (N - apart, 2)."""
     moved = np.linalg.norm(poses[apart:, :3, 3] - poses[:-apart, :3, 3], axis=1)
     cosine = (np.einsum("nij,nij->n", poses[:-apart, :3, :3], poses[apart:, :3, :3]) - 1) / 2
     return np.stack([moved, np.arccos(np.clip(cosine, -1, 1))], 1)

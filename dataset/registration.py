@@ -1,4 +1,4 @@
-"""Depth of a camera of its own, as the colour camera beside it would see it.
+"""Registration of depth from a separate depth camera to the colour camera.
 
 Cameras are pinholes with OpenCV axes and pixel centres at integers. Depth is z-depth in millimetres, 0 where unknown.
 """
@@ -15,27 +15,27 @@ from dataset.frames import same_shape
 from dataset.maps import FARTHEST
 from utils.errors import UserError
 
-SMOOTH = 0.02  # the bend of one surface's inverse depth across three pixels, relative; of a plane it is 0
-SAME_SURFACE = 0.03  # points that land on one pixel are of one surface if they are closer, relative
+SMOOTH = 0.02  # largest relative second difference of inverse depth on a smooth surface; on a plane it is 0
+SAME_SURFACE = 0.03  # largest relative difference of depth of points on one surface that project to the same pixel
 ACROSS = [np.array(kernel, np.float32) for kernel in ([[1, -2, 1]], [[1], [-2], [1]])]
 ACROSS += [np.diag([1.0, -2, 1]).astype(np.float32), np.diag([1.0, -2, 1])[::-1].astype(np.float32)]
-SAMPLES = 1.5  # of a depth camera, at least, in each pixel of the map that is made, along each axis
-SAME_PIXEL = 0.5  # pixels between the two cameras that change nothing
+SAMPLES = 1.5  # least number of samples of the depth map per pixel of the registered map, along each axis
+SAME_PIXEL = 0.5  # pixels; cameras whose projections differ by less need no registration
 DEPTHS = (500.0, 5000.0)  # millimetres, at which two cameras are compared
 
 
 @dataclass(frozen=True)
 class DepthCamera:
-    """A depth camera: K (3, 3) of maps of `size` (h, w). to_color (4, 4): from its coordinates to those of the colour camera,
-    metres."""
+    """A depth camera: K (3, 3) of maps of `size` (h, w). to_color (4, 4): from its coordinates to those of the colour
+    camera, metres."""
 
     K: np.ndarray
     size: tuple[int, int]
     to_color: np.ndarray
 
     def shift(self, K: np.ndarray, size: tuple[int, int]) -> float:
-        """Return by how many of its own pixels, at most, it sees a point elsewhere than a colour camera of K (3, 3) and
-        images of `size` (h, w) does."""
+        """Return the largest distance, in pixels of this camera, between the projections of a point into this camera
+        and into a colour camera with K (3, 3) and images of `size` (h, w)."""
         height, width = self.size
         own_K = scale_intrinsics(K, size, self.size)
         corners = np.array([[x, y, 1.0] for x in (0, width - 1) for y in (0, height - 1)])
@@ -45,11 +45,12 @@ class DepthCamera:
         return float(np.abs(seen - np.tile(corners[:, :2], (len(DEPTHS), 1))).max())
 
     def register(self, depth: np.ndarray, K: np.ndarray, size: tuple[int, int], origin) -> np.ndarray:
-        """Return a map (h, w) uint16 of this camera as a colour camera of K (3, 3) and images of `size` (h, w) sees it: as
-        wide as the map is, or the colour image where that is smaller, and of the shape of the colour image.
+        """Return a depth map (h, w) uint16 of this camera as seen by a colour camera with K (3, 3) and images of `size`
+        (h, w).
 
-        The nearest surface wins. What this camera does not see stays 0, and no depth lies between two surfaces. origin: names
-        the map in the UserError for one that cannot be of this camera.
+        The result has the aspect ratio of the colour image and the smaller of the two widths. Nearer surfaces occlude
+        farther ones, pixels that this camera does not see are 0, and there is no interpolation across edges. origin:
+        names the map in the UserError for one of another shape.
         """
         if not same_shape(depth.shape, self.size):
             (height, width), (own_height, own_width) = depth.shape, self.size
@@ -66,7 +67,7 @@ class DepthCamera:
         return _nearest_of(landed, z, target)
 
     def unless_same(self, K: np.ndarray, size: tuple[int, int], least: float = SAME_PIXEL) -> DepthCamera | None:
-        """Return this camera, or None where the colour camera sees all within `least` of its pixels."""
+        """Return this camera; None if it differs from the colour camera by less than `least` pixels."""
         return self if self.shift(K, size) >= least else None
 
     def _move(self, points: np.ndarray) -> np.ndarray:
@@ -75,14 +76,14 @@ class DepthCamera:
 
 
 def _map_size(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """Return the shape of the colour image, at a width that neither loses nor invents depth."""
+    """Return the size (h, w) of a registered map: the aspect ratio of the colour image, the smaller of both widths."""
     width = min(shape[1], size[1])
     return round(size[0] * width / size[1]), width
 
 
 def _refine(depth: np.ndarray, finer: int) -> np.ndarray:
-    """Return `finer` samples of a map along each side of a pixel, (finer h, finer w) float32: bilinear in inverse
-    depth, which is exact on planes, where all around is one surface, else the pixel's own."""
+    """Upsample a map by `finer` along each axis, (finer h, finer w) float32: on smooth surfaces bilinear in inverse
+    depth, which is exact on planes; elsewhere nearest neighbour."""
     values = depth.astype(np.float32)
     inverses = 1 / np.maximum(values, 1)
     known = cv2.erode((values > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
@@ -97,7 +98,7 @@ def _refine(depth: np.ndarray, finer: int) -> np.ndarray:
 
 
 def _project(points: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return pixels (N, 2) and depth (N,) of points (N, 3); what is behind the camera lands nowhere (-1)."""
+    """Project points (N, 3): pixels (N, 2), -1 behind the camera, and depth (N,)."""
     z = points[:, 2]
     ahead = z > 1
     pixels = (points @ K.T)[:, :2] / np.where(ahead, z, 1)[:, None]
@@ -105,8 +106,8 @@ def _project(points: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _nearest_of(pixels: np.ndarray, z: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the nearest surface of the points that land on each pixel of a map of `size`, uint16; 0 where none does.
-    Its depth is the mean of those points that are on it, as they lie all around the pixel's centre."""
+    """Render points with a z-buffer into a map of `size` (h, w) uint16, 0 where no point projects. The depth of a pixel
+    is the mean of the points on its nearest surface, which lie around the pixel's centre."""
     height, width = size
     x, y = pixels.round().astype(np.int64).T
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (z < FARTHEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,39 +20,48 @@ from utils.config import Setting, no_effect
 from utils.errors import UserError
 from utils.logging import warn
 
-MOST_ATTEMPTS = 10  # samples tried in a row before the data are given up
-LABELLED_SHARE = 0.5  # of the samples of a scene render a frame with labels first, where fewer of its frames have some
+MOST_ATTEMPTS = 10  # unreadable samples in a row before an error is raised
+LABELLED_SHARE = 0.5  # of a scene's samples whose first query has labels, if a smaller share of its frames has labels
 DEFAULTS = {
     **database.DEFAULTS,
-    # training frames of each scene in val_set_list that are validated in place of its test frames, and not trained on; all of
-    # their labels count, whatever few_labels says. null: the test frames, as published
+    # number of training frames of each scene in val_set_list that are validated instead of its test frames, and not
+    # trained on; few_labels does not apply to them. null: the test frames, as published
     "validation_frames": Setting(None, int, minimum=1),
     "train_dataset_cfg": {
-        "train_database_types": ["scannet"],  # without a train_set_list: scannet, scannet_single, replica
-        "type2sample_weights": Setting({}, dict),  # database type -> how often; {}: every scene as often
-        "train_ray_num": Setting(1024, int, minimum=1),  # rays rendered of each query
-        "min_wn": Setting(8, int, minimum=1),  # references of a view: from min_wn to max_wn - 1; tests use min_wn
+        # lists of scenes used without a train_set_list: scannet, scannet_single, replica
+        "train_database_types": ["scannet"],
+        # database type -> weight with which its scenes are drawn; {}: all scenes equally
+        "type2sample_weights": Setting({}, dict),
+        "train_ray_num": Setting(1024, int, minimum=1),  # rays of each query
+        # number of references of a view: drawn from min_wn to max_wn - 1 in training, min_wn in tests
+        "min_wn": Setting(8, int, minimum=1),
         "max_wn": Setting(9, int, minimum=2),  # see min_wn
-        # [height, width] of the rectangle of rays that each query is rendered in, instead of train_ray_num scattered ones
+        # [height, width] of a rectangle of rays in each query, used instead of train_ray_num scattered rays
         "patch": Setting(None, list),
-        # references are drawn from every k-th frame, k from 1 to this: 5 are as far apart as those of tests
+        # references are drawn from every k-th frame, with k drawn from 1 to this; tests use every 5th frame
         "reference_stride": Setting(1, int, minimum=1),
         "augment": augmentation.DEFAULTS,
-        "queries_per_step": Setting(1, int, minimum=1),  # frames of a step, whose references are encoded once for all
-        "aug_depth_range_prob": Setting(0.05, float, minimum=0, maximum=1),  # of samples with another near and far
-        "aug_depth_range_min": Setting(0.95, float, minimum=0.01, maximum=1),  # near is multiplied by this to 1
-        "aug_depth_range_max": Setting(1.05, float, minimum=1),  # far is multiplied by 1 to this
+        "queries_per_step": Setting(1, int, minimum=1),  # queries in a step, which share the same references
+        # probability that near and far of a sample are stretched
+        "aug_depth_range_prob": Setting(0.05, float, minimum=0, maximum=1),
+        "aug_depth_range_min": Setting(
+            0.95, float, minimum=0.01, maximum=1
+        ),  # lower bound of the random factor of near
+        "aug_depth_range_max": Setting(1.05, float, minimum=1),  # upper bound of the random factor of far
         **no_effect("resolution_type", "aug_pixel_center_sample", "foreground_ratio", "aug_view_select_type"),
     },
-    "few_labels": few_labels.DEFAULTS,  # what is left of the labels of training frames; those of test frames are as they are
+    "few_labels": few_labels.DEFAULTS,  # reduction of the labels of training frames
 }
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Fields that the references of a batch must have. depth_if_there: depth where the scene has it. sources: so many
-    other views each, to be matched with. supervision: depth in training alone, where the scene has it. labels:
-    likewise, in training alone. known_labels: labels wherever there are some, in tests too."""
+    """Fields that the references of a batch must have.
+
+    depth: required. depth_if_there: depth if the scene has it. sources: number of neighbouring views of each reference.
+    supervision: depth if the scene has it, in training only. labels: labels if there are any, in training only.
+    known_labels: labels if there are any, in tests too.
+    """
 
     depth: bool = False
     depth_if_there: bool = False
@@ -66,16 +76,17 @@ class Needs:
 
 
 class TrainingSet(Dataset):
-    """Random samples; item `index` is the same whenever it is asked for with the same seed.
+    """Random samples; item `index` depends on the seed and the index alone.
 
-    Where few frames of a scene have labels, the first query of half of its samples is one of them: else hardly a step would
-    learn classes in the query view. All other frames, and references, are drawn as ever. Frames that test a scene of `held_out` (of `held_out_scenes`) are neither rendered nor referred to.
+    If few frames of a scene have labels, the first query of half of its samples is one of these; otherwise hardly any
+    step would learn classes. References and further queries are drawn as usual. Test frames of the scenes in `held_out`
+    (of `held_out_scenes`) are used neither as queries nor as references.
     """
 
-    def __init__(self, cfg, seed: int, needs: Needs, held_out: set[Path] = frozenset()):
+    def __init__(self, cfg, seed: int, needs: Needs, held_out: Collection[Path] = ()):
         self.cfg = cfg.train_dataset_cfg
         self.needs = replace(needs, depth=needs.reads_depth or needs.supervision)
-        # Without a loss on it, the query's depth is only logged: worth reading where depth is read anyway.
+        # Without a loss on it the query's depth is only logged, so it is read only if depth is read anyway.
         self.query_depth = self.needs.depth or cfg.termination_loss_scale > 0
         self.seed = seed
         patch = self.cfg.patch
@@ -102,11 +113,12 @@ class TrainingSet(Dataset):
 
     @staticmethod
     def _frames_of(scene: Scene, held_out: bool, validated: int | None) -> list[str]:
-        """Return the frames to train on: of a held out scene neither those for testing nor those that are validated."""
+        """Return the training frames: of a held-out scene without test frames and validation frames."""
         return scene.training_frames(held_out, validated if held_out else None)
 
     def __getitem__(self, index: int) -> Batch:
-        """Sample `index`; where a file of it cannot be read, another one, and why in `Batch.problems`."""
+        """Return sample `index`. If its files cannot be read, return another one, with the errors in
+        `Batch.problems`."""
         problems = []
         for attempt in range(MOST_ATTEMPTS):
             try:
@@ -147,7 +159,7 @@ class TrainingSet(Dataset):
         return random_patches(views, tuple(self.cfg.patch), rng)
 
     def _depth_range_stretch(self, rng: np.random.Generator) -> torch.Tensor:
-        """Draw the factors of near and far: 1 but in a few samples."""
+        """Draw the factors of near and far: 1, except in a few samples."""
         widen = rng.random() < self.cfg.aug_depth_range_prob
         factors = (rng.uniform(self.cfg.aug_depth_range_min, 1), rng.uniform(1, self.cfg.aug_depth_range_max))
         return torch.tensor(factors if widen else (1.0, 1.0), dtype=torch.float32)
@@ -167,9 +179,10 @@ class TestSet(Dataset):
         few: FewLabels | None = None,
         split: Split | None = None,
     ):
-        """references: so many, or all of a smaller pool. reference_labels, and depth beside: for baselines, whatever the network
-        needs. few: what is left of these labels; then as many of the nearest frames that have some come along too. split: None
-        for the scene's own. The query's own depth is there wherever the scene has it, to be compared with."""
+        """references: number of references, at most the size of the pool. reference_labels: read labels and depth of
+        the references too, for baselines. few: labels that are left; the nearest labelled frames are then in
+        `Batch.labelled`. split: None for the scene's own. The query has labels and depth if the scene has them, as
+        truth."""
         self.scene, self.few = scene, few
         self.needs = replace(needs, depth=needs.reads_depth or reference_labels)
         self.split = split or scene.split()
@@ -192,7 +205,7 @@ class TestSet(Dataset):
         return Batch(references, query, None, self.scene.name, frame, labelled=self._labelled(frame))
 
     def _labelled(self, frame: str) -> Views | None:
-        """Return the frames nearest to `frame` that have labels, where few are left and labels are asked for."""
+        """Return the labelled frames nearest to `frame`, for baselines with `few_labels`; None otherwise."""
         if self.few is None or not self.reference_labels:
             return None
         frames, scene = self.few.frames, self.scene
@@ -204,9 +217,9 @@ class TestSet(Dataset):
 def read_references(
     scene: Scene, chosen: list[str], pool: list[str], needs: Needs, labels: bool = False, few: FewLabels | None = None
 ) -> Views:
-    """Read the references `chosen` with what is needed of them; their sources are the nearest other frames of `pool`.
+    """Read the references `chosen` with the fields of `needs`. Their sources are the nearest other frames of `pool`.
 
-    few: what is left of their labels; None for all of them.
+    labels: read labels too. few: reduces the labels; None for all of them.
     """
     views = with_few_labels(
         scene.views(chosen, depth=needs.reads_depth, labels=labels or needs.known_labels), chosen, few
@@ -224,25 +237,26 @@ def read_references(
 
 
 def draw_query(has_labels: np.ndarray, rng: np.random.Generator) -> int:
-    """Draw one of N frames, (N,) bool whether it has labels: all alike, unless some have labels but fewer than LABELLED_SHARE;
-    then one with labels in this share of the draws."""
+    """Draw one of N frames. has_labels: (N,) bool. The distribution is uniform unless the share of labelled frames is
+    above 0 but below LABELLED_SHARE; then a labelled frame has that probability."""
     if not 0 < has_labels.mean() < LABELLED_SHARE:
         return int(rng.integers(len(has_labels)))
     return int(rng.choice(np.flatnonzero(has_labels == (rng.random() < LABELLED_SHARE))))
 
 
 def with_few_labels(views: Views, frames: list[str], few: FewLabels | None) -> Views:
-    """Return the views of these frames with the labels that are left of theirs, all of them for None."""
+    """Return the views of these frames with the labels that `few` leaves; None: all labels."""
     return views if few is None else few.of_views(views, frames)
 
 
 def random_pixels(views: Views, count: int, rng: np.random.Generator) -> torch.Tensor:
-    """Draw `count` pixels of each view, (V, count, 2) of x, y inside its mask, all different where there are so many."""
+    """Draw `count` pixels of each view, (V, count, 2) of x, y inside its mask, all different where there are so
+    many."""
     height, width = views.cameras.size
     pixels = []
     for view in range(len(views)):
         allowed = None if views.mask is None else np.flatnonzero(views.mask[view, 0].numpy())
-        if allowed is None or not len(allowed):  # a mask that leaves nothing says nothing
+        if allowed is None or not len(allowed):  # a mask of zeros is ignored
             allowed = height * width
         total = allowed if isinstance(allowed, int) else len(allowed)
         chosen = rng.choice(allowed, count, replace=count > total)
@@ -253,7 +267,7 @@ def random_pixels(views: Views, count: int, rng: np.random.Generator) -> torch.T
 def random_patches(views: Views, size: tuple[int, int], rng: np.random.Generator) -> torch.Tensor:
     """Return the pixels of one rectangle of `size` (h, w) in each view, row by row: (V, h * w, 2) of x, y.
 
-    Raises UserError where a view is smaller.
+    Raise UserError where a view is smaller.
     """
     (height, width), (patch_height, patch_width) = views.cameras.size, size
     if patch_height > height or patch_width > width:

@@ -1,7 +1,8 @@
-"""Replica scenes, as three programs render them: data/Replica/<scene>/…
+"""Replica scenes in the layouts of three projects: data/Replica/<scene>/…
 
-Semantic-NeRF: Sequence_{1,2}/{rgb,depth,semantic_class}, depth in millimetres. vMAP: the same in imap/{00,01}. NICE-SLAM:
-results/{frame,depth}*, traj.txt, and cam_params.json beside the scenes, which holds the camera and the unit of depth.
+Semantic-NeRF: Sequence_{1,2}/{rgb,depth,semantic_class}, depth in millimetres. vMAP: the same in imap/{00,01}.
+NICE-SLAM: results/{frame,depth}*, traj.txt, and cam_params.json beside the scenes, with the camera and the unit of
+depth.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.camera import number, require_same_size
+from dataset.camera import centred_intrinsics, focal_length, number, require_same_size
 from dataset.frames import Frames, numbered_files, of_another_size, require_numbered, say_of_unread, usable_frames
 from dataset.labels import replica_labels
 from dataset.maps import MILLIMETRES, DepthUnit
@@ -31,7 +32,7 @@ IMAGES, MAPS = (".png", ".jpg", ".jpeg"), (".png", ".tif", ".tiff", ".npy")
 
 @dataclass(frozen=True)
 class Layout:
-    """parts: kind -> folder and what file names start with. trajectory: its file."""
+    """A layout of files. parts: kind -> folder and prefix of its file names. trajectory: file of the poses."""
 
     parts: dict[str, tuple[str, str]]
     trajectory: str
@@ -45,11 +46,44 @@ NICE_SLAM = Layout({"color": ("results", "frame"), "depth": ("results", "depth")
 
 
 def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
-    """Find a sequence's files. Raises UserError if what every sequence needs is missing."""
+    """Find the files of a sequence. Raise UserError if required files are missing."""
     folder = name.folder(data_root)
     if not folder.is_dir():
         raise UserError(f"{name.text}: there is no folder {folder}; prepare the scene there or set data_root")
     layout = NICE_SLAM if (folder / "results").is_dir() else SEMANTIC_NERF
+    files = _find_images(name, folder, layout)
+    info, camera = _above(folder, "info_semantic.json"), _above(folder, CAMERA_FILE)
+    labels = replica_labels(info) if "labels" in files else None
+    size = image_size(files["color"][min(files["color"])])
+    if camera and layout is SEMANTIC_NERF and any(camera.parent.glob("*/results")):
+        camera = None  # it belongs to scenes of the other layout beside this one
+    if camera is None and layout is NICE_SLAM:
+        warn(
+            f"{folder}: there is no {CAMERA_FILE}; images are taken to be 90 degrees wide, and depth to be in 1/{NICE_SLAM_UNIT} m"
+        )
+    K, unit = read_camera(camera, size, MILLIMETRES if layout is SEMANTIC_NERF else None)
+    trajectory = folder / layout.trajectory
+
+    def find_frames() -> Frames:
+        poses = by_number(read_trajectory(trajectory), sorted(files["color"]), trajectory)
+        return usable_frames(name.text, files, poses.get, K, of_another_size(files["color"], size))
+
+    return SceneFiles(
+        name=name,
+        folder=folder,
+        files=files,
+        others=[trajectory, *[path for path in (info, camera) if path]],
+        raw_size=size,
+        depth_range=DEPTH_RANGE,
+        labels=labels,
+        find_frames=find_frames,
+        depth_unit=unit,
+    )
+
+
+def _find_images(name: SceneName, folder: Path, layout: Layout) -> dict[str, dict[int, Path]]:
+    """Return kind -> frame number -> file, of the kinds that a sequence has. Raise UserError without colour, and for
+    folders of maps without valid names; warn of other folders."""
     found = {
         kind: numbered_files(folder / part, IMAGES if kind == "color" else MAPS, start)
         for kind, (part, start) in layout.parts.items()
@@ -63,24 +97,7 @@ def replica_scene(name: SceneName, data_root: Path) -> SceneFiles:
         require_numbered(folder / part, found[kind], MAPS, start)
     if layout is SEMANTIC_NERF:
         say_of_unread(name.text, folder, files, [part for part, _ in layout.parts.values()])
-    info, camera = _above(folder, "info_semantic.json"), _above(folder, CAMERA_FILE)
-    labels = replica_labels(info) if "labels" in files else None
-    size = image_size(files["color"][min(files["color"])])
-    if camera and layout is SEMANTIC_NERF and any(camera.parent.glob("*/results")):
-        camera = None  # of scenes of the other layout beside this one
-    if camera is None and layout is NICE_SLAM:
-        warn(
-            f"{folder}: there is no {CAMERA_FILE}; images are taken to be 90 degrees wide, and depth to be in 1/{NICE_SLAM_UNIT} m"
-        )
-    K, unit = read_camera(camera, size, MILLIMETRES if layout is SEMANTIC_NERF else None)
-    trajectory = folder / layout.trajectory
-
-    def find_frames() -> Frames:
-        poses = by_number(read_trajectory(trajectory), sorted(files["color"]), trajectory)
-        return usable_frames(name.text, files, poses.get, K, of_another_size(files["color"], size))
-
-    others = [trajectory, *[path for path in (info, camera) if path]]
-    return SceneFiles(name, folder, files, others, size, DEPTH_RANGE, labels, find_frames, None, unit)
+    return files
 
 
 def find_sequences(scene: Path) -> list[Path]:
@@ -96,8 +113,8 @@ def _above(folder: Path, name: str) -> Path | None:
 
 
 def read_camera(path: Path | None, size: tuple[int, int], unit: DepthUnit | None) -> tuple[np.ndarray, DepthUnit]:
-    """Return the intrinsics (3, 3) of images of `size` (h, w) and the unit of depth, as a cam_params.json says; without
-    one, as the renderings are. unit: where no file says it, None for NICE-SLAM's."""
+    """Return the intrinsics (3, 3) of images of `size` (h, w) and the unit of depth from a cam_params.json. path: None
+    for the default intrinsics and `unit` (None: that of NICE-SLAM)."""
     if path is None:
         return intrinsics(size), unit or DepthUnit(1 / NICE_SLAM_UNIT, stated=True)
     content = read_json(path, "there is no such file")
@@ -118,15 +135,13 @@ def read_camera(path: Path | None, size: tuple[int, int], unit: DepthUnit | None
 
 
 def intrinsics(size: tuple[int, int]) -> np.ndarray:
-    """Return the intrinsics (3, 3) of a rendering of `size` (h, w): square pixels, the principal point in the middle."""
-    height, width = size
-    focal = width / 2 / np.tan(FIELD_OF_VIEW / 2)
-    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    """Return the intrinsics (3, 3) of a rendering of `size` (h, w)."""
+    return centred_intrinsics(focal_length(FIELD_OF_VIEW, size[1]), size)
 
 
 def by_number(poses: np.ndarray, numbers: list[int], path: Path) -> dict[int, np.ndarray]:
-    """Return the pose of each image. Line i belongs to image i; where there are as many lines as images, but these do not
-    count from 0, the first line belongs to the first one, and a warning says so. Raises UserError where neither holds."""
+    """Return image number -> pose. Line i is the pose of image i. If there are as many lines as images, but the numbers
+    do not start at 0, lines and images are paired in order, with a warning. Raise UserError if neither is possible."""
     told = f"images are numbered {numbers[0]} to {numbers[-1]}, and there are {len(poses)} poses"
     in_a_row = numbers == list(range(len(numbers)))
     if in_a_row and len(numbers) != len(poses):
@@ -134,14 +149,14 @@ def by_number(poses: np.ndarray, numbers: list[int], path: Path) -> dict[int, np
     if in_a_row or numbers[-1] < len(poses):
         return dict(enumerate(poses))
     if len(numbers) != len(poses):
-        raise UserError(f"{path}: {told} for {len(numbers)} of them; nothing says which belongs to which")
+        raise UserError(f"{path}: {told} for {len(numbers)} images; they cannot be matched")
     warn(f"{path}: {told}; the first pose is taken for image {numbers[0]}, and so on")
     return dict(zip(numbers, poses, strict=True))
 
 
 def read_trajectory(path: Path) -> np.ndarray:
-    """Return camera-to-world matrices (N, 4, 4), one a line of 16 numbers (or 12). Raises UserError naming the line that
-    is not."""
+    """Return camera-to-world matrices (N, 4, 4) from lines of 16 (or 12) numbers. Raise UserError, which names the
+    line, for any other line."""
     matrices = []
     for place, line in enumerate(read_text(path, "the trajectory is missing").splitlines(), 1):
         if not line.strip():

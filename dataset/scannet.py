@@ -1,4 +1,5 @@
-"""ScanNet scenes: data/scannet/sceneXXXX_YY/{color,depth,label-filt,pose,intrinsic}, or as in scannet_frames_25k."""
+"""ScanNet scenes: data/scannet/sceneXXXX_YY/{color,depth,label-filt,pose,intrinsic}, or laid out as
+scannet_frames_25k."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from dataset.maps import read_ids
 from dataset.poses import to_pose
 from dataset.registration import DepthCamera
 from dataset.scene import SceneFiles, SceneName
+from dataset.view_selection import evenly
 from utils.errors import UserError
 from utils.files import read_text
 from utils.images import image_size
@@ -22,41 +24,33 @@ from utils.logging import warn
 
 DEPTH_RANGE = (0.1, 10.0)
 IMAGES, MAPS = (".jpg", ".jpeg", ".png"), (".png", ".tif", ".tiff", ".npy")
-LABEL_FOLDERS = ("label-filt", "label")  # of the release; of scannet_frames_25k, which has NYU40 ids
+LABEL_FOLDERS = ("label-filt", "label")  # of the release (raw ids); of scannet_frames_25k (NYU40 ids)
 INTRINSICS = (
     "intrinsic/intrinsic_color.txt",
     "intrinsics_color.txt",
     "intrinsic_color.txt",
     "intrinsic/intrinsics_color.txt",
 )
-ALIGNED = 0.01  # of a depth map's width: the release's intrinsics differ by up to 0.6%, and its makers say that depth is aligned
-LABEL_IDS = ("auto", "raw", "nyu40")  # auto: as the label folder's name says
+# Share of the depth map's width below which depth is aligned with colour. The release is aligned by its authors'
+# statement, but its intrinsics differ by up to 0.6%.
+ALIGNED = 0.01
+LABEL_IDS = ("auto", "raw", "nyu40")  # ids in label maps; auto: by the name of their folder
 NYU40_HINT = (
     "its labels are read as ScanNet's raw ids, but look like NYU40 ids; "
     "set label_ids to raw or nyu40 (dataset.check: --label-ids)"
 )
-SAMPLE = 8  # label maps looked at to tell which ids they hold
+SAMPLE = 8  # label maps that are read to determine their ids
 
 
 def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> SceneFiles:
-    """Find a scene's files. label_ids: of LABEL_IDS. Raises UserError if what every scene needs is missing."""
+    """Find the files of a scene. label_ids: of LABEL_IDS. Raise UserError if required files are missing."""
     folder = name.folder(data_root)
     if not folder.is_dir():
         raise UserError(f"{name.text}: there is no folder {folder}; prepare the scene there or set data_root")
     label_folder = next(
         (folder / part for part in LABEL_FOLDERS if any((folder / part).glob("[!.]*"))), folder / LABEL_FOLDERS[0]
     )
-    found = {
-        "color": numbered_files(folder / "color", IMAGES),
-        "depth": numbered_files(folder / "depth", MAPS),
-        "labels": numbered_files(label_folder, MAPS),
-    }
-    files = {kind: paths for kind, paths in found.items() if paths}
-    if "color" not in files:
-        raise UserError(f"{name.text}: {folder / 'color'} has no images named 0.jpg, 1.jpg, …")
-    require_numbered(folder / "depth", found["depth"], MAPS)
-    require_numbered(label_folder, found["labels"], MAPS)
-    say_of_unread(name.text, folder, files, ("color", "pose", "intrinsic", "depth", *LABEL_FOLDERS))
+    files = _find_images(name, folder, label_folder)
     poses = numbered_files(folder / "pose", (".txt",))
     intrinsics = next((folder / part for part in INTRINSICS if (folder / part).is_file()), folder / INTRINSICS[0])
     table = data_root / "scannet" / SCANNET_TABLE
@@ -79,8 +73,34 @@ def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> 
 
     others = [*poses.values(), intrinsics, *([table] if table.is_file() else [])]
     others += [path for path in intrinsics.parent.glob("*trinsic*_*.txt") if path != intrinsics]
-    cameras = dict.fromkeys(files["depth"], camera) if camera else {}
-    return SceneFiles(name, folder, files, others, size, DEPTH_RANGE, labels, find_frames, depth_cameras=cameras)
+    return SceneFiles(
+        name=name,
+        folder=folder,
+        files=files,
+        others=others,
+        raw_size=size,
+        depth_range=DEPTH_RANGE,
+        labels=labels,
+        find_frames=find_frames,
+        depth_cameras=dict.fromkeys(files["depth"], camera) if camera else {},
+    )
+
+
+def _find_images(name: SceneName, folder: Path, label_folder: Path) -> dict[str, dict[int, Path]]:
+    """Return kind -> frame number -> file, of the kinds that a scene has. Raise UserError without colour, and for folders
+    of maps without valid names; warn of other folders."""
+    found = {
+        "color": numbered_files(folder / "color", IMAGES),
+        "depth": numbered_files(folder / "depth", MAPS),
+        "labels": numbered_files(label_folder, MAPS),
+    }
+    files = {kind: paths for kind, paths in found.items() if paths}
+    if "color" not in files:
+        raise UserError(f"{name.text}: {folder / 'color'} has no images named 0.jpg, 1.jpg, …")
+    require_numbered(folder / "depth", found["depth"], MAPS)
+    require_numbered(label_folder, found["labels"], MAPS)
+    say_of_unread(name.text, folder, files, ("color", "pose", "intrinsic", "depth", *LABEL_FOLDERS))
+    return files
 
 
 def choose_labels(maps: dict[int, Path], folder: Path, table: Path, label_ids: str) -> LabelSet:
@@ -99,10 +119,9 @@ def count_ids(maps: dict[int, Path]) -> Counter:
     """Count the pixels of each raw id in a few label maps; unreadable ones are skipped here and reported when a sample
     needs them."""
     counts: Counter = Counter()
-    numbers = sorted(maps)
-    for place in np.unique(np.linspace(0, len(numbers) - 1, SAMPLE).round().astype(int)):
+    for number in evenly(sorted(maps), SAMPLE):
         try:
-            ids, pixels = np.unique(read_ids(maps[numbers[place]]), return_counts=True)
+            ids, pixels = np.unique(read_ids(maps[number]), return_counts=True)
         except UserError:
             continue
         counts.update(dict(zip(ids.tolist(), pixels.tolist(), strict=True)))
@@ -110,7 +129,7 @@ def count_ids(maps: dict[int, Path]) -> Counter:
 
 
 def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> np.ndarray:
-    """Return a matrix of one of `shapes` from a text file; it may hold inf or nan. Raises UserError if it is missing or
+    """Return a matrix of one of `shapes` from a text file; it may hold inf or nan. Raise UserError if it is missing or
     of another shape."""
     try:
         values = [float(word) for word in read_text(path).replace(",", " ").split()]
@@ -123,13 +142,13 @@ def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...] = ((4, 4),)) -> 
 
 
 def read_intrinsics(path: Path) -> np.ndarray:
-    """Return (3, 3) from a file of a 4x4, 3x4 or 3x3 matrix. Raises UserError if it is no pinhole camera's."""
+    """Return (3, 3) from a file of a 4x4, 3x4 or 3x3 matrix. Raise UserError if it is no pinhole camera's."""
     return pinhole(read_matrix(path, ((4, 4), (3, 4), (3, 3))), path)
 
 
 def pinhole(matrix: np.ndarray, source) -> np.ndarray:
-    """Return the intrinsics (3, 3) of a 4x4, 3x4 or 3x3 matrix of `source`, which names it in errors. Raises UserError if it is no
-    pinhole camera's."""
+    """Return the intrinsics (3, 3) in a 4x4, 3x4 or 3x3 matrix. Raise UserError, which names `source`, if it is not
+    that of a pinhole camera."""
     K = matrix[:3, :3]
     skewed = not np.allclose([K[0, 1], K[1, 0], *K[2]], [0, 0, 0, 0, 1], atol=1e-6)
     if not np.isfinite(K).all() or skewed or min(K[0, 0], K[1, 1]) <= 0:
@@ -138,8 +157,8 @@ def pinhole(matrix: np.ndarray, source) -> np.ndarray:
 
 
 def read_rig(folder: Path) -> dict[str, np.ndarray]:
-    """Return where the colour and the depth camera are in what the poses are of (4, 4): `extrinsic_color`, `extrinsic_depth`, the
-    identity without such a file. Raises UserError for one that is no rotation and shift."""
+    """Return the poses (4, 4) of the colour and the depth camera relative to those in the pose files: `extrinsic_color`
+    and `extrinsic_depth`, the identity without such a file. Raise UserError for a matrix that is not rigid."""
     rig = {}
     for sensor in ("color", "depth"):
         path = folder / "intrinsic" / f"extrinsic_{sensor}.txt"
@@ -148,7 +167,7 @@ def read_rig(folder: Path) -> dict[str, np.ndarray]:
 
 
 def rigid(matrix: np.ndarray, source) -> np.ndarray:
-    """Return a matrix (4, 4) of `source`, which names it in errors. Raises UserError for one that is no rotation and shift."""
+    """Return a matrix (4, 4). Raise UserError, which names `source`, if it is not a rotation and translation."""
     moved = to_pose(matrix, source, "the matrix")
     if not np.isfinite(moved).all():
         raise UserError(f"{source}: should hold a rotation and shift")
@@ -158,7 +177,8 @@ def rigid(matrix: np.ndarray, source) -> np.ndarray:
 def read_depth_camera(
     intrinsics: Path, rig: dict[str, np.ndarray], K: np.ndarray, size: tuple[int, int], maps: dict[int, Path]
 ) -> DepthCamera | None:
-    """Return the camera of the depth maps; None where they are aligned with colour images of K (3, 3) and `size` (h, w).
+    """Return the camera of the depth maps; None where they are aligned with colour images of K (3, 3) and `size` (h,
+    w).
 
     intrinsics: the colour camera's file, which the depth camera's lies beside.
     """
@@ -169,7 +189,7 @@ def read_depth_camera(
     depth_K = read_intrinsics(path) if path.is_file() else scale_intrinsics(K, size, depth_size)
     try:
         require_same_size(depth_K, depth_size, str(path))
-    except UserError as error:  # maps that somebody resized
+    except UserError as error:  # the maps were resized
         warn(f"{error} Depth is taken to be aligned with colour")
         return None
     camera = DepthCamera(depth_K, depth_size, np.linalg.inv(rig["color"]) @ rig["depth"])
@@ -177,7 +197,8 @@ def read_depth_camera(
 
 
 def first_size(maps: dict[int, Path]) -> tuple[int, int] | None:
-    """Return the (h, w) of the first map that can be read; of those that cannot, reading them says why."""
+    """Return the (h, w) of the first readable map; None if there is none. Unreadable maps are reported when they are
+    read."""
     for number in sorted(maps):
         with contextlib.suppress(UserError):
             return image_size(maps[number])

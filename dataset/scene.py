@@ -15,13 +15,13 @@ import torch
 from dataset.cache import Cache
 from dataset.camera import scale_intrinsics
 from dataset.capture import CAPTURE_FILE, capture_file
-from dataset.depth_range import DEPTH_FRAMES, evenly, matching_pairs, range_of_depth, range_of_matches
+from dataset.depth_range import DEPTH_FRAMES, matching_pairs, range_of_depth, range_of_matches
 from dataset.exports import seems_to_be
 from dataset.frames import Frames, require_shape
 from dataset.labels import LabelSet
 from dataset.maps import MILLIMETRES, DepthUnit, read_depth, read_ids, read_mask
 from dataset.registration import DepthCamera
-from dataset.view_selection import Split, split_frames
+from dataset.view_selection import Split, evenly, split_frames
 from dataset.views import Cameras, Views
 from utils.errors import UserError
 from utils.images import read_color
@@ -42,7 +42,7 @@ class SceneName:
 
     @classmethod
     def parse(cls, text: str) -> SceneName:
-        """Raises UserError if the text is not TYPE/SCENE/…/BACKGROUND_WIDTH."""
+        """Parse TYPE/SCENE/…/BACKGROUND_WIDTH. Raise UserError for any other text."""
         parts = text.strip().split("/")
         background, _, width = parts[-1].rpartition("_")
         if len(parts) < 3 or not background or not width.isdigit() or not all(parts) or ".." in parts:
@@ -56,8 +56,11 @@ class SceneName:
 
     @classmethod
     def of_folder(cls, text: str) -> SceneName | None:
-        """Return the name of the capture in a folder, given as `FOLDER` or `FOLDER/black_WIDTH`; None if there is none. Its
-        `path` is the whole one, and a part of its hash tells folders of one name apart in results."""
+        """Return the name of the capture in a folder, given as `FOLDER` or `FOLDER/black_WIDTH`; None if there is none.
+
+        `path` is the absolute path. `text` contains a part of its hash, so that folders of the same name differ in
+        results.
+        """
         head, _, tail = text.strip().rstrip("/").rpartition("/")
         background, _, width = tail.rpartition("_")
         if not (background and width.isdigit() and capture_file(Path(head))):
@@ -71,8 +74,7 @@ class SceneName:
         return cls(name.text, name.kind, str(place), name.width)
 
     def folder(self, data_root: str | Path) -> Path:
-        """Return where the scene lies: what two names of the same scene have in common, whatever the image size they
-        ask for."""
+        """Return the folder of the scene, which does not depend on the image width in the name."""
         roots = [Path(data_root) / folder for folder in (*OTHER_FOLDERS.get(self.kind, ()), self.kind)]
         return next((root / self.path for root in roots if (root / self.path).exists()), roots[0] / self.path)
 
@@ -81,11 +83,11 @@ class SceneName:
 class SceneFiles:
     """Description of a scene, known before any frame is read.
 
-    folder: where it lies. files: of each kind that the scene has (color, depth, labels, mask), frame number -> image file.
-    others: further files that it depends on (poses, intrinsics, tables).
-    raw_size: (height, width) of the colour files. find_frames: reads the poses and says which frames are usable.
-    split: the capture's own, in frame numbers; None for the published rule. depth_unit: of its depth files.
-    depth_cameras: of the frames, by number, whose depth another camera took than their colour.
+    files: kind (color, depth, labels, mask) -> frame number -> image file, of the kinds that the scene has. others:
+    further files that it depends on (poses, intrinsics, tables). raw_size: (height, width) of the colour files.
+    depth_range: near and far in metres. find_frames: reads the poses and returns the usable frames. split: the
+    capture's own, in frame numbers; None for the published rule. depth_unit: of its depth files. depth_cameras: frame
+    number -> camera of its depth, if that differs from the colour camera.
     """
 
     name: SceneName
@@ -102,12 +104,11 @@ class SceneFiles:
 
 
 class Scene:
-    """A scene on disk, ready to give `Views` of its frames at the size that its name asks for.
+    """A scene on disk, which reads `Views` of its frames at the size in its name.
 
-    folder: where it lies, which is what tells scenes apart.
-    frame_ids: the usable frames in numeric order. camera_to_world: (N, 4, 4) float64, row by row theirs.
-    size: (height, width) of the views. labels: None where the scene has none. depth_unit: of its depth files.
-    skipped: why frames are not usable -> how many.
+    folder: identifies the scene. frame_ids: the N usable frames in numeric order. camera_to_world: (N, 4, 4) float64.
+    Ks: (N, 3, 3) at raw_size. size: (height, width) of the views. labels: None without label maps. depth_unit: of its
+    depth files. skipped: reason why frames are not usable -> their number.
     """
 
     def __init__(self, source: SceneFiles, cache: Cache | None = None):
@@ -129,20 +130,22 @@ class Scene:
         self.own_split = source.split and Split(*[[f for f in part if f in self._rows] for part in source.split])
 
     def split(self) -> Split:
-        """Return its reference pool and test frames."""
+        """Return the reference pool and the test frames."""
         return self.own_split or split_frames(self.frame_ids)
 
     def validation_split(self, count: int) -> Split:
-        """Return its reference pool and `count` frames to validate on: training frames, not of that pool as long as
-        others suffice."""
+        """Return the reference pool and `count` validation frames: training frames that are not in the pool, if there
+        are enough of them."""
         pool, frames = self.split().references, self.training_frames(hold_out_tests=True)
         others = [frame for frame in frames if frame not in set(pool)]
         chosen = evenly(others if len(others) >= count else frames, count)
         return Split([frame for frame in pool if frame not in chosen], chosen)
 
     def training_frames(self, hold_out_tests: bool, validated: int | None = None) -> list[str]:
-        """Return the frames to train on: those that a capture lists for it, or all; without the test frames if asked to, nor
-        those that are validated where there are so many."""
+        """Return the training frames: those of the capture's own split, or all frames.
+
+        hold_out_tests: leave out the test frames. validated: leave out so many validation frames.
+        """
         frames = self.frame_ids if self.own_split is None else self.own_split.references
         left_out = set(self.split().tests) if hold_out_tests else set()
         if validated:
@@ -150,8 +153,8 @@ class Scene:
         return [frame for frame in frames if frame not in left_out]
 
     def fit_depth_range(self, use_depth: bool) -> None:
-        """Make `depth_range` what the frames show that are not for testing: their depth maps, or without them points that
-        their images have in common. It stays as it is, with a warning, where nothing is found."""
+        """Set `depth_range` from the training frames: from their depth maps if `use_depth`, else from feature matches
+        of their images. If nothing is found, keep it and warn."""
         source = "depth" if use_depth and self.has_depth else "matches"
         known = self._store.recall("depth_range") if self._store else {}
         if source not in known:
@@ -178,7 +181,7 @@ class Scene:
         return range_of_matches(images, self.camera_to_world[rows], Ks, pairs)
 
     def _readable(self, kind: str, frames: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """Return the images that can be read; whoever needs one of the others will say why it cannot."""
+        """Yield the images that can be read. Errors are reported when a sample needs the image."""
         for frame in frames:
             with contextlib.suppress(UserError):
                 yield frame, self._read(kind, frame)
@@ -188,7 +191,7 @@ class Scene:
 
     @property
     def kinds(self) -> list[str]:
-        """Return what each frame has: color, and depth, labels, mask where the scene has them."""
+        """Return the kinds of images that the scene has: color, depth, labels, mask."""
         return list(self._files)
 
     @property
@@ -214,7 +217,8 @@ class Scene:
         return to_cameras(self.camera_to_world[rows], Ks, self.depth_range, self.size)
 
     def views(self, frames: Sequence[str], depth: bool = False, labels: bool = False) -> Views:
-        """Read frames as `Views` of this scene's size, in storage types; depth and labels where asked for and there."""
+        """Read frames as `Views` of this scene's size, in storage types. depth, labels: read them too, if the scene has
+        them."""
         wanted = {"color": True, "depth": depth, "labels": labels, "mask": True}
         arrays = {
             kind: torch.from_numpy(np.stack([self._read(kind, frame) for frame in frames]))
@@ -232,11 +236,11 @@ class Scene:
         )
 
     def label_maps(self, frames: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield frames whose labels can be read with their classes (h, w) uint8 at this scene's size."""
+        """Yield (frame, classes (h, w) uint8 at this scene's size) of the frames whose labels can be read."""
         return self._readable("labels", frames)
 
     def _read(self, kind: str, frame: str) -> np.ndarray:
-        """Read an image at this scene's size, from the cache if it has it."""
+        """Return an image at this scene's size, from the cache if possible."""
         if self._store is None:
             return self._decode(kind, frame)
         row = self._rows[frame]
@@ -247,7 +251,7 @@ class Scene:
         return values
 
     def _decode(self, kind: str, frame: str) -> np.ndarray:
-        if self.path(frame, kind) is None:  # without a mask all of an image counts
+        if self.path(frame, kind) is None:  # a frame without a mask is valid everywhere
             return np.ones(self.size, np.uint8)
         values = self.stored(frame, kind)
         if kind == "color":
@@ -257,8 +261,8 @@ class Scene:
         return cv2.resize(values, self.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
     def stored(self, frame: str, kind: str) -> np.ndarray:
-        """Read a frame's image at the size of its file: RGB uint8, depth in millimetres uint16, raw class ids, mask 0 or 1.
-        Raises UserError for one that cannot be read, or cannot be of this scene."""
+        """Read a frame's image at the size of its file: RGB uint8, depth in millimetres uint16, raw class ids, mask 0
+        or 1. Raise UserError for one that cannot be read, or cannot be of this scene."""
         path = self.path(frame, kind)
         if kind == "depth":
             values = self._registered(read_depth(path, self.depth_unit), path, frame)
@@ -268,14 +272,14 @@ class Scene:
         return values
 
     def _registered(self, depth: np.ndarray, path: Path, frame: str) -> np.ndarray:
-        """Return a depth map as the frame's colour camera sees it."""
+        """Return a depth map as seen by the frame's colour camera."""
         camera = self._depth_cameras.get(int(frame))
         return depth if camera is None else camera.register(depth, self.Ks[self._rows[frame]], self.raw_size, path)
 
 
 def view_size(width: int, raw_size: tuple[int, int]) -> tuple[int, int]:
-    """Return (height, width) of views `width` pixels wide of images of `raw_size`: the height that keeps the shape,
-    to the nearest multiple of 4 (so that 1296x968 and 640x480 both become 320x240)."""
+    """Return the (height, width) of images of `raw_size` resized to `width`. The height keeps the aspect ratio, rounded
+    to a multiple of 4, so that 1296x968 and 640x480 both become 320x240."""
     return max(4, round(width * raw_size[0] / raw_size[1] / 4) * 4), width
 
 

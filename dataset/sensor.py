@@ -22,11 +22,14 @@ LOST_BY_BRIGHTNESS = np.interp(np.arange(256), [0, 25, 245, 255], [0.6, 0, 0, 0.
 
 @dataclass(frozen=True)
 class Sensor:
-    """Strengths of one device in one room. blur, edge: pixels; shot, read: noise at full and at no light, linear;
-    vignette: light lost in the corners; exposure, balance: drift from frame to frame, as logarithms; motion: mean
-    length of motion blur in pixels; quality: JPEG. disparity: noise in pixels; holes: how readily depth is lost (1: as
-    a Kinect); range: metres; shift: (x, y) pixels between depth and colour. turn: degrees, slide: metres, of a pose.
-    ragged: pixels by which borders of labels wander."""
+    """Parameters of one simulated device in one room.
+
+    Colour: blur in pixels; shot, read: noise at full and at no light, linear; vignette: share of light lost in the
+    corners; exposure, balance: standard deviation of their logarithms over frames; motion: mean length of motion blur
+    in pixels; quality: of the JPEG. Depth: disparity: noise in pixels; edge: displacement of edges in pixels; holes:
+    likelihood of missing depth (1: as a Kinect); range: metres; shift: (x, y) pixels between depth and colour. Poses:
+    turn in degrees, slide in metres. Labels: ragged: displacement of borders in pixels.
+    """
 
     blur: float = 0.35
     shot: float = 0.01
@@ -69,8 +72,8 @@ class Sensor:
 
 
 def sensed_color(color: np.ndarray, sensor: Sensor, drift: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a picture (h, w, 3) uint8 as the camera takes it. drift (4,): of exposure, and of the balance of red, green and
-    blue, each of deviation 1 over many frames (see `drifting`)."""
+    """Return a picture (h, w, 3) uint8 as the camera takes it. drift (4,): of exposure, and of the balance of red,
+    green and blue, each of deviation 1 over many frames (see `drifting`)."""
     height, width = color.shape[:2]
     scale = width / REFERENCE_WIDTH
     light = _linear(color)
@@ -89,7 +92,8 @@ def sensed_color(color: np.ndarray, sensor: Sensor, drift: np.ndarray, rng: np.r
 
 
 def drifting(frames: int, rng: np.random.Generator, steps: float = 25.0) -> np.ndarray:
-    """Return smooth random walks (frames, 4) of mean 0 and deviation 1 that forget themselves within `steps` frames."""
+    """Return autoregressive noise (frames, 4) of mean 0 and deviation 1, with a correlation length of `steps`
+    frames."""
     keep = np.exp(-1 / steps)
     values = rng.standard_normal((frames, 4))
     for i in range(1, frames):
@@ -100,8 +104,8 @@ def drifting(frames: int, rng: np.random.Generator, steps: float = 25.0) -> np.n
 def sensed_depth(
     depth: np.ndarray, sensor: Sensor, rng: np.random.Generator, color: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return depth (h, w) in metres, 0 or infinite where unknown, as a stereo sensor measures it: float32, 0 where it does
-    not. With the colour (h, w, 3) uint8, what is very dark or blinding is lost as well."""
+    """Return depth (h, w) in metres, 0 or infinite where unknown, as a stereo sensor measures it: float32, 0 where it
+    does not. With the colour (h, w, 3) uint8, what is very dark or blinding is lost as well."""
     height, width = depth.shape
     scale = width / REFERENCE_WIDTH
     exact = np.where(np.isfinite(depth), depth, 0).astype(np.float32)
@@ -118,7 +122,7 @@ def sensed_depth(
 
 
 def _wandered(image: np.ndarray, edge: float, shift, scale: float, rng) -> np.ndarray:
-    """Give each pixel the value of one nearby, so that edges fray; all are shifted."""
+    """Resample an image with a constant shift and a smooth random displacement, which frays edges."""
     height, width = image.shape
     cell = max(3 * scale, 1.5)
     grid = rng.standard_normal((2, int(height / cell) + 2, int(width / cell) + 2), np.float32) * np.float32(edge)
@@ -129,8 +133,8 @@ def _wandered(image: np.ndarray, edge: float, shift, scale: float, rng) -> np.nd
 
 
 def _loss(depth: np.ndarray, sensor: Sensor, scale: float, color: np.ndarray | None) -> np.ndarray:
-    """Return how likely each pixel's depth is lost: at silhouettes, most on the side that the projector does not light, where
-    surfaces are grazed, far away, and where it is too dark or too bright."""
+    """Return the likelihood that each pixel's depth is missing: at silhouettes, mainly in the projector's shadow, at
+    grazing angles, far away, and where it is too dark or too bright."""
     reach = max(1, round(9 * scale))
     near = cv2.erode(np.where(depth > 0, depth, 1e3).astype(np.float32), np.ones((3, 2 * reach + 1)), anchor=(0, 1))
     jump = (depth - near) / np.maximum(depth, 0.1)  # how far behind what is just beside it
@@ -146,7 +150,8 @@ def _loss(depth: np.ndarray, sensor: Sensor, scale: float, color: np.ndarray | N
 
 
 def _patches(height: int, width: int, scale: float, rng) -> np.ndarray:
-    """Return thresholds in [0, 1] that are correlated in patches of several sizes, so that losses do."""
+    """Return random thresholds in [0, 1], spatially correlated at several scales, so that missing depth forms
+    patches."""
     total = np.zeros((height, width), np.float32)
     for size, weight in ((24, 0.45), (8, 0.35), (3, 0.2)):
         cell = max(size * scale, 1)
@@ -164,7 +169,7 @@ def sensed_pose(pose: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> n
 
 
 def sensed_labels(labels: np.ndarray, sensor: Sensor, rng: np.random.Generator, ignored: int) -> np.ndarray:
-    """Return labels (h, w) as rendered from a coarsely labelled mesh: borders wander, some of what lies on them is
+    """Return labels (h, w) as if rendered from a coarsely labelled mesh: borders are displaced, and some pixels on them
     `ignored`."""
     height, width = labels.shape
     scale = width / REFERENCE_WIDTH

@@ -1,8 +1,8 @@
-"""Checks of the conventions that a capture states (units, axes, …), and of keys that are not read.
+"""Checks of the conventions that a capture states (units, axes, …), and of unknown keys.
 
-A statement (units, axes, the direction of poses, the kind of depth, …) says what holds here, or is refused. A key that is not read is
-refused as well if its name speaks of what pixels, cameras, depths or labels mean, or looks like a misspelt one; any other is for the
-caller to name in a warning.
+A statement (units, axes, the direction of poses, the kind of depth, …) must agree with the conventions of this loader.
+An unknown key is an error if its name suggests that it changes the meaning of pixels, cameras, depth or labels, or if
+it looks like a misspelt known key. The caller warns of all others.
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ from typing import NamedTuple
 
 from utils.errors import UserError
 
-SIMILAR = 0.85  # of two spellings: a key so close to another one is a misspelt one
-SHOWN = 40  # characters of a value
+SIMILAR = 0.85  # similarity of two keys from which on one is a misspelling of the other
+SHOWN = 40  # characters of a value in an error message
 
 
 class Statement(NamedTuple):
-    """keys: that may make it. values: what they may say, as `plain` writes it. holds: what holds here."""
+    """A convention that a capture may state. keys: their names. values: accepted values, as normalised by `plain`.
+    holds: the convention of this loader, for messages."""
 
     keys: frozenset[str]
     values: frozenset[str]
     holds: str
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """Return the set of words in a text."""
     return frozenset(text.split())
 
 
 def _statement(keys: str, values: str, holds: str) -> Statement:
-    return Statement(_words(keys), _words(values), holds)
+    return Statement(words(keys), words(values), holds)
 
 
 STATEMENTS = (
@@ -75,12 +77,12 @@ STATEMENTS = (
         "camera_to_world is_c2w c2w row_major metric is_metric metric_scale undistorted is_undistorted rectified is_rectified "
         "depth_is_registered depth_registered depth_aligned registered_depth enable_depth_loading is_opengl opengl half_pixel",
         "true 1",
-        "only what is so can be read",
+        "only captures for which it is true can be read",
     ),
 )
 BY_KEY = {key: statement for statement in STATEMENTS for key in statement.keys}
-# Names of keys that speak of what is read: anywhere in them, or as a word of their own.
-PARTS = _words(
+# Unknown keys with one of these parts, or one of these words, in their name may change the meaning of the data.
+PARTS = words(
     "camera lens distort fisheye intrinsic extrinsic projection shutter crop focal fov principal skew radial tangential pixel "
     "coeff sensor binning downscale downsample resolution width height "
     "depth dispar euclid "
@@ -90,21 +92,21 @@ PARTS = _words(
     "label semantic categor segment instance panoptic mask ignore void class "
     "split filename holdout track lost outlier background znear zfar upside portrait landscape offset"
 )
-WORDS = _words("k f r t s p fx fy ppx ppy dist roi rotate near far bgr path paths file files train val test eval x y")
-FURTHER = _words(  # what else a capture may name: it changes nothing of what is read, and is only named in a warning
+WORDS = words("k f r t s p fx fy ppx ppy dist roi rotate near far bgr path paths file files train val test eval x y")
+FURTHER = words(  # parts of the names of keys for further data, which have no effect here: only a warning
     "confidence normal mesh ply video audio thumbnail feature score velocity acceleration imu gps bounding bbox points "
     "trainer timestamp"
 )
 
 
-HOLDING = _words(  # parts of names that say what holds here, unless their value denies it
+HOLDING = words(  # parts of names that state a convention of this loader, unless their value is false
     "c2w to_world metric row_major right_hand opengl srgb half_pixel pixel_cent registered aligned rectified undistorted zdepth "
     "z_depth"
 )
 
 
 def check_statement(key: str, value, path: Path) -> bool:
-    """Return whether a key is a statement. Raises UserError if it says anything but what holds."""
+    """Return whether a key is a statement. Raise UserError if it contradicts the conventions of this loader."""
     statement = BY_KEY.get(key)
     if statement is None:
         return False
@@ -114,26 +116,27 @@ def check_statement(key: str, value, path: Path) -> bool:
 
 
 def refuse_denial(key: str, value, known: Collection[str], path: Path) -> None:
-    """Raise UserError for a key that is not read, says no (False, or 0), and is named after something that holds here."""
+    """Raise UserError for an unknown key that is false (or 0) and whose name states a convention of this loader."""
     if value is not None and value == 0 and key not in known and any(part in key.lower() for part in HOLDING):
-        raise UserError(f"{path}: {key} is {value}, but only what is so can be read")
+        raise UserError(f"{path}: {key} is {value}, but only captures for which it is true can be read")
 
 
 def refuse_unread(key: str, known: Collection[str], path: Path) -> None:
-    """Raise UserError for a key that is not read, if it looks like one of `known` or speaks of what those say."""
+    """Raise UserError for an unknown key that looks like a misspelling of one of `known`, or may change the meaning of
+    the data."""
     if any(word in key.lower() for word in FURTHER):
         return
     meant = {plain(name): name for name in known}
     close = get_close_matches(plain(key), meant, 1, SIMILAR)
     if close:
         raise UserError(f"{path}: {key} is not read; should it be {meant[close[0]]}?")
-    words = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", key).lower()))
-    if words & WORDS or any(part in key.lower() for part in PARTS):
+    spoken = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", key).lower()))
+    if spoken & WORDS or any(part in key.lower() for part in PARTS):
         raise UserError(
-            f"{path}: {key} is not read, and may change what the capture means; remove it, or say it with the keys of docs/data.md"
+            f"{path}: {key} is not read, and may change what the capture means; remove it, or use the keys in docs/data.md"
         )
 
 
 def plain(text) -> str:
-    """Return a key or a value in small letters and digits alone."""
+    """Normalise a key or a value to lower-case letters, digits and dots."""
     return re.sub(r"[^a-z0-9.]", "", str(text).lower())

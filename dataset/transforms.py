@@ -1,8 +1,8 @@
-"""Own captures in nerfstudio's format: data/transforms/<name>/transforms.json and the images it names.
+"""Users' captures in nerfstudio's format: data/transforms/<name>/transforms.json and the images that it names.
 
-Cameras there have OpenGL axes (y up, z backward) and pixel centres at +0.5. Labels are an extension:
-`semantic_path` of a frame (class numbers, 255 to be ignored) and `semantic_classes` (names) at the top; `semantic_ids` where
-label maps hold other ids.
+Cameras there have OpenGL axes (y up, z backward) and pixel centres at +0.5. Labels are an extension: `semantic_path` of
+a frame (class numbers, 255 to be ignored) and `semantic_classes` (names) at the top; `semantic_ids` where label maps
+hold other ids.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXTENT_OF_ROOMS = (0.2, 30.0)  # metres between the outermost cameras of a captu
 
 
 def transforms_scene(name: SceneName, data_root: Path) -> SceneFiles:
-    """Find a capture's files. Raises UserError if it is not usable as it is."""
+    """Find the files of a capture. Raise UserError if it needs preparation or cannot be used."""
     folder = name.folder(data_root)
     path = capture_file(folder) or folder / CAPTURE_FILE
     capture = read_capture(path)
@@ -47,26 +47,24 @@ def transforms_scene(name: SceneName, data_root: Path) -> SceneFiles:
                 warn(f"{name.text}: {hint}")
         return found._replace(Ks=Ks[found.numbers])
 
-    others = [path, *path.parent.glob("transforms_*.json")]
-    near_far = capture.depth_range or DEPTH_RANGE
-    depth_cameras = {number: frame.depth_camera for number, frame in enumerate(capture.frames) if frame.depth_camera}
     return SceneFiles(
-        name,
-        folder,
-        files,
-        others,
-        capture.size,
-        near_far,
-        labels,
-        find_frames,
-        capture.split,
-        capture.depth_unit,
-        depth_cameras,
+        name=name,
+        folder=folder,
+        files=files,
+        others=[path, *path.parent.glob("transforms_*.json")],
+        raw_size=capture.size,
+        depth_range=capture.depth_range or DEPTH_RANGE,
+        labels=labels,
+        find_frames=find_frames,
+        split=capture.split,
+        depth_unit=capture.depth_unit,
+        depth_cameras={n: frame.depth_camera for n, frame in enumerate(capture.frames) if frame.depth_camera},
     )
 
 
 def unit_hint(camera_to_world: np.ndarray) -> str | None:
-    """Return what to say of a capture without depth whose lengths cannot be metres; None if they may be."""
+    """Return a warning for a capture without depth whose lengths are implausible in metres; None if they are
+    plausible."""
     extent = float(np.linalg.norm(np.ptp(camera_to_world[:, :3, 3], axis=0)))
     if len(camera_to_world) < 2 or EXTENT_OF_ROOMS[0] <= extent <= EXTENT_OF_ROOMS[1]:
         return None

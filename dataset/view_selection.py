@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from utils.errors import UserError
 
-SELF_REFERENCE_PROBABILITY = 0.02  # of training samples may refer to the query's own image
-LARGEST_NEIGHBOURHOOD = 12  # training references are drawn from at most so many nearest frames
+SELF_REFERENCE_PROBABILITY = 0.02  # that a training sample may have its own query among the references
+LARGEST_NEIGHBOURHOOD = 12  # nearest frames from which training references are drawn, at most
+# The published split: pool [:700:5], tests the first 10 of [2:700:20].
 LAST_FRAME, POOL_STEP, TEST_START, TEST_STEP, MOST_TESTS = 700, 5, 2, 20, 10
 
 
 class Split(NamedTuple):
-    """references: the pool that test views may refer to. tests: the frames to be rendered."""
+    """references: the frames that may be references of test views. tests: the frames to be rendered."""
 
     references: list[str]
     tests: list[str]
+
+
+def evenly(items: Sequence, count: int) -> list:
+    """Return at most `count` of the items, evenly spaced from the first to the last."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))]
 
 
 def split_frames(frames: list[str]) -> Split:
@@ -46,9 +53,9 @@ def training_references(
 ) -> np.ndarray:
     """Return indices of references for the frame `query` of a scene whose centres are (N, 3), in random order.
 
-    Their number is drawn from [counts[0], counts[1]); they are drawn from the once or twice as many
-    nearest frames, at most 12 (but never fewer than their number). Only every k-th frame is among these, with k drawn from
-    1 to `widest_stride`, or less where the scene is too short for it. own: in a few samples `query` itself is among them.
+    Their number is drawn from [counts[0], counts[1]); they are drawn from the once or twice as many nearest frames, at
+    most 12 (but never fewer than their number). Only every k-th frame is among these, with k drawn from 1 to
+    `widest_stride`, or less where the scene is too short for it. own: in a few samples `query` itself is among them.
     """
     order = nearest(centres, centres[query])
     if widest_stride > 1:
@@ -64,15 +71,15 @@ def training_references(
 def further_queries(
     centres: np.ndarray, query: int, references: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the indices of `count` more frames for the references of `query` to show: drawn from the twice as many
-    nearest ones that are not references themselves."""
+    """Draw the indices of `count` further queries for the references of `query`, from the 2 count nearest frames that
+    are neither a reference nor the query."""
     order = nearest(centres, centres[query])
     free = order[~np.isin(order, [query, *references])]
     return rng.permutation(free[: 2 * count])[:count]
 
 
 def require_frames(scene: str, have: int, need: int, purpose: str) -> None:
-    """Raises UserError if a scene has too few frames for `purpose`."""
+    """Raise UserError if a scene has too few frames for `purpose`."""
     if have < need:
         raise UserError(
             f"{scene}: has {have} {purpose}, but {need} are needed; "

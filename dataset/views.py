@@ -12,7 +12,7 @@ import torch
 
 
 class Tensors:
-    """Shared by the frozen dataclasses below: move, pin and index every tensor they hold, in dictionaries too."""
+    """Base of frozen dataclasses of tensors: moves and pins all of them, in nested dataclasses and dictionaries too."""
 
     def _map(self, function):
         changes = {}
@@ -25,7 +25,7 @@ class Tensors:
         return replace(self, **changes)
 
     def to(self, device):
-        """Return the same on a device. Where the memory is pinned, a copy to a GPU does not wait for what the GPU does."""
+        """Return a copy on a device. The copy to a GPU is asynchronous if the memory is pinned."""
         return self._map(
             lambda value: (
                 value.to(device, non_blocking=_is_gpu(device)) if isinstance(value, torch.Tensor) else value.to(device)
@@ -37,7 +37,7 @@ class Tensors:
 
 
 class Rows(Tensors):
-    """Tensors that share their first axis; an index takes some of its entries from all of them."""
+    """Tensors with a common first axis; an index is applied to all of them."""
 
     def __getitem__(self, which):
         return self._map(lambda tensor: tensor[which])
@@ -65,6 +65,11 @@ class Cameras(Rows):
     def __len__(self) -> int:
         return self.poses.shape[0]
 
+    def one(self, index: int) -> Cameras:
+        """Return camera `index` alone, as `Cameras` with V = 1."""
+        part = slice(index, index + 1)
+        return self[part]
+
     def centres(self) -> torch.Tensor:
         """Return camera centres in the world, (V, 3)."""
         return -(self.poses[:, :, :3] * self.poses[:, :, 3:]).sum(1)
@@ -77,10 +82,10 @@ class Views(Tensors):
     images: (V, 3, h, w) uint8, or float in [0, 1] after `.to(device)`.
     depth: (V, 1, h, w) uint16 millimetres, or float metres after `.to(device)`; 0 where unknown.
     labels: (V, h, w) uint8 classes, or int64 after `.to(device)`; `K` where ignored.
-    mask: (V, 1, h, w) uint8, 0 where the image shows nothing that counts (outside of an undistorted image, a person).
-    sources: other views to match each of these with, for front ends that find depth themselves.
-    complete: whether depth is known everywhere; None: nobody looked.
-    A field is None where the scene does not have it or nobody asked for it.
+    mask: (V, 1, h, w) uint8, 0 where the image is invalid (outside of an undistorted image, a person).
+    sources: neighbouring views of each view, for front ends that predict depth by matching.
+    complete: whether depth is known everywhere; None: not determined.
+    A field is None if the scene does not have it or it was not read.
     """
 
     cameras: Cameras
@@ -95,7 +100,7 @@ class Views(Tensors):
         return len(self.cameras)
 
     def to(self, device) -> Views:
-        """Moves everything to `device` and converts storage types to what the network computes with."""
+        """Move everything to `device` and convert storage types to those that the network computes with."""
         moved = super().to(device)
         changes = {}
         if moved.images is not None and moved.images.dtype == torch.uint8:
@@ -111,7 +116,7 @@ class Views(Tensors):
 
 @dataclass(frozen=True)
 class Sources(Tensors):
-    """views: N of them; index: (V, n), which of them belong to each of V other views."""
+    """Neighbours of V views. views: N of them. index: (V, n), those of each of the V views."""
 
     views: Views
     index: torch.Tensor
@@ -119,12 +124,12 @@ class Sources(Tensors):
 
 @dataclass(frozen=True)
 class Batch(Tensors):
-    """Q query views (one but in training), their references, and the pixels of the queries to render.
+    """Q query views (one except in training), their references, and the pixels of the queries to render.
 
     pixels: (Q, N, 2) integer x, y; None for all of them.
-    labelled: the nearest frames that have labels, for baselines, where few labels are left; else None.
-    scene, frame: where the (first) query comes from, for messages and file names.
-    problems: why other samples could not be had, of which this one takes the place.
+    scene, frame: of the (first) query, for messages and file names.
+    problems: errors of unreadable samples that this one replaces.
+    labelled: the nearest frames that have labels, for baselines with `few_labels`; else None.
     """
 
     references: Views

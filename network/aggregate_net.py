@@ -1,4 +1,4 @@
-"""From what the views see of each sample to what a ray shows."""
+"""Embedding of the views' visibility, followed by their aggregation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AggregateNet(nn.Module):
         self, sight: Sight, hit: torch.Tensor, visibility: torch.Tensor, density_only: bool = False
     ) -> RayValues:
         """Aggregate the views. hit, visibility: (V, N), the probabilities that a view's ray ends in a sample, and that
-        it gets so far."""
+        it reaches the sample."""
         mask, features = sight.mask[..., 0], sight.ray_features
         probabilities = torch.stack([2 * (hit * mask - 0.5), 2 * (visibility * mask - 0.5)], -1)
         embedding = self.prob_embed(features, probabilities.to(features.dtype))

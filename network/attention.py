@@ -20,15 +20,15 @@ def sine_encoding(length: int, width: int, device: torch.device | None = None) -
 
 
 def first_places(table: torch.Tensor, length: int) -> torch.Tensor:
-    """Return the encoding of `length` positions, (length, width), from a table of the first ones if that has so many.
+    """Return the encoding of `length` positions, (length, width), from a precomputed table if it is long enough.
 
-    A compiler would move what computes it, in float64, into the kernels that add it to every row.
+    Without the table torch.compile would fuse its computation in float64 into the kernels that add it to every row.
     """
     return table[:length] if length <= len(table) else sine_encoding(length, table.shape[1], table.device)
 
 
 class Projection(nn.Linear):
-    """A linear layer without bias whose result may lie in memory with its channels outermost."""
+    """A linear layer without bias whose result can be stored with channels first."""
 
     def __init__(self, width: int, out: int):
         super().__init__(width, out, bias=False)
@@ -38,7 +38,7 @@ class Projection(nn.Linear):
 
 
 def project(x: torch.Tensor, weight: torch.Tensor, channels_first: bool) -> torch.Tensor:
-    """Return x (…, C) times weight (out, C), transposed: (…, out), in memory with its channels outermost if asked for."""
+    """Return x (…, C) times the transpose of weight (out, C): (…, out). channels_first: memory layout of the result."""
     if not channels_first:
         return F.linear(x, weight)
     return (weight @ x.flatten(0, -2).T).T.view(*x.shape[:-1], -1)
@@ -67,7 +67,7 @@ class SelfAttention(nn.Module):
 
         The published network masks query rows instead of keys; a zero query has the same uniform attention.
         """
-        channels_first = not self.along and not x.is_cuda  # in memory, as the torch version wants them on a CPU
+        channels_first = not self.along and not x.is_cuda  # the layout that is fastest in torch on a CPU
         qkv = self._project(x, channels_first)
         in_kernel = self.kernels.attention and kernel_takes(qkv, self.heads, self.along)
         attend = attention_kernel if in_kernel else attention
@@ -75,8 +75,8 @@ class SelfAttention(nn.Module):
         return self.layer_norm(self.fc(attended) + x).to(x.dtype)  # under autocast it would be float32
 
     def _project(self, x: torch.Tensor, channels_first: bool) -> torch.Tensor:
-        """Return queries, keys and values side by side, (A, B, 3 inner): by one product, unless somebody changed their
-        layers."""
+        """Return queries, keys and values side by side, (A, B, 3 inner), by one product if their layers are
+        unmodified."""
         layers = self.w_qs, self.w_ks, self.w_vs
         if all(type(layer) is Projection for layer in layers) and is_untouched(*layers):
             return project(x, torch.cat([layer.weight for layer in layers]), channels_first)

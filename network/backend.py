@@ -1,7 +1,8 @@
-"""The choice of device, precision, compilation, recording and kernels, made here and nowhere else.
+"""The only place that chooses precision, compilation, recording and kernels.
 
-A `Backend` is one frozen value, made from the config for training or for rendering, and handed down: it says how to run
-a network's passes (`stages`), what to record (`recorded`), and sets a network's modules while it is `at_work`.
+A `Backend` is one frozen value, made from the config for training or for rendering. It provides the functions that run
+a network's passes (`stages`), records functions (`recorded`), and selects the kernels of a network's modules
+(`at_work`).
 """
 
 from __future__ import annotations
@@ -29,18 +30,21 @@ from utils.logging import say_once, warn
 
 RENDERERS = ("auto", "plain", "exact", "fast")
 PRECISIONS = ("auto", "fp32", "bf16")
-MANY_RAYS = 2048  # of a step: from here on ...
-MEMORY_BUDGET = 0.95  # ... compiled passes keep no more than this part of what they would for their backward pass
-COMPILED_SHAPES = 64  # image sizes and numbers of references that passes are compiled for, one by one
-WORTH_COMPILING = 2**25  # samples times views of a whole view: half a minute's compiling is saved within the view
+MANY_RAYS = 2048  # in a step: from here on ...
+MEMORY_BUDGET = 0.95  # ... compiled passes keep only this share of their activations for the backward pass
+COMPILED_SHAPES = 64  # combinations of image size and number of references for which passes are compiled
+WORTH_COMPILING = 2**25  # samples times views of a whole view from which on it is faster to compile for half a minute
 
 
 @dataclass(frozen=True)
 class Backend:
-    """device: of all tensors. half: matrix products in half precision: bfloat16 under autocast, float16 in the engine.
-    kernels: of ours, that the modules run, and if float32 may round to TensorFloat-32. engine: whole passes in kernels, where
-    they can (rendering). compile_from: samples times views of a whole image from which on passes are compiled; None: never.
-    record: work is recorded once and replayed (a GPU's). memory_budget: of compiled passes, for their backward pass.
+    """How a network is computed.
+
+    device: of all tensors. half: matrix products in half precision: bfloat16 under autocast, float16 in the engine.
+    kernels: which Triton kernels the modules run, and whether float32 may round to TensorFloat-32. engine: render whole
+    passes in kernels if the network allows it. compile_from: samples times views of a whole image from which on passes
+    are compiled; None: never. record: replay GPU work as CUDA graphs. memory_budget: share of the activations that
+    compiled passes keep for their backward pass.
     """
 
     device: torch.device
@@ -53,12 +57,10 @@ class Backend:
 
     @classmethod
     def for_training(cls, cfg, device: torch.device) -> Backend:
-        """Choose the backend that `precision` and `compile` describe. Raises UserError for bf16 where the device has
-        none."""
+        """Return the backend for the config's `precision` and `compile`. Raise UserError for bf16 on a device without
+        it."""
         if cfg.precision == "bf16" and not has_bf16(device):
-            raise UserError(
-                "`precision`: bf16 needs a GPU that computes with it (NVIDIA's from 2020 on); fp32 always works"
-            )
+            raise UserError("`precision`: bf16 needs a GPU that supports it (NVIDIA's from 2020 on); fp32 always works")
         half = has_bf16(device) if cfg.precision == "auto" else cfg.precision == "bf16"
         capable, on_gpu = runs_triton(device), device.type == "cuda"
         compiles = (capable if cfg.compile is None else cfg.compile) and (capable or not on_gpu)
@@ -69,21 +71,21 @@ class Backend:
         return cls(
             device,
             half,
-            # Maps only where convolutions may round to ten bits, which bfloat16's seven do not notice: without it
-            # cuDNN's are slower with channels last, which our kernels need.
+            # Kernels of maps need channels last, which is slower in cuDNN unless convolutions may round to
+            # TensorFloat-32 (ten bits). Beside bfloat16 (seven bits) that makes no difference.
             Kernels(maps=capable and half, volumes=capable, attention=capable, tf32=half),
             compile_from=0 if compiles else None,
             record=compiles and on_gpu,
-            # What costs no product is computed again instead of being kept: a fifth of the memory for 3% of the time.
+            # Cheap operations are recomputed in the backward pass: 20% less memory for 3% more time.
             memory_budget=MEMORY_BUDGET if many else 1.0,
         )
 
     @classmethod
     def for_rendering(cls, renderer: str, device: torch.device) -> Backend:
-        """Choose the backend that the config's `renderer` describes.
+        """Return the backend for the config's `renderer`.
 
-        Convolutions never round to ten bits, as cuDNN's do by default: features would be off by a percent, which costs
-        a rendering more than all products of float16.
+        Convolutions never round to TensorFloat-32, which is cuDNN's default: the features' error of 1% would cost more
+        than all float16 products do.
         """
         capable, on_gpu, plain = runs_triton(device), device.type == "cuda", renderer == "plain"
         fast = renderer == "fast" or (renderer == "auto" and on_gpu)
@@ -106,13 +108,13 @@ class Backend:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def encoding(self, network: Renderer) -> torch.autocast:
-        """Encode references in float16, if `half`, on a GPU and for networks that only correct what surfaces show."""
+        """Encode references in float16 if `half`, on a GPU, for networks that sample at surfaces."""
         rounds = self.half and self.device.type == "cuda" and network.sampler.reads_surfaces
         return torch.autocast(self.device.type, torch.float16, enabled=rounds)
 
     @contextlib.contextmanager
     def at_work(self, network: nn.Module) -> Iterator[None]:
-        """Run the modules of `network` with this backend's kernels and its rounding of convolutions."""
+        """Run the modules of `network` with this backend's kernels and rounding of convolutions in the context."""
         modules = [module for module in parts(network) if isinstance(getattr(type(module), "kernels", None), Kernels)]
         before, tf32 = [module.kernels for module in modules], torch.backends.cudnn.allow_tf32
         torch.backends.cudnn.allow_tf32 = self.kernels.tf32
@@ -126,11 +128,12 @@ class Backend:
                 module.kernels = kernels
 
     def compiles(self, work: int = 0) -> bool:
-        """Return whether passes over so many samples times views are compiled."""
+        """Return whether passes are compiled. work: samples times views."""
         return self.compile_from is not None and work >= self.compile_from
 
     def stages(self, network: Renderer, work: int = 0) -> tuple[RunStage, ...]:
-        """Return how to run a network's passes over so many samples times views: compiled, or the modules as they are."""
+        """Return the functions that run a network's passes: compiled, or the modules themselves. work: samples times
+        views."""
         if not (self.compiles(work) and untouched(network)):
             return network.stages
         say_once("compiling for this device, which takes up to a minute the first time")
@@ -140,11 +143,10 @@ class Backend:
     def recorded(
         self, function: Callable, most: int, network: nn.Module | None = None, copied: bool = True
     ) -> Callable:
-        """Return `function` of tensors as a recording if this backend records. most: recordings kept. copied: see
-        `Captured`.
+        """Return a `function` of tensors as a recording, if this backend records. most, copied: see `Captured`.
 
-        network: whose modules it runs, if any. While hooks are registered on it the function runs as it is: a recording
-        could not call them.
+        network: the one whose modules the function runs, if any. While it has hooks, which a recording could not call,
+        the function runs unrecorded.
         """
         if not self.record:
             return function
@@ -155,7 +157,7 @@ class Backend:
         def run(*inputs):
             if untouched(network):
                 return captured(*inputs)
-            say_once("the network has hooks, or modules that were changed: it runs without recording")
+            say_once("the network has hooks or modified modules: it runs without recording")
             return function(*inputs)
 
         return run
@@ -164,16 +166,16 @@ class Backend:
 @functools.cache
 def _compiled() -> _Compiled:
     torch._dynamo.config.cache_size_limit = COMPILED_SHAPES
-    torch._dynamo.config.skip_nnmodule_hook_guards = False  # who registers a hook later wants it to be called
+    torch._dynamo.config.skip_nnmodule_hook_guards = False  # hooks that are registered later shall be called
     return _Compiled()
 
 
 class _Compiled:
-    """Runs a stage with its kernels fused, or as it is once that turned out to be impossible.
+    """Runs a stage compiled, or uncompiled after compilation has failed once.
 
-    In two parts: one compiler's kernel would not keep which views see a sample but find it again, with other rounding,
-    for their number as for themselves. At the border of an image the two differ once in thirty million times, and what
-    one view sees is then divided by no view.
+    `look` and `shade` are compiled separately. Compiled as one, the compiler recomputes which views see a sample, with
+    different rounding, instead of storing it. In one of thirty million samples, at the border of an image, the mask and
+    the count of views then disagree, and features are divided by zero.
     """
 
     def __init__(self):
@@ -188,6 +190,6 @@ class _Compiled:
             try:
                 return self.shade(stage, self.look(encoding, rays, depths), depths, density_only)
             except torch._dynamo.exc.TorchDynamoException as error:
-                warn(f"it cannot be compiled, and runs as it is ({str(error).splitlines()[0]})")
+                warn(f"the network cannot be compiled, and runs without ({str(error).splitlines()[0]})")
                 self.broken = True
         return stage(encoding, rays, depths, density_only)

@@ -1,4 +1,5 @@
-"""From densities along a ray to what a pixel sees (the quadrature of NeRF, with unit step length)."""
+"""Volume rendering along a ray: from densities to hit probabilities, colours and depth (NeRF, with unit step
+length)."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import torch
 
 
 def hit_probabilities(density: torch.Tensor) -> torch.Tensor:
-    """Return the probability (R, S) that a ray ends at each sample: alpha times the light that got that far.
+    """Return the probability (R, S) that a ray ends at each sample: alpha times the transmittance before the sample.
 
     alpha = 1 - exp(-relu(density)); transmittance is the product of (1 - alpha + 1e-10) before the sample.
     """
@@ -23,7 +24,7 @@ def composite(hit_probability: torch.Tensor, values: torch.Tensor) -> torch.Tens
 
 
 def end_at_last(hit_probability: torch.Tensor) -> torch.Tensor:
-    """Return hit probabilities (R, S) of rays that end at their last sample if they did not before: they add up to 1."""
+    """Return hit probabilities (R, S) whose remainder to 1 is added to the last sample: every ray ends."""
     missing = (1 - hit_probability.sum(-1, keepdim=True)).clamp_min(0)
     return torch.cat([hit_probability[:, :-1], hit_probability[:, -1:] + missing], -1)
 
@@ -34,7 +35,8 @@ def expected_depth(hit_probability: torch.Tensor, depths: torch.Tensor) -> torch
 
 
 def seen_rays(hit_probability: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
-    """Return which rays, (R,) bool, mostly end where a view shows something: hit_probability (R, S), shown (R, S) bool."""
+    """Return which rays, (R,) bool, end mostly at samples that a view shows: hit_probability (R, S), shown (R, S)
+    bool."""
     return (hit_probability * shown).sum(-1) > 0.5 * hit_probability.sum(-1)
 
 
@@ -42,8 +44,8 @@ ONE_SURFACE = 0.05  # samples closer than this, relative, lie on one surface
 
 
 def modal_depth(hit_probability: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
-    """Return the expected depth (R,) on the surface that a ray most probably ends at: at an edge the expected depth over all
-    would lie in the air between two surfaces."""
+    """Return the expected depth (R,) over the samples near the most probable one. At an edge the mean over all samples
+    would lie between two surfaces."""
     likeliest = depths.gather(-1, hit_probability.argmax(-1, keepdim=True))
     weights = hit_probability * ((depths / likeliest - 1).abs() < ONE_SURFACE)
     return (weights * depths).sum(-1) / weights.sum(-1)

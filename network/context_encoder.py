@@ -1,4 +1,4 @@
-"""An image encoder that sees its whole image: what a table is follows from what stands around it."""
+"""An image encoder whose features depend on the whole image: an object's class depends on its surroundings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ContextEncoder(nn.Module):
     multiple = 32
 
     def __init__(self, channels: int = 32, widths: tuple[int, ...] = WIDTHS, imagenet_features: bool = False):
-        """imagenet_features: with those of `network.imagenet`."""
+        """imagenet_features: add the features of `network.imagenet`."""
         super().__init__()
         self.channels = channels
         half, quarter, eighth, sixteenth, smallest = widths
@@ -76,6 +76,6 @@ class ContextEncoder(nn.Module):
 
 
 def join_upsampled(x: torch.Tensor, skipped: torch.Tensor) -> torch.Tensor:
-    """Return x (V, C, H/2, W/2) at twice its size, with `skipped` (V, D, H, W) behind it: (V, C + D, H, W)."""
+    """Upsample x (V, C, H/2, W/2) by 2 and concatenate `skipped` (V, D, H, W): (V, C + D, H, W)."""
     x = F.interpolate(x, size=skipped.shape[-2:], mode="bilinear", align_corners=False)
     return torch.cat([x, skipped], 1)

@@ -36,7 +36,7 @@ def main() -> None:
         say("\n".join(f"{key:<12} {value}" for key, value in inspect(args.file).items()))
         return
     if args.out is None:
-        raise UserError(f"{args.action}: say where to write, as a third word")
+        raise UserError(f"{args.action}: OUT, the file to write, is missing")
     out = args.out.with_suffix(SAFETENSORS)
     if args.action == "mvsnet":
         _write(read_mvsnet(args.file), {}, out)
@@ -53,22 +53,23 @@ def main() -> None:
 def ship(path: Path, out: Path) -> None:
     """Write the weights of a checkpoint in half precision, with what its config says of the network.
 
-    Raises UserError for one without a config, or with numbers that half precision has not.
+    Raise UserError for a checkpoint without a config, or with values that are not finite in half precision.
     """
     checkpoint = load_checkpoint(path)
     if checkpoint.config is None:
-        raise UserError(f"{checkpoint.path}: has no config inside, without which nobody could use it")
+        raise UserError(f"{checkpoint.path}: has no config inside; without it the weights could not be used")
     network = {
         name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in checkpoint.network.items()
     }
     lost = [name for name, tensor in network.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if lost:
-        raise UserError(f"{checkpoint.path}: {lost[0]} holds numbers beyond half precision, or none at all")
+        raise UserError(f"{checkpoint.path}: {lost[0]} has values that are not finite in half precision")
     _write(network, _about(checkpoint, portable(checkpoint.config)), out)
 
 
 def portable(config: dict) -> dict:
-    """Return of a config what says which network it is and what it renders from: no paths, scenes or schedule."""
+    """Return the keys of a config that define the network and the number of its references, without paths or
+    schedule."""
     kept = {
         key: config[key]
         for key in (*renderer.DEFAULTS, "depth_range")
@@ -79,13 +80,13 @@ def portable(config: dict) -> dict:
 
 
 def _about(checkpoint: Checkpoint, config: dict) -> dict[str, str]:
-    """Return what stands beside the tensors."""
+    """Return the metadata of a safetensors file."""
     about = {"step": str(checkpoint.step), "best_para": repr(checkpoint.best), "config": json.dumps(config)}
     return about | ({"classes": json.dumps(checkpoint.classes)} if checkpoint.classes else {})
 
 
 def inspect(path: Path) -> dict[str, str]:
-    """Return what a file is, in words."""
+    """Return a description of a file: title -> text."""
     if path.suffix != SAFETENSORS:
         content = read_pickle(path)
         if isinstance(content, dict) and "network_state_dict" not in content and "state_dict" in content:

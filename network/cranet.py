@@ -1,16 +1,17 @@
-"""Aggregates what the views see: density, colour and, by Cross-Reprojection Attention, classes.
+"""Aggregation of the views' features: density, colour and, by Cross-Reprojection Attention, classes.
 
-The geometry and colour part is IBRNet's aggregation with NeuRay's visibility; the semantic part is
-S-Ray's (section 3.3): attention along the ray inside each view, then across the views of each sample.
+Geometry and colour are IBRNet's aggregation with NeuRay's visibility. Classes are S-Ray's (section 3.3): attention
+along the ray inside each view, then across the views of each sample.
 
-Tensors of views and samples are rows (V, N, C), N = R * S, the samples of a ray one after the other. What is the same
-for all views is computed once a sample, and what is linear once a ray. Geometry, softmax, sums and products along the
-ray are float32 under autocast too.
+Tensors of views and samples are rows (V, N, C), N = R * S; the samples of a ray are consecutive. For speed, layers of
+inputs that all views share run once a sample, and linear layers after a weighted sum run once a ray. Geometry, softmax,
+sums and products along the ray are float32 under autocast too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -23,14 +24,15 @@ from network.rendering import CLASSES
 from network.sight import Sight
 
 INVALID_LOGIT = -1e9
-PLACES = 256  # samples of a ray whose encodings are kept
-SHARPNESS = 10.0  # of a view, by its angle: e times less for each 1/10 rad more
+PLACES = 256  # samples of a ray for which position encodings are precomputed
+SHARPNESS = 10.0  # with blend_by_angle a view's weight falls by a factor of e for each 1/10 rad
 
 
 class RayValues(NamedTuple):
-    """Of R rays: hit probabilities (R, S) of their samples, colour (R, 3) and what each head shows, (R, …) by name.
+    """Results for R rays: hit probabilities (R, S) of their samples, colour (R, 3), and name of a head -> its values
+    (R, …).
 
-    Where only densities were asked for color is None, and there are no heads.
+    If only densities are computed, color is None and there are no heads.
     """
 
     hit_probability: torch.Tensor
@@ -39,11 +41,11 @@ class RayValues(NamedTuple):
 
 
 class SampleFeatures(NamedTuple):
-    """Features of R rays of S samples seen by V views, as inputs of a head; N = R * S.
+    """Input of a head: features of R rays of S samples seen by V views; N = R * S.
 
-    hit_probability: (R, S). geometry: (R, S, G), after attention along the ray. hidden: (R, S, G), what density is made of.
-    semantic: (V, N, L), each view's latent after Cross-Reprojection Attention. blending: (V, N, 1), weights of the views, as
-    for colour. sight: what the views see of the samples.
+    hit_probability: (R, S). geometry: (R, S, G), after attention along the ray. hidden: (R, S, G), the layer before
+    density. semantic: (V, N, L), each view's latent after Cross-Reprojection Attention. blending: (V, N, 1), weights
+    that blend the views' colours. sight: the projections of the samples into the views.
     """
 
     hit_probability: torch.Tensor
@@ -54,32 +56,58 @@ class SampleFeatures(NamedTuple):
     sight: Sight
 
     def blended(self) -> torch.Tensor:
-        """Return the views' latents, blended: (R, S, L)."""
+        """Return the mean of the views' latents, weighted by `blending`: (R, S, L)."""
         return (self.blending * self.semantic).sum(0).unflatten(0, self.hit_probability.shape)
 
 
 class HeadWidths(NamedTuple):
-    """Channels of what a head is given: `geometry` and `hidden` of samples, `semantic` latents of views."""
+    """Channels of a head's input. geometry: of `geometry` and `hidden`. semantic: of the views' latents."""
 
     geometry: int
     semantic: int
 
 
-# Makes a head: a module from SampleFeatures to what it shows of each ray, (R, …).
+# Builds a head: a module from SampleFeatures to values of each ray, (R, …).
 HeadFactory = Callable[[HeadWidths], nn.Module]
 
 
 def weighted_mean_and_variance(x: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return sum(w x) and sum(w (x - mean)^2) over the views (first axis), with the weights as they are."""
+    """Return sum(w x) and sum(w (x - mean)^2) over the views (first axis). The weights are not normalised here."""
     mean = (x * weights).sum(0)
     return mean, (weights * (x - mean) ** 2).sum(0)
 
 
-def _check_widths(**widths: int | tuple[int, ...]) -> None:
-    for name, width in widths.items():
-        for value in width if isinstance(width, tuple) else (width,):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"CRANet: {name} should be a positive whole number, but is {width}")
+@dataclass(frozen=True)
+class Widths:
+    """Channels of a `CRANet`; the defaults are the published ones. Raise ValueError for what is not a positive integer.
+
+    image_channels, embedding: of the inputs. latent: of what is known of a sample in one view. geometry: of a sample.
+    hidden: inside base_fc and geometry_fc; direction_hidden: inside ray_dir_fc; blending_hidden: of the two hidden
+    layers of rgb_fc; trust_hidden: inside neuray_fc. attention_heads: of all attentions, each of head_width channels.
+    """
+
+    image_channels: int = 32
+    embedding: int = 32
+    latent: int = 32
+    geometry: int = 16
+    hidden: int = 64
+    direction_hidden: int = 16
+    blending_hidden: tuple[int, int] = (16, 8)
+    trust_hidden: int = 8
+    attention_heads: int = 4
+    head_width: int = 4
+
+    def __post_init__(self):
+        for field in fields(self):
+            width = getattr(self, field.name)
+            for value in width if isinstance(width, tuple) else (width,):
+                if type(value) is not int or value < 1:
+                    raise ValueError(f"CRANet: {field.name} should be a positive whole number, but is {width}")
+
+    @property
+    def attention(self) -> dict[str, int]:
+        """Return the keywords that `SelfAttention` takes."""
+        return {"heads": self.attention_heads, "head_width": self.head_width}
 
 
 def _kaiming(*networks: nn.Sequential) -> None:
@@ -92,7 +120,8 @@ def _kaiming(*networks: nn.Sequential) -> None:
 
 
 class DensityNet(nn.Sequential):
-    """Geometry (R, S, G) -> density (R, S), and the layer before it (R, S, G), which classes use too."""
+    """Geometry (R, S, G) -> density (R, S), and the hidden layer before it (R, S, G), from which classes are computed
+    too."""
 
     def __init__(self, width: int):
         super().__init__(nn.Linear(width, width), nn.ELU(), nn.Linear(width, 1), nn.ReLU())
@@ -104,7 +133,7 @@ class DensityNet(nn.Sequential):
 
 
 class CRANet(nn.Module):
-    """Rows of views and samples -> RayValues."""
+    """IBRNet's aggregation with Cross-Reprojection Attention: projections of samples into views -> `RayValues`."""
 
     def __init__(
         self,
@@ -112,65 +141,62 @@ class CRANet(nn.Module):
         use_attention: bool = True,
         views_first: bool = False,
         with_logits: bool = True,
-        image_channels: int = 32,
-        embedding: int = 32,
-        latent: int = 32,
-        geometry: int = 16,
         heads: dict[str, HeadFactory] | None = None,
         opaque: bool = False,
         blend_by_angle: bool = False,
-        hidden: int = 64,
-        direction_hidden: int = 16,
-        blending_hidden: tuple[int, int] = (16, 8),
-        trust_hidden: int = 8,
-        attention_heads: int = 4,
-        head_width: int = 4,
+        **widths,
     ):
-        """image_channels, embedding: of what comes in. latent: channels of a view's latent, geometry: of a sample's.
+        """use_attention, views_first: of Cross-Reprojection Attention. heads: what to render besides colour and
+        classes.
 
-        hidden: channels inside base_fc and geometry_fc; direction_hidden: inside ray_dir_fc; blending_hidden: of rgb_fc's two
-        hidden layers; trust_hidden: inside neuray_fc. attention_heads: of all attentions, each of head_width channels.
-        The published widths are the defaults. Raises ValueError for what is no width.
-        use_attention, views_first: of Cross-Reprojection Attention. heads: what to render besides colour and classes.
-        opaque: every ray ends, at its last sample at the latest. blend_by_angle: colours are blended by the angles between
-        the views' rays and the query's, which what is learned changes.
+        opaque: every ray ends, at its last sample at the latest. blend_by_angle: the blending weights of the views
+        start from the angles between their rays and the query's; the learned scores are added. widths: fields of
+        `Widths`.
         """
         super().__init__()
-        _check_widths(
-            image_channels=image_channels, embedding=embedding, latent=latent, geometry=geometry, hidden=hidden,
-            direction_hidden=direction_hidden, blending_hidden=blending_hidden, trust_hidden=trust_hidden,
-            attention_heads=attention_heads, head_width=head_width,
-        )  # fmt: skip
-        own, direction = 3 + image_channels, 4
-        attention = {"heads": attention_heads, "head_width": head_width}
+        channels = Widths(**widths)
         self.views_first, self.with_logits = views_first, with_logits
-        self.latent, self.opaque, self.blend_by_angle = latent, opaque, blend_by_angle
+        self.latent, self.opaque, self.blend_by_angle = channels.latent, opaque, blend_by_angle
+        self._add_geometry_and_color(channels)
+        self._add_semantics(channels, num_classes, use_attention, heads or {})
+
+    def _add_geometry_and_color(self, widths: Widths) -> None:
+        """Add the layers that NeuRay has too. Their order is that of the published optimiser's state."""
+        latent, geometry, hidden = widths.latent, widths.geometry, widths.hidden
+        own, direction = 3 + widths.image_channels, 4
         self.ray_dir_fc = nn.Sequential(
-            Linear(direction, out=direction_hidden), nn.ELU(), Linear(direction_hidden, out=own), nn.ELU()
+            Linear(direction, out=widths.direction_hidden), nn.ELU(), Linear(widths.direction_hidden, out=own), nn.ELU()
         )
         statistics = [own] * 4  # mean and variance by trust, and with all views alike
-        first = Linear(*statistics, own, embedding, out=hidden)
+        first = Linear(*statistics, own, widths.embedding, out=hidden)
         self.base_fc = MLP(first, nn.ELU(), nn.Linear(hidden, latent), nn.ELU())
         self.vis_fc = nn.Sequential(nn.Linear(latent, latent), nn.ELU(), Linear(latent, out=latent + 1), nn.ELU())
         self.vis_fc2 = nn.Sequential(nn.Linear(latent, latent), nn.ELU(), Linear(latent, out=1), nn.Sigmoid())
         first = Linear(latent, latent, 1, out=hidden)
         self.geometry_fc = MLP(first, nn.ELU(), nn.Linear(hidden, geometry), nn.ELU())
-        self.ray_attention = SelfAttention(geometry, along=True, **attention)
+        self.ray_attention = SelfAttention(geometry, along=True, **widths.attention)
         self.register_buffer("geometry_places", sine_encoding(PLACES, geometry), persistent=False)
         self.register_buffer("semantic_places", sine_encoding(PLACES, latent), persistent=False)
         self.out_geometry_fc = DensityNet(geometry)
-        wider, narrower = blending_hidden
+        wider, narrower = widths.blending_hidden
         first = Linear(latent, 1, direction, out=wider)
         self.rgb_fc = MLP(first, nn.ELU(), nn.Linear(wider, narrower), nn.ELU(), Linear(narrower, out=1))
-        self.neuray_fc = nn.Sequential(nn.Linear(embedding, trust_hidden), nn.ELU(), Linear(trust_hidden, out=1))
+        trust = nn.Linear(widths.embedding, widths.trust_hidden)
+        self.neuray_fc = nn.Sequential(trust, nn.ELU(), Linear(widths.trust_hidden, out=1))
         _kaiming(self.base_fc, self.vis_fc, self.vis_fc2, self.geometry_fc, self.rgb_fc, self.neuray_fc)
-        # Names with `_new` are S-Ray's own layers: absent from a NeuRay checkpoint, trained in a group of their own.
+
+    def _add_semantics(
+        self, widths: Widths, num_classes: int, use_attention: bool, heads: dict[str, HeadFactory]
+    ) -> None:
+        """Add S-Ray's own layers and the heads. Names with `_new` are absent from a NeuRay checkpoint, and trained in a
+        parameter group of their own."""
+        latent, geometry, attention = widths.latent, widths.geometry, widths.attention
         self.point_attention_new = SelfAttention(latent, along=False, **attention) if use_attention else None
         self.sem_rtrans_new = SelfAttention(latent, along=True, **attention) if use_attention else None
         self.semantic_fc1_new = nn.Linear(geometry, geometry)
         self.semantic_fc2_new = RayLinear(2 * geometry + latent, num_classes + 1)
-        widths = HeadWidths(geometry, latent)
-        self.heads_new = nn.ModuleDict({name: make(widths) for name, make in (heads or {}).items()})
+        given = HeadWidths(geometry=geometry, semantic=latent)
+        self.heads_new = nn.ModuleDict({name: make(given) for name, make in heads.items()})
 
     def forward(self, sight: Sight, embedding: torch.Tensor, density_only: bool = False) -> RayValues:
         """Aggregate the views' features. embedding: (V, N, C) of the ray distributions."""
@@ -195,7 +221,7 @@ class CRANet(nn.Module):
         )
 
     def _fuse_views(self, sight: Sight, embedding: torch.Tensor) -> torch.Tensor:
-        """Return what each view sees there beside the statistics of all views: (V, N, latent)."""
+        """Return each view's features joined with their mean and variance over all views: (V, N, latent)."""
         features = sight.image_features
         x = torch.cat([sight.color.to(features.dtype), features], -1) + self.ray_dir_fc(sight.direction)
         trusted = torch.sigmoid(self.neuray_fc(embedding)) * sight.uniform
@@ -203,7 +229,8 @@ class CRANet(nn.Module):
         return self.base_fc(*statistics, x, embedding)
 
     def _refine_visibility(self, latent: torch.Tensor, sight: Sight) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the latent again, with how visible the sample is in each view: (V, N, latent) and (V, N, 1)."""
+        """Return the latent with a residual added, (V, N, latent), and the visibility of the sample in each view, (V,
+        N, 1)."""
         residual, visibility = self.vis_fc(latent * sight.uniform).split([self.latent, 1], -1)
         refined = latent + residual
         visibility = torch.sigmoid(visibility) * sight.mask
@@ -224,7 +251,7 @@ class CRANet(nn.Module):
         return torch.softmax(scores.masked_fill(~sight.valid[..., None], INVALID_LOGIT), 0)
 
     def _attend(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
-        """Apply Cross-Reprojection Attention: (V, N, latent) -> the same."""
+        """Apply Cross-Reprojection Attention: (V, N, latent) -> (V, N, latent)."""
         if self.sem_rtrans_new is None:
             return latent
         steps = [self._attend_along_rays, self._attend_across_views]
@@ -233,30 +260,30 @@ class CRANet(nn.Module):
         return latent
 
     def _attend_along_rays(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
-        """Apply intra-view radial attention over S; a sample that at most one view sees attends uniformly."""
+        """Apply intra-view radial attention over S. Samples seen by at most one view attend uniformly."""
         rows = _with_places(latent.unflatten(1, sight.shape), self.semantic_places).flatten(0, 1)
         return self.sem_rtrans_new(rows, sight.seen_by_several).view(latent.shape)
 
     def _attend_across_views(self, latent: torch.Tensor, sight: Sight) -> torch.Tensor:
-        """Apply cross-view sparse attention over V; a view that does not see the sample attends uniformly."""
+        """Apply cross-view sparse attention over V. Views that do not see the sample attend uniformly."""
         return self.point_attention_new(latent, sight.mask[..., 0])
 
     def _classes(self, features: SampleFeatures) -> torch.Tensor:
-        """Return the class logits of each ray, (R, K+1). The class layer is linear: it is applied behind the sums over
-        views and samples."""
+        """Return the class logits of each ray, (R, K+1). The class layer is linear, so it is applied after the sums
+        over views and samples."""
         hit_probability = features.hit_probability
         of_sample = torch.cat([self.semantic_fc1_new(features.geometry), features.hidden, features.blended()], -1)
         return self.semantic_fc2_new(composite(hit_probability, of_sample), hit_probability.sum(-1, keepdim=True))
 
 
 def angle_scores(sight: Sight) -> torch.Tensor:
-    """Return the logarithms of weights (V, N, 1) that fall with the angle between a view's ray and the query's, and with
-    how far the view's depth disagrees, if it is known."""
+    """Return logarithms of blending weights (V, N, 1): they fall with the angle between the view's ray and the query's,
+    and with the disagreement of the view's depth, if it is known."""
     angle = torch.acos(sight.direction[..., 3:].clamp(-1 + 1e-6, 1 - 1e-6))
     scores = -SHARPNESS * angle
     return scores if sight.evidence is None else scores + (sight.evidence.hit[..., None] + 0.05).log()
 
 
 def _with_places(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Return samples in the order of their rays (..., S, C), each with the encoding of its place added."""
+    """Return features (..., S, C) of samples along rays, with the position encoding added."""
     return x + first_places(table, x.shape[-2]).to(x.dtype)

@@ -1,4 +1,5 @@
-"""Distribution of the surface along a reference's ray: a mixture of two logistics in inverse depth (NeuRay, section 3.2)."""
+"""Distribution of the surface along a reference's ray: a mixture of two logistics in inverse depth (NeuRay, section
+3.2)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ COMPONENTS = 2
 
 
 class RayDistribution(NamedTuple):
-    """Of each projection (V, N): means (V, N, 2), vars (V, N, 2) (inverse widths), weight of the first
+    """Parameters of each projection's mixture: means (V, N, 2), vars (V, N, 2) (inverse widths), weight of the first
     component (V, N, 1), visibility scale (V, N, 1) or None."""
 
     means: torch.Tensor
@@ -24,7 +25,7 @@ class RayDistribution(NamedTuple):
     visibility: torch.Tensor | None
 
     def cdf(self, position: torch.Tensor) -> torch.Tensor:
-        """Return the cumulative distribution (V, N) at positions (V, N), times how much is visible at all."""
+        """Return the cumulative distribution (V, N) at positions (V, N), times the visibility scale."""
         # 0.5 + 0.5 tanh(x) is sigmoid(2 x)
         first, second = torch.sigmoid(2 * (position[..., None] - self.means) * self.vars).unbind(-1)
         mixture = second + self.weight[..., 0] * (first - second)
@@ -32,7 +33,7 @@ class RayDistribution(NamedTuple):
 
 
 class Decoder(nn.Sequential):
-    """Layers one after the other, of which the last, an activation, is computed in float32 at least."""
+    """A multilayer perceptron whose last activation is computed in float32 at least."""
 
     def __init__(self, width: int, out: int, activation: nn.Module):
         layers = nn.Linear(width, width), nn.ELU(), nn.Linear(width, width), nn.ELU(), Linear(width, out=out)
@@ -46,7 +47,7 @@ class Decoder(nn.Sequential):
 
 
 def as_made(decoder: nn.Module) -> bool:
-    """Return True if a decoder is as `Decoder` makes it: nobody replaced it or one of its layers, or hooked them."""
+    """Return True if a decoder is an unmodified `Decoder`: no layer was replaced, and there are no hooks."""
     if type(decoder) is not Decoder:
         return False
     layers = [type(layer) for layer in decoder][:-1]
@@ -75,9 +76,9 @@ class DistDecoder(nn.Module):
 
 
 def decode_together(decoders: list[Decoder], x: torch.Tensor) -> list[torch.Tensor]:
-    """Return what each decoder makes of x (V, N, width), with one product for all first layers and one for all last ones.
+    """Apply all decoders to x (V, N, width), with one product for all first layers and one for all last layers.
 
-    Twelve products with a few columns each would take a tenth of a training step more.
+    Twelve separate products of a few columns each would make a training step 10% slower.
     """
     first, second, last = ([decoder[i] for decoder in decoders] for i in (0, 2, 4))
     rows = F.elu(F.linear(x, *[torch.cat([getattr(layer, part) for layer in first]) for part in ("weight", "bias")]))

@@ -1,6 +1,6 @@
-"""One exposure for all references of a view: hand-held cameras choose another one for every frame.
+"""Compensation of exposure: hand-held cameras choose another exposure for every frame.
 
-Two references that show the same surface of the query say how much brighter one is than the other. Nothing is learned.
+Where two references show the same surface, their colours tell the ratio of their exposures. Nothing is learned.
 """
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ from dataclasses import replace
 
 import torch
 
-from dataset.camera import scale_intrinsics
 from dataset.views import Cameras, Views
-from network.geometry import read_map
+from network.geometry import read_map, scaled_cameras
 from network.ops.splat import merge_depth, see_surface, splat_depth
 from network.rendering import Encoding
 
-COARSER = 3  # a gain needs few pixels: one in so many along each axis of the query
-FEWEST_SHARED = 0.007  # of the query, that two references show both: less tells nothing
-HELD = 3e-4  # of the query: the weight of a gain of 1
-DARKEST = 0.02  # colours below it have no logarithm to speak of
+COARSER = 3  # gains are computed from every third pixel of the query along each axis
+FEWEST_SHARED = 0.007  # share of the query's pixels that two references must both show to be compared
+HELD = 3e-4  # weight of the prior that gains are 1, as a share of the query's pixels
+DARKEST = 0.02  # darker colours are raised to this before the logarithm
 
 
 def balanced(encoding: Encoding, query: Cameras) -> Encoding:
-    """Return an encoding whose images have one exposure where the query camera looks; what is learned of them stays as it is.
+    """Return an encoding whose images have the same exposure in what the query camera sees; features are not changed.
 
-    Needs `surfaces`. The mean gain over what the references show of the query is 1.
+    Needs `surfaces`. The geometric mean of the gains, weighted by what the references show of the query, is 1.
     """
-    gains = exposure_gains(encoding, _coarser(query))
+    height, width = (max(1, side // COARSER) for side in query.size)
+    gains = exposure_gains(encoding, scaled_cameras(query, (height, width)))
     return replace(encoding, images=(encoding.images * gains[:, None, None, None]).clamp(0, 1))
 
 
 def exposure_gains(encoding: Encoding, query: Cameras) -> torch.Tensor:
-    """Return by what to multiply the images of V references, (V,): least squares of the logarithms over all pairs, whose difference
-    is the median of those of their pixels."""
+    """Return the gains of the images of V references, (V,): a least-squares fit of their logarithms to the median
+    difference of the logarithms of colours of each pair."""
     depth = encoding.surfaces[..., 0][:, None]
     references = Views(encoding.cameras, encoding.images, depth)
     surface = merge_depth(splat_depth(depth, encoding.cameras, query))
@@ -51,9 +51,9 @@ def exposure_gains(encoding: Encoding, query: Cameras) -> torch.Tensor:
 
 
 def solve_positive(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """Return x of `matrix` x = `vector` for a small positive definite matrix (n, n), by Gauss-Jordan elimination in float64.
+    """Solve `matrix` x = `vector` for a small positive definite matrix (n, n), by Gauss-Jordan elimination in float64.
 
-    What torch.linalg has cannot be recorded on a GPU.
+    The solvers of torch.linalg cannot be recorded in a CUDA graph.
     """
     rows = torch.cat([matrix, vector[:, None]], 1).double()
     for i in range(len(rows)):
@@ -61,8 +61,3 @@ def solve_positive(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
         rows = rows - rows[:, i, None] * row
         rows[i] = row
     return rows[:, -1].to(vector)
-
-
-def _coarser(camera: Cameras) -> Cameras:
-    size = tuple(max(1, side // COARSER) for side in camera.size)
-    return replace(camera, Ks=scale_intrinsics(camera.Ks, camera.size, size), size=size)

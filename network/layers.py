@@ -1,7 +1,6 @@
 """Building blocks of the convolutional encoders. Every convolution larger than 1x1 pads by reflection.
 
-Maps pass from layer to layer with a border of one reflected pixel, made once where they are made: convolutions of 3x3
-then need no padding.
+A norm adds a border of one reflected pixel to its output, so that the 3x3 convolution after it needs no padding.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class Conv2d(nn.Conv2d):
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int | None = None, bias=False
     ):
-        """padding: None for what keeps the size at stride 1 (kernel odd)."""
+        """padding: None for half the kernel, which keeps the size at stride 1 if the kernel is odd."""
         super().__init__(
             in_channels, out_channels, kernel, stride, kernel // 2 if padding is None else padding, bias=bias
         )
@@ -60,7 +59,8 @@ class Conv3d(nn.Conv3d):
 
 
 class Norm2d(nn.InstanceNorm2d):
-    """Instance norm, then an activation ("relu", "elu" or None): (V, C, H, W) -> the same with its border, or without."""
+    """Instance norm, then an activation ("relu", "elu" or None): (V, C, H, W) -> the same with its border, or
+    without."""
 
     kernels: Kernels = NO_KERNELS
 
@@ -88,7 +88,8 @@ class Norm3d(nn.InstanceNorm3d):
 
 
 class BasicBlock(nn.Module):
-    """ResNet's basic block with instance norm: (V, in, H, W) -> (V, out, H/stride, W/stride), both with their border."""
+    """ResNet's basic block with instance norm: (V, in, H, W) -> (V, out, H/stride, W/stride), both with their
+    border."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
@@ -111,7 +112,7 @@ class PreActivationBlock(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        # The norms bring their ReLU; in its place nothing keeps the numbers that the published weights have.
+        # Norm2d includes the ReLU; nn.Identity takes its place so that the indices of the published weights stay.
         self.conv = nn.Sequential(
             Norm2d(channels, "relu"),
             nn.Identity(),
@@ -151,7 +152,7 @@ class UpsampleBlock(nn.Module):
 def upsample(x: torch.Tensor) -> torch.Tensor:
     """Upsample maps bilinearly by 2 (align_corners=True), with their border: (V, C, H+2, W+2) -> (V, C, 2H+2, 2W+2).
 
-    As a product with a matrix for each axis: so is its gradient, and border and layout cost nothing.
+    Computed as a matrix product along each axis: the gradient is one too, and border and layout cost nothing.
     """
     rows, columns = (_upsampling(length - 2, x) for length in x.shape[-2:])
     if not x.is_contiguous(memory_format=torch.channels_last):

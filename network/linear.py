@@ -1,4 +1,4 @@
-"""Linear layers of rows: their inputs come in parts, and their products have the widths that a GPU is fast with."""
+"""Linear layers whose input comes in several parts, with products padded to widths that are fast on a GPU."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import nn
 
 
 class Linear(nn.Linear):
-    """A linear layer of several inputs: `forward(*parts)` is that of the parts side by side, (..., C_i) -> (..., out).
+    """A linear layer of several inputs: `forward(*parts)` applies it to their concatenation, (..., C_i) -> (..., out).
 
-    Parts that lack the first axis, the views, are the same for all of them: they are multiplied once, and the product
-    is added for every view.
+    Parts without the first axis (the views) are shared by all views: they are multiplied once, and the product is added
+    to every view.
     """
 
     def __init__(self, *widths: int, out: int):
-        """widths: of the parts."""
+        """widths: channels of each part."""
         super().__init__(sum(widths), out)
         self.widths = widths
 
@@ -34,7 +34,8 @@ class Linear(nn.Linear):
 
 
 class RayLinear(nn.Linear):
-    """A linear layer of sums over the samples of rays, moved behind the sum: its bias counts as often as the weights do."""
+    """A linear layer applied after a weighted sum over the samples of a ray instead of before it: the bias is
+    multiplied by the sum of the weights."""
 
     def forward(self, x: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
         """x: (R, C), sums with weights of which `total` (R, 1) is the sum -> (R, out), at least float32."""
@@ -42,7 +43,7 @@ class RayLinear(nn.Linear):
 
 
 class MLP(nn.Sequential):
-    """Layers one after the other, of which the first takes several parts."""
+    """A sequence of layers whose first one takes several parts."""
 
     def forward(self, *parts: torch.Tensor) -> torch.Tensor:
         first, *others = self
@@ -58,8 +59,8 @@ def wide(x: torch.Tensor) -> torch.Tensor:
 
 
 def product(parts, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """Apply a linear layer to parts side by side. On a GPU zeros make all widths multiples of 8: matrix units are slow
-    on others."""
+    """Apply a linear layer to the concatenation of parts. On a GPU all widths are padded to multiples of 8, as tensor
+    cores need."""
     x, out = parts[0] if len(parts) == 1 else torch.cat(parts, -1), len(weight)
     columns, rows = (-x.shape[-1] % 8, -out % 8) if x.is_cuda else (0, 0)
     if columns:
@@ -71,13 +72,13 @@ def product(parts, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Ten
 
 
 def untouched(network: nn.Module) -> bool:
-    """Return True if no module of a network has hooks, a forward of its own, or computed weights.
+    """Return True if no module of a network has hooks, a replaced forward, or parametrized weights.
 
-    Only then may their weights be used without calling them.
+    Only then may weights be used without calling the modules that own them.
     """
     return not any(
         "forward" in vars(module)
-        or "parametrizations" in module._modules  # weights that are computed, as by a low-rank adapter
+        or "parametrizations" in module._modules  # such as a low-rank adapter
         or module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
@@ -87,8 +88,8 @@ def untouched(network: nn.Module) -> bool:
 
 
 def parts(network: nn.Module) -> list[nn.Module]:
-    """Return a network and all modules in it. `network.modules()` also makes up names, which takes several times as long, and
-    the host looks at all modules in every frame and step."""
+    """Return a network and all modules in it. `network.modules()` builds names too and is several times slower, which
+    matters since all modules are checked in every frame and step."""
     found = [network]
     for module in found:
         found += [part for part in module._modules.values() if part is not None]
@@ -96,5 +97,5 @@ def parts(network: nn.Module) -> list[nn.Module]:
 
 
 def is_untouched(*networks: nn.Module) -> bool:
-    """Return True if all networks are `untouched`. What is compiled is: `Backend.stages` sees to it, and a compiler cannot look."""
+    """Return True if all networks are `untouched`. While compiling they are: `Backend.stages` has checked it."""
     return torch.compiler.is_compiling() or all(untouched(network) for network in networks)

@@ -1,4 +1,4 @@
-"""Views at a size that encoders take: they halve it again and again, and need a multiple of some pixels."""
+"""Padding of views to the sizes that encoders accept: multiples of their strides."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from utils.errors import UserError
 
 
 def pad_views(views: Views, multiple: int) -> Views:
-    """Pads images and depth at the bottom and right by reflection to a multiple of `multiple` pixels.
+    """Pad images, depth and mask at the bottom and right by reflection, to a multiple of `multiple` pixels. Drop
+    labels.
 
-    Raises UserError where a side is not longer than that: nothing would be left to reflect.
+    Raise UserError if a side has `multiple` pixels or fewer: reflection needs more pixels than it adds.
     """
     height, width = views.cameras.size
     if min(height, width) <= multiple:
@@ -35,7 +36,8 @@ def pad_views(views: Views, multiple: int) -> Views:
 
 
 def padded_labels(views: Views, padded: tuple[int, int], ignore: int) -> torch.Tensor:
-    """Return the labels of views at the size (h, w) that their images are padded to: (V, *padded) int64, `ignore` where unknown."""
+    """Return the labels of views at the size (h, w) that their images are padded to: (V, *padded) int64, `ignore` where
+    unknown."""
     height, width = views.cameras.size
     if views.labels is None:
         return torch.full((len(views), *padded), ignore, device=views.images.device)

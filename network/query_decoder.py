@@ -1,4 +1,4 @@
-"""A small convolutional network in the query view: it sees a pixel's neighbours, which a ray does not."""
+"""A small convolutional network in the query view, which sees neighbouring pixels; a ray alone does not."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ WIDTHS = 32, 48, 64, 96  # channels at strides 1, 2, 4 and 8
 
 
 class QueryDecoder(nn.Module):
-    """Corrects what rays show, from what their neighbours show: residuals of colour and class logits.
-
-    A U-Net that starts as the identity: its last layer is zero.
-    """
+    """U-Net from the rendered values of rays to residuals of colour and class logits. Its last layer is initialised to
+    zero, so that it starts as the identity."""
 
     multiple = 8
 
     def __init__(self, channels: int, outputs: int, widths: tuple[int, ...] = WIDTHS):
-        """channels: of what a ray shows. outputs: of the residuals."""
+        """channels: of the input. outputs: channels of the residuals."""
         super().__init__()
         full, half, quarter, eighth = widths
         self.stem = nn.Conv2d(channels, full, 3, 1, 1)
@@ -39,7 +37,7 @@ class QueryDecoder(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, rays: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
-        """rays: (R, channels), R = Q * h * w of `shape` (Q, h, w), row by row. Returns residuals (R, outputs)."""
+        """rays: (R, channels), R = Q * h * w of `shape` (Q, h, w), row by row. Return residuals (R, outputs)."""
         _, height, width = shape
         x = rays.view(*shape, -1).permute(0, 3, 1, 2)
         x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
@@ -54,8 +52,8 @@ class QueryDecoder(nn.Module):
 def from_around(
     values: Sequence[torch.Tensor | None], seen: torch.Tensor, shape: tuple[int, int, int]
 ) -> list[torch.Tensor | None]:
-    """Return `values` of rays, (R, …) each or None, where rays that no reference sees, by `seen` (R,) bool, have what lies
-    around them, without a gradient. shape: (Q, h, w) of the rays."""
+    """Return `values` of rays, (R, …) each or None, in which the rays that no reference sees are interpolated from the
+    rays around them, without gradient. seen: (R,) bool. shape: (Q, h, w) of the rays."""
     given = [x.view(len(seen), -1) for x in values if x is not None]
     known = seen.view(shape)[:, None]
     maps = torch.cat([x.detach().float() for x in given], 1).view(*shape, -1).permute(0, 3, 1, 2)

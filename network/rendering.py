@@ -10,22 +10,21 @@ from dataset.views import Cameras, Rows, Tensors
 from network.geometry import Projection, pixel_rays, read_map
 from network.surfaces import Layers
 
-CLASSES = "classes"  # the head that networks with classes have
-CONTEXT = "context"  # the head that is refined in the query view
-KNOWN = "known"  # the head of networks that are given labels of the references
+CLASSES = "classes"  # head of class logits
+CONTEXT = "context"  # head of the features that the query decoder reads
+KNOWN = "known"  # head of networks that are given labels of the references
 
 
 @dataclass(frozen=True)
 class Encoding(Tensors):
     """Encoded references, V of them.
 
-    images: padded, (V, 3, h, w). features: (V, h/4, w/4, C), of which the first `image_channels` are image features, and the
-    others ray features; they may have another size than h/4, w/4.
-    mask: (V, 1, h, w) of 0 and 1, where the images count; None for everywhere.
-    depth: (V, 1, h/4, w/4) metres, if the front end predicts it.
-    surfaces: (V, h, w, 4), the references' depth `surfaces.with_neighbours`, if the network reads it.
-    shown: (height, width) of the images before they were padded, if what lies beyond does not count.
-    labels: (V, h, w) int64 classes, K where unknown, if the network is given them.
+    images: padded, (V, 3, h, w). features: (V, h/4, w/4, C), first `image_channels` image features, then ray features.
+    Encoders with another stride than 4 have another size. mask: (V, 1, h, w), 1 where the images are valid, else 0;
+    None: valid everywhere. depth: (V, 1, h/4, w/4) metres, if the front end predicts it. surfaces: (V, h, w, 4), the
+    references' depth `surfaces.with_neighbours`, if the sampler reads it. shown: (height, width) before padding;
+    projections outside of it are invalid. None: padding is valid too. labels: (V, h, w) int64 classes, K where unknown,
+    if the network is given them.
     """
 
     cameras: Cameras
@@ -39,7 +38,7 @@ class Encoding(Tensors):
     labels: torch.Tensor | None = None
 
     def seen(self, projection: Projection) -> torch.Tensor:
-        """Return which of N projections count, (V, N) bool: those inside the images that no mask hides."""
+        """Return which of N projections are valid, (V, N) bool: inside the image and not masked."""
         if self.shown is not None:
             height, width = self.shown
             x, y = projection.pixels.unbind(-1)
@@ -73,8 +72,8 @@ def _joined(parts: list):
 
 @dataclass(frozen=True)
 class Rays(ByRay):
-    """R rays: centres (R, 3), directions (R, 3) with z = 1 in the ray's camera, depth_range (R, 2) in metres, and the layers of
-    surfaces that they meet, if the sampler looks for them."""
+    """R rays: centres (R, 3), directions (R, 3) with z = 1 in the ray's camera, depth_range (R, 2) near and far in
+    metres, and the layers of surfaces that they meet, if the sampler uses them."""
 
     centres: torch.Tensor
     directions: torch.Tensor
@@ -100,11 +99,11 @@ def camera_rays(cameras: Cameras, pixels: torch.Tensor) -> Rays:
 
 @dataclass(frozen=True)
 class Rendering(Tensors):
-    """Of R rays: depth (R,) metres, the hit probability (R, S) of each sample at depths (R, S), `scored` (R,) bool: enough
-    samples were seen by enough views, and `seen` (R,) bool: a view shows what the ray ends at.
+    """Result of one pass for R rays.
 
-    color (R, 3) is None where only densities were asked for. heads: what else the network shows of each ray, (R, …) by the
-    name of its head.
+    color: (R, 3); None if only densities were computed. heads: name of a head -> its values (R, …). depth: (R,) metres.
+    hit_probability: (R, S), that the ray ends at each sample; depths: (R, S) metres of the samples. scored: (R,) bool,
+    enough samples are seen by enough views for a loss. seen: (R,) bool, a reference sees the point where the ray ends.
     """
 
     color: torch.Tensor | None
@@ -122,7 +121,8 @@ class Rendering(Tensors):
 
     @property
     def deviation(self) -> torch.Tensor:
-        """Return how far the hits of each ray are spread about its depth, (R,) metres; what hits nothing counts as at 0."""
+        """Return the standard deviation of the hits of each ray about its depth, (R,) metres. The probability of no hit
+        counts as a hit at depth 0."""
         nothing = (1 - self.hit_probability.sum(-1)).clamp_min(0) * self.depth.square()
         spread = (self.hit_probability * (self.depths - self.depth[:, None]).square()).sum(-1)
         return (spread + nothing).sqrt()
@@ -130,8 +130,9 @@ class Rendering(Tensors):
 
 @dataclass(frozen=True)
 class RenderedView(ByRay):
-    """A whole view, R = height * width rays row by row: color (R, 3), heads (R, …) by name, depth (R,) and how sure it is (its
-    deviation), metres, and `seen` (R,) bool: a reference shows it, else it is guessed."""
+    """A whole rendered view, R = height * width rays row by row: color (R, 3), heads (R, …) by name, depth (R,) and its
+    standard deviation (R,) in metres, and `seen` (R,) bool, false where no reference sees the surface and the result is
+    a guess."""
 
     color: torch.Tensor
     heads: dict[str, torch.Tensor]
@@ -145,11 +146,11 @@ class RenderedView(ByRay):
         return self.heads.get(CLASSES)
 
     def blank(self, rays: int, device) -> RenderedView:
-        """Allocate room for so many rays of what this one shows of its own, on `device`."""
+        """Allocate a view of so many rays, with the same heads and types, on `device`."""
         return self._map(lambda x: torch.empty(rays, *x.shape[1:], dtype=x.dtype, device=device))
 
     def fill(self, places: slice | torch.Tensor, part: RenderedView) -> None:
-        """Writes the rays of `part` to their places."""
+        """Write the rays of `part` to their places, in place."""
         for field in fields(self):
             ours, theirs = getattr(self, field.name), getattr(part, field.name)
             for room, values in (
@@ -160,8 +161,8 @@ class RenderedView(ByRay):
 
 @dataclass(frozen=True)
 class Prediction:
-    """Outputs of each pass over the same rays, the last one best. reference_depth: metres (V, 1, h/4, w/4), if the front end
-    predicts it. reference_logits: (V, h/4, w/4, K+1), if the network has classes of the references too."""
+    """Renderings of the same rays by each pass, from first to last. reference_depth: (V, 1, h/4, w/4) metres, if the
+    front end predicts it. reference_logits: (V, h/4, w/4, K+1), if the network classifies the references too."""
 
     passes: tuple[Rendering, ...]
     reference_depth: torch.Tensor | None = None

@@ -13,15 +13,16 @@ from network.rendering import Encoding, Rays, Rendering, camera_rays
 from network.surfaces import LAYERS, find_layers
 
 UNKNOWN_REACH = 0.12  # relative, of samples around a depth that only neighbouring rays tell
-# What evenly spaced samples are even in. From 0.5 to 10 m, half of them are nearer than 0.95, 2.2 and 5.3 m.
+# Quantity in which coarse samples are evenly spaced. From 0.5 to 10 m, half of them are nearer than 0.95, 2.2 and 5.3
+# m.
 SPACINGS = ("inverse", "log", "linear")
 
 
 class Sampler(ABC):
-    """Chooses depths. `names`: of its passes, one each."""
+    """Chooses the depths of the samples. `names`: one for each pass."""
 
     names: tuple[str, ...]
-    reads_surfaces = False  # whether encodings must have the references' depth
+    reads_surfaces = False  # whether it needs the references' depth in the encoding
 
     @property
     def stages(self) -> int:
@@ -31,39 +32,42 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def most_samples(self) -> int:
-        """Return the most samples of a ray in one pass."""
+        """Return the largest number of samples that a ray has in one pass."""
 
     @abstractmethod
     def depths(
         self, encoding: Encoding, rays: Rays, passes: tuple[Rendering, ...], draws: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return depths (R, S) in metres, sorted, of the pass that follows `passes`. draws: of `draw`; None without
-        chance."""
+        """Return the sorted depths (R, S) in metres of the pass that follows `passes`. draws: random numbers of `draw`;
+        None for a deterministic choice."""
 
     def rays(self, encoding: Encoding, query: Cameras, pixels: torch.Tensor) -> Rays:
-        """Return the rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N; with what `depths` wants
-        to know."""
+        """Return the rays through pixels (Q, N, 2) of Q cameras, camera by camera: R = Q * N. A subclass may add what
+        its `depths` reads."""
         return camera_rays(query, pixels)
 
-    def groups(self, rays: Rays, several: int | None = None) -> list[tuple[torch.Tensor | None, Rays]]:
-        """Return parts of the rays that need different numbers of samples, each with the places of its rays; None: all of
-        them, in their order. A later part takes the place of an earlier one. several: rays of the last part, at least
-        `several`; None: as many as need it."""
+    def groups(self, rays: Rays, room: int | None = None) -> list[tuple[torch.Tensor | None, Rays]]:
+        """Return groups of rays that need different numbers of samples, each with the indices of its rays (None: all
+        rays, in order). A ray in two groups gets the result of the later one.
+
+        room: size of the last group, at least `count_full(rays)`, so that shapes do not depend on the data; None:
+        exactly the rays that need it.
+        """
         return [(None, rays)]
 
-    def several(self, rays: Rays) -> torch.Tensor | None:
-        """Return how many rays need all samples, if the others need fewer: a tensor of one number, to be fetched at will."""
+    def count_full(self, rays: Rays) -> torch.Tensor | None:
+        """Return how many rays need all samples, a tensor of one number; None if all rays do."""
         return None
 
     def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor | None:
-        """Return random numbers for all passes over so many rays (training); None if it needs none."""
+        """Return the random numbers of a training step for so many rays; None if it needs none."""
         return None
 
 
 @dataclass(frozen=True)
 class CoarseToFine(Sampler):
-    """`coarse` depths, evenly spaced, and unless `fine` is 0 in a second pass `fine` depths where the first one found hits to
-    be likely. keep_coarse: the second pass has the first one's depths too. spacing: one of `SPACINGS`."""
+    """`coarse` depths, evenly spaced, and unless `fine` is 0 in a second pass `fine` depths where the first one found
+    hits to be likely. keep_coarse: the second pass has the first one's depths too. spacing: one of `SPACINGS`."""
 
     coarse: int
     fine: int
@@ -93,11 +97,11 @@ class CoarseToFine(Sampler):
 
 @dataclass(frozen=True)
 class OnSurfaces(Sampler):
-    """A few samples where the references' depth shows surfaces on a ray: three on and around the first layer, one on each of
-    the two others, or behind it where there are none.
+    """Five samples near the surfaces that the references' depth shows: three on and around the first layer of the ray,
+    and one on each further layer, or behind the first if there are no further ones.
 
-    Where there is no surface the samples are spread around the depth of the neighbours. Rays whose layers hold but the first
-    one have one sample on it.
+    Without any surface the samples are spread around the depth of the neighbouring rays. Rays with `nearest(1)` layer
+    have one sample, on that layer.
     """
 
     names = ("surface",)
@@ -110,7 +114,7 @@ class OnSurfaces(Sampler):
         x, y = pixels.long().unbind(-1)
         rays = []
         for q, place in enumerate(y * width + x):
-            camera = query[q : q + 1]
+            camera = query.one(q)
             whole = camera_rays(camera, grid[None])
             layers = find_layers(whole, encoding.surfaces, encoding.cameras, camera)
             rays.append(replace(whole, layers=layers)[place])
@@ -133,16 +137,17 @@ class OnSurfaces(Sampler):
         third = torch.where(third > 0, third, beyond)
         return torch.stack([*around, second, third], -1).sort(-1).values
 
-    def groups(self, rays: Rays, several: int | None = None) -> list[tuple[torch.Tensor | None, Rays]]:
-        """Return all rays with one sample, as nineteen of twenty need no more, and those that meet several surfaces or none with
-        all. Without a number of these, the others alone are in the first part."""
+    def groups(self, rays: Rays, room: int | None = None) -> list[tuple[torch.Tensor | None, Rays]]:
+        """Return rays that meet one surface, with one sample (about 95% of all), and the others, with all samples.
+
+        With `room` the first group holds all rays, and the second is padded to `room` by repeating its first ray.
+        """
         single = _meet_one_surface(rays)
-        if several is None:
+        if room is None:
             first, places = single.nonzero()[:, 0], (~single).nonzero()[:, 0]
         else:
-            order = single.int().argsort(stable=True)[:several]
-            # Spare room is for the first of them once more: a ray that one sample serves must not be rendered otherwise.
-            needed = torch.arange(several, device=order.device) < (~single).sum()
+            order = single.int().argsort(stable=True)[:room]
+            needed = torch.arange(room, device=order.device) < (~single).sum()
             first, places = None, torch.where(needed, order, order[0])
         groups = [(first, rays if first is None else rays[first]), (places, rays[places])]
         return [
@@ -151,7 +156,7 @@ class OnSurfaces(Sampler):
             if len(part)
         ]
 
-    def several(self, rays: Rays) -> torch.Tensor:
+    def count_full(self, rays: Rays) -> torch.Tensor:
         return (~_meet_one_surface(rays)).sum()
 
     def draw(self, rays: int, generator: torch.Generator) -> torch.Tensor:
@@ -182,14 +187,14 @@ def importance_depths(
     count: int,
     draws: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Draws `count` sorted depths a ray where hits are likely (inverse transform sampling in inverse depth).
+    """Draw `count` sorted depths a ray where hits are likely (inverse transform sampling in inverse depth).
 
     depths, hit_probability: (R, S), depth_range: (R, 2). draws: (R, count) in [0, 1), None for the centres of
     `count` equal bins of probability. No gradient flows to the probabilities.
     """
     inverse = to_inverse_depth(depths, depth_range)
     edges = torch.cat([inverse[:, :1], (inverse[:, 1:] + inverse[:, :-1]) / 2, inverse[:, -1:]], -1)
-    # A network that diverged must show in the loss: as a depth, nan would make reading maps crash the process.
+    # If the network has diverged the loss shall show it: a depth of nan would crash the sampling of maps before that.
     weights = hit_probability.detach().nan_to_num() + 1e-5
     cumulative = torch.cumsum(weights / weights.sum(-1, keepdim=True), -1)
     cumulative = torch.cat([torch.zeros_like(cumulative[:, :1]), cumulative], -1)

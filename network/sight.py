@@ -1,4 +1,4 @@
-"""From samples on rays to what the views see there."""
+"""Projection of the samples on rays into the references: visibility, colour and features there."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from network.ops.splat import read_nearest
 from network.rendering import Encoding, Rays
 from network.surfaces import depth_disagreement, read_neighbours
 
-AGREEMENT = 0.012  # how far, relatively, a point may lie from a reference's surface and still be on it
-OCCLUDED = 0.03  # a point so far behind the surface that a reference shows is not seen by it
+AGREEMENT = 0.012  # relative distance of a point to a reference's surface at which the evidence of a hit falls to 1/e
+OCCLUDED = 0.03  # relative distance behind a reference's surface from which on a point is occluded in it
 ELSEWHERE = math.exp(
     -((OCCLUDED / AGREEMENT) ** 2)
-)  # evidence of a hit so weak that a reference's surface lies elsewhere
+)  # evidence of a hit below which the reference shows another surface
 
 
 class Evidence(NamedTuple):
-    """Evidence of the references' depth for N samples, (V, N) each: hit, how near their rays end to a sample, and visibility,
-    whether they get so far. Both are 0.5 where the depth is unknown."""
+    """What the references' depth says of N samples, (V, N) each in [0, 1]: hit, how well the depth agrees with the
+    sample, and visibility, whether the reference's ray reaches the sample. Both are 0.5 where the depth is unknown."""
 
     visibility: torch.Tensor
     hit: torch.Tensor
 
 
 class Sight(NamedTuple):
-    """Features of N = R * S samples in V views, the samples of a ray one after the other.
+    """Projections of N = R * S samples into V views. The samples of a ray are consecutive.
 
-    valid: (V, N) bool, whether a view sees a sample. color: (V, N, 3). features: (V, N, C), image features, then ray features,
-    the first `image_channels` and the rest. near_end, far_end: (V, N), the sample's extent in the view's normalised
-    inverse depth. direction: (V, N, 4), how the directions to the view and to the query differ. shape: (R, S).
-    evidence: what the references' depth says, if the encoding has it. found: (R,) bool, on which rays it shows a surface, if
-    somebody looked. labels: (V, N) int64, the views' classes there, if the encoding has them.
+    valid: (V, N) bool, the view sees the sample. color: (V, N, 3). features: (V, N, C), first `image_channels` image
+    features, then ray features. near_end, far_end: (V, N), the interval of the sample in the view's normalised inverse
+    depth. direction: (V, N, 4), difference of the unit vectors to the view and to the query, and their scalar product.
+    shape: (R, S). evidence: that of the references' depth, if the encoding has it. found: (R,) bool, the references
+    show a surface on the ray, if the sampler looked for one. labels: (V, N) int64 classes, if the encoding has them.
     """
 
     valid: torch.Tensor
@@ -72,7 +72,7 @@ class Sight(NamedTuple):
 
     @property
     def uniform(self) -> torch.Tensor:
-        """Return the same weight for all views that see a sample, (V, N, 1)."""
+        """Return equal weights of the views that see a sample, (V, N, 1), of sum 1."""
         mask = self.mask
         return mask / (mask.sum(0) + 1e-8)
 
@@ -83,8 +83,8 @@ class Sight(NamedTuple):
 
     @property
     def shown(self) -> torch.Tensor:
-        """Return which samples at least one view shows, (R, S) bool: those that it sees and that its depth does not
-        place on another surface, and all samples of a ray on which a surface was found."""
+        """Return the samples that at least one view shows, (R, S) bool: it sees the sample and its depth does not
+        contradict it. On a ray for which a surface was found, all samples are shown."""
         if self.evidence is None:
             return self.seen
         shown = (self.valid & (self.evidence.hit > ELSEWHERE)).any(0).view(self.shape)
@@ -97,9 +97,9 @@ class Sight(NamedTuple):
 
 
 def look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sight:
-    """Return what the views of an encoding see of samples at depths (R, S).
+    """Project the samples at depths (R, S) into the views of an encoding, and sample images and features there.
 
-    Positions are computed in float32 at least, under autocast too: a pixel's needs more than eight bits.
+    Positions are computed in float32 under autocast too: bfloat16 has too few bits for a pixel's position.
     """
     cameras, size = encoding.cameras, encoding.cameras.size
     with torch.autocast(depths.device.type, enabled=False):
@@ -108,7 +108,7 @@ def look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sight:
         valid, evidence = encoding.seen(projection), None
         if encoding.surfaces is not None:
             valid, evidence = look_at_surfaces(encoding.surfaces, projection, valid)
-        # A surface that no view shows takes the colours at the nearest border of the images.
+        # A surface outside of all images takes the colours of the nearest image border.
         mask = (valid if evidence is None else torch.ones_like(valid))[..., None].to(points.dtype)
         to_view = directions_to_cameras(points, cameras)
         to_query = -rays.directions / rays.directions.norm(dim=-1, keepdim=True)
@@ -118,21 +118,29 @@ def look(encoding: Encoding, rays: Rays, depths: torch.Tensor) -> Sight:
         features = read_rows(encoding.features, projection.pixels, mask, size, align_corners=False)
         inverse_depth = to_inverse_depth(projection.depth, cameras.depth_range)
         before, after = interval_halves(inverse_depth_intervals(depths, rays.depth_range))
-        ends = inverse_depth - before.flatten(), inverse_depth + after.flatten()
-    found = None if rays.layers is None else rays.layers.found
-    labels = None if encoding.labels is None else read_nearest(encoding.labels, projection.pixels)
+        near_end, far_end = inverse_depth - before.flatten(), inverse_depth + after.flatten()
     return Sight(
-        valid, color, features, encoding.image_channels, *ends, direction, depths.shape, evidence, found, labels
+        valid=valid,
+        color=color,
+        features=features,
+        image_channels=encoding.image_channels,
+        near_end=near_end,
+        far_end=far_end,
+        direction=direction,
+        shape=depths.shape,
+        evidence=evidence,
+        found=None if rays.layers is None else rays.layers.found,
+        labels=None if encoding.labels is None else read_nearest(encoding.labels, projection.pixels),
     )
 
 
 def look_at_surfaces(
     surfaces: torch.Tensor, projection: Projection, valid: torch.Tensor
 ) -> tuple[torch.Tensor, Evidence]:
-    """Return which of the `valid` samples (V, N) a view sees, as nothing nearer hides them, and the evidence of its depth.
+    """Return which of the `valid` samples (V, N) are not occluded in each view, and the evidence of the view's depth.
 
-    surfaces: (V, h, w, 4), see `surfaces.with_neighbours`. Nobody sees what is behind the camera, which the published network
-    leaves open. Where all views that might see a sample are hidden from it, all of them count.
+    surfaces: (V, h, w, 4), see `surfaces.with_neighbours`. Samples behind a camera are invalid (in the published
+    network they are not). A sample that is occluded in all views is treated as visible in all of them.
     """
     valid = valid & (projection.depth > 0)
     behind = depth_disagreement(*read_neighbours(surfaces, projection.pixels), projection.depth)
@@ -140,5 +148,6 @@ def look_at_surfaces(
     behind = torch.where(known, behind, 0)
     seen = valid & ~(known & (behind > OCCLUDED))
     valid = torch.where(seen.any(0), seen, valid)
+    visibility = torch.where(known, torch.sigmoid(-behind / AGREEMENT), 0.5)
     hit = torch.where(known, torch.exp(-((behind / AGREEMENT) ** 2)), 0.5)
-    return valid, Evidence(torch.where(known, torch.sigmoid(-behind / AGREEMENT), 0.5), hit)
+    return valid, Evidence(visibility=visibility, hit=hit)

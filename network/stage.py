@@ -1,4 +1,4 @@
-"""One pass over the samples of rays: what the views see, where the rays end, and what they show."""
+"""One pass over rays: project the samples into the references, find where the rays end, render colour and heads."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from network.sight import Sight, look
 
 @dataclass(frozen=True)
 class Stage:
-    """The networks of one pass, and what makes a ray count: more than `scored_samples` of its samples are seen by more
-    than `scored_views` views.
+    """The networks of one pass. A ray is scored (has a loss) if more than `scored_samples` of its samples are seen by
+    more than `scored_views` views.
 
-    dist_decoder: None where the references' depth says itself where their rays end. opaque: every ray ends, at its last sample
-    at the latest, on one surface.
+    dist_decoder: None if the references' depth replaces it. opaque: every ray ends, at its last sample at the latest,
+    and its depth is that of its most probable surface.
     """
 
     dist_decoder: DistDecoder | None
@@ -29,7 +29,7 @@ class Stage:
     opaque: bool = False
 
     def __call__(self, encoding: Encoding, rays: Rays, depths: torch.Tensor, density_only: bool = False) -> Rendering:
-        """Renders R rays from their samples at `depths` (R, S), metres; density_only: without colour and heads."""
+        """Render R rays from their samples at `depths` (R, S), metres. density_only: without colour and heads."""
         return self.shade(look(encoding, rays, depths), depths, density_only)
 
     def shade(self, sight: Sight, depths: torch.Tensor, density_only: bool = False) -> Rendering:
@@ -38,9 +38,15 @@ class Stage:
             visibility, hit = sight.evidence
         else:
             visibility, hit = visibility_and_hit(self.dist_decoder(sight.ray_features), sight.near_end, sight.far_end)
-        values = self.agg_net(sight, hit, visibility, density_only)
+        values = self.agg_net(sight, hit=hit, visibility=visibility, density_only=density_only)
+        hit_probability = values.hit_probability
         seeing = sight.valid.sum(0).view(depths.shape)
-        scored = (seeing > self.scored_views).sum(-1) > self.scored_samples
-        depth = (modal_depth if self.opaque else expected_depth)(values.hit_probability, depths)
-        seen = seen_rays(values.hit_probability, sight.shown)
-        return Rendering(values.color, values.heads, depth, values.hit_probability, depths, scored, seen)
+        return Rendering(
+            color=values.color,
+            heads=values.heads,
+            depth=(modal_depth if self.opaque else expected_depth)(hit_probability, depths),
+            hit_probability=hit_probability,
+            depths=depths,
+            scored=(seeing > self.scored_views).sum(-1) > self.scored_samples,
+            seen=seen_rays(hit_probability, sight.shown),
+        )

@@ -24,15 +24,18 @@ LAYERS = 3  # of a ray, at most
 SAME_SURFACE = 0.03  # depths closer than this, relative, are of one surface
 SMOOTH = 0.02  # neighbouring pixels of a smooth surface differ by less, relative
 MEETING_STEPS = 2  # of the fixed-point iteration that moves a splat onto the surface
-LARGEST_MOVE = 0.07  # relative, in one such step; what would move farther was of another surface
-LONE_SPREAD = 0.01  # relative spread of a depth that only one reference tells
-UNKNOWN_DEPTH = 2.0  # metres, where no reference tells anything
+LARGEST_MOVE = 0.07  # relative, in one such step; a larger move would be to another surface
+LONE_SPREAD = 0.01  # relative spread of a layer that only one reference shows
+UNKNOWN_DEPTH = 2.0  # metres, where no reference has depth
 
 
 @dataclass(frozen=True)
 class Layers(Rows):
-    """Surfaces that R rays meet: depth (R, LAYERS) metres, 0 where there is no such layer; spread (R, LAYERS), the relative deviation of the
-    references' depths; found (R,) bool: a reference shows a surface there. Else the first layer is that of its neighbours.
+    """Surfaces that R rays meet, nearest first.
+
+    depth: (R, LAYERS) metres, 0 where there is no such layer. spread: (R, LAYERS), relative standard deviation of the
+    references' depths. found: (R,) bool, a reference shows a surface on the ray; otherwise the first layer is
+    interpolated from neighbouring rays.
     """
 
     depth: torch.Tensor
@@ -45,10 +48,10 @@ class Layers(Rows):
 
 
 def reference_surfaces(views: Views, found: torch.Tensor | None, padded: tuple[int, int]) -> torch.Tensor:
-    """Return the depth of references, what the front end `found` (V, 1, *padded) or else their own, `with_neighbours`:
-    (V, *padded, 4).
+    """Return the depth of references `with_neighbours`: (V, *padded, 4).
 
-    Raises UserError where there is neither. What a mask hides, and what padding adds, is unknown.
+    found: (V, 1, *padded), depth of the front end; None for that of the views. Masked pixels and padding have unknown
+    depth. Raise UserError if there is no depth.
     """
     height, width = views.cameras.size
     if found is not None:
@@ -61,21 +64,22 @@ def reference_surfaces(views: Views, found: torch.Tensor | None, padded: tuple[i
         )
     if views.mask is not None:
         depth = depth * (views.mask > 0)
-    # A predicted depth is learned by its own loss, not by what lies on it.
+    # No gradient: predicted depth is learned by its own loss, not through the rendering.
     depth = depth.detach()
     return with_neighbours(F.pad(depth, (0, padded[1] - width, 0, padded[0] - height)))
 
 
 def with_neighbours(depth: torch.Tensor) -> torch.Tensor:
-    """Return for each pixel of maps (V, 1, h, w) its own value and those to the right, below and diagonally: (V, h, w, 4)."""
+    """Return for each pixel of maps (V, 1, h, w) the values at (x, y), (x+1, y), (x, y+1) and (x+1, y+1): (V, h, w,
+    4)."""
     padded = F.pad(depth, (0, 1, 0, 1), mode="replicate")[:, 0]
     return torch.stack([padded[:, :-1, :-1], padded[:, :-1, 1:], padded[:, 1:, :-1], padded[:, 1:, 1:]], -1)
 
 
 @full_precision
 def read_neighbours(maps: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the four values around pixels (V, N, 2) of maps `with_neighbours` (V, h, w, 4), and their bilinear weights:
-    (V, N, 4) each."""
+    """Return the four values around pixels (V, N, 2) of maps `with_neighbours` (V, h, w, 4), and their bilinear
+    weights: (V, N, 4) each."""
     count, height, width, _ = maps.shape
     x, y = pixels.nan_to_num().unbind(-1)
     x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
@@ -88,8 +92,10 @@ def read_neighbours(maps: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Ten
 
 
 def interpolate_depth(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return depth (V, N) between four neighbours (V, N, 4): bilinear in inverse depth, which is exact on planes, where they
-    are of one smooth surface, else the nearest pixel's, 0 if that is unknown."""
+    """Interpolate depth between four neighbours (V, N, 4): (V, N), 0 where it is unknown.
+
+    On a smooth surface bilinear in inverse depth, which is exact on planes; otherwise the value of the nearest pixel.
+    """
     nearest, farthest = values.amin(-1), values.amax(-1)
     smooth = (nearest > 0) & (farthest < nearest * (1 + SMOOTH))
     inverse = (weights / values.clamp_min(1e-3)).sum(-1)
@@ -99,11 +105,11 @@ def interpolate_depth(values: torch.Tensor, weights: torch.Tensor) -> torch.Tens
 
 @full_precision
 def depth_disagreement(values: torch.Tensor, weights: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
-    """Return how far points at z-depth (V, N) in their view lie behind the surface seen there: the logarithm of the ratio,
-    (V, N), nan where the surface is unknown.
+    """Return how far points at z-depth (V, N) lie behind the surface that their view sees: the logarithm of the ratio
+    of depths, (V, N), nan where the surface is unknown.
 
-    Of the interpolated depth and that of the four pixels (V, N, 4) around, the one that fits best counts: at an edge both
-    surfaces are there.
+    The surface is the best match among the interpolated depth and the four values (V, N, 4) around, since at an edge
+    there are two surfaces.
     """
     surfaces = torch.cat([values, interpolate_depth(values, weights)[..., None]], -1)
     ratio = depth.clamp_min(1e-3).log()[..., None] - surfaces.clamp_min(1e-3).log()
@@ -114,9 +120,9 @@ def depth_disagreement(values: torch.Tensor, weights: torch.Tensor, depth: torch
 
 @torch.no_grad()
 def find_layers(rays: Rays, maps: torch.Tensor, cameras: Cameras, query: Cameras) -> Layers:
-    """Return the layers of all rays of one query camera, pixel by pixel, R = h * w.
+    """Return the layers of the rays through all pixels of one query camera, R = h * w.
 
-    maps: depth of the references `with_neighbours` (V, H, W, 4); cameras: theirs.
+    maps: depth of the references `with_neighbours` (V, H, W, 4). cameras: of the references.
     """
     splats = splat_depth(maps[..., 0][:, None], cameras, query).flatten(1)
     layers = group_depths(meet_surfaces(splats, rays, maps, cameras))
@@ -128,10 +134,11 @@ def find_layers(rays: Rays, maps: torch.Tensor, cameras: Cameras, query: Cameras
 
 
 def meet_surfaces(splats: torch.Tensor, rays: Rays, maps: torch.Tensor, cameras: Cameras) -> torch.Tensor:
-    """Move splatted depths (V, R), off by up to half a pixel of a slanted surface, to where the rays meet that surface.
+    """Refine splatted depths (V, R) to the intersection of the ray with the surface: a splat is off by up to half a
+    pixel.
 
-    A point at depth z is looked up in the reference; if the surface there is at r times the point's depth, the ray meets
-    it near r z.
+    Fixed-point iteration: a point at depth z is projected into the reference. If the surface there has r times the
+    depth of the point, the ray meets it near r z.
     """
     depths = splats
     for _ in range(MEETING_STEPS):
@@ -144,10 +151,10 @@ def meet_surfaces(splats: torch.Tensor, rays: Rays, maps: torch.Tensor, cameras:
 
 
 def group_depths(depths: torch.Tensor) -> Layers:
-    """Group depths (V, R) of references, 0 where unknown, into layers.
+    """Group the depths (V, R) that V references show on each ray, 0 where unknown, into layers.
 
-    The first is the nearest one that at least two references agree on, or the nearest at all; then come the nearest of the
-    rest. A layer's depth is the geometric mean of its depths.
+    The first layer is the nearest one on which at least two references agree, or the nearest of all if none agree.
+    Further layers are the nearest of the remaining depths. The depth of a layer is the geometric mean of its members.
     """
     known = depths > 0
     depths = torch.where(known, depths, torch.inf)

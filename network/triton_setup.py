@@ -1,7 +1,7 @@
-"""Sets Triton up before it compiles anything, for torch.compile too. `network.backend` calls `prepare`.
+"""Setup of Triton before anything is compiled, by our kernels or by torch.compile. `network.backend` calls `prepare`.
 
-What has been compiled is found by its key, its assembler and in its folder, and would be compiled again for whoever
-came with another one.
+Compiled kernels are cached by key, assembler and folder. All processes must agree on the three, or each of them would
+compile everything again.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ BROKEN_ASSEMBLER = "release 12.8"
 
 @functools.cache
 def prepare() -> None:
-    """Do all of what follows, once."""
+    """Apply all of the setup, once in a process."""
     avoid_broken_assembler()
     share_compiled_kernels()
     hash_callees_first()
 
 
 def avoid_broken_assembler() -> None:
-    """Takes the newer assembler that Triton brings for newer GPUs, where its own ptxas is of CUDA 12.8.
+    """Select the newer assembler that ships with Triton (for newer GPUs) if Triton's default ptxas is that of CUDA
+    12.8.
 
-    That one computes addresses of matrices in shared memory from a register that nothing wrote, in kernels with as many
-    products as ours: they end in an illegal memory access. TRITON_PTXAS_PATH, where it is set, is left as it is.
+    In kernels with many matrix products, such as ours, ptxas 12.8 computes shared-memory addresses from an
+    uninitialised register, and the kernel fails with an illegal memory access. TRITON_PTXAS_PATH is kept if it is set.
     """
     triton = importlib.util.find_spec("triton")
     if triton is None or "TRITON_PTXAS_PATH" in os.environ:
@@ -45,18 +46,20 @@ def _is_broken(assembler: Path) -> bool:
 
 
 def share_compiled_kernels() -> None:
-    """Names the folder that Triton keeps compiled kernels in, for torch.compile would take another one, and from then on
-    our kernels too. TRITON_CACHE_DIR, where it is set, is left as it is; without a home it is a temporary folder."""
+    """Set the folder of Triton's cache: torch.compile would otherwise change it for our kernels too.
+
+    TRITON_CACHE_DIR is kept if it is set. Without a writable home the cache is in a temporary folder.
+    """
     home = Path(os.environ.get("TRITON_HOME") or os.path.expanduser("~"))
     folder = home / ".triton" if os.access(home, os.W_OK) else Path(tempfile.gettempdir()) / f"triton_{os.getuid()}"
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "cache"))
 
 
 def hash_callees_first() -> None:
-    """Makes a kernel's key the same in every process.
+    """Make the cache key of a kernel independent of what was compiled before it.
 
-    Triton before 3.8 lists in it what constants the functions it calls use, but only of those whose own keys happen to be
-    known: training and rendering, which start with different kernels, would each compile the others' again.
+    Before Triton 3.8 the key includes the constants of a called function only if that function's own key happens to be
+    known already. Training and rendering start with different kernels, so each would compile the other's kernels again.
     """
     if importlib.util.find_spec("triton") is None:
         return
@@ -65,7 +68,7 @@ def hash_callees_first() -> None:
     add = getattr(DependenciesFinder, "_update_hash", None)
 
     def know_and_add(self, function) -> None:
-        getattr(function, "cache_key", None)  # computed when it is asked for
+        getattr(function, "cache_key", None)  # a property: reading it computes the key
         add(self, function)
 
     if add is not None:

@@ -1,4 +1,4 @@
-"""Ray features: what each reference knows of the visibility along its own rays."""
+"""Ray features: they encode the visibility along the rays of each reference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class VisEncoder(nn.Module):
         )
 
     def forward(self, image_features: torch.Tensor, geometry_features: torch.Tensor) -> torch.Tensor:
-        """Encode visibility; geometry features of another size than the image features' are resized to theirs."""
+        """Encode visibility. Geometry features are resized to the size of the image features if it differs."""
         size = image_features.shape[-2:]
         if geometry_features.shape[-2:] != size:
             geometry_features = F.interpolate(geometry_features, size=size, mode="bilinear", align_corners=False)

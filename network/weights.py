@@ -1,4 +1,4 @@
-"""Reading weights from files, whoever wrote them, without running code from them."""
+"""Reading of weights from checkpoints of this and other programs. No code in a file is executed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from utils.files import find_file
 
 SAFETENSORS = ".safetensors"
 LIGHTNING_PREFIX = "model."  # of MVSNet's published weights
-# Published checkpoints hold their best metric as a numpy scalar. Rebuilding one runs nothing else.
+# Published checkpoints hold their best metric as a numpy scalar. To rebuild one is safe.
 _NUMPY_SCALARS = [
     (np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar, name)
     for name in ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
@@ -30,7 +30,8 @@ _SAFE = [*_NUMPY_SCALARS, np.dtype, *_NUMPY_NUMBERS, _codecs.encode]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Content of a weights file. config and classes (their names) are None in published files, optimizer in safetensors.
+    """Content of a weights file. config and classes (their names) are None in published files, optimizer in
+    safetensors.
 
     trained: the weights to go on training with, where those of `network` are averages of them; else None.
     """
@@ -56,36 +57,43 @@ class Checkpoint:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Reads a checkpoint, or the safetensors of one, onto the CPU. Raises UserError for anything else."""
+    """Read a checkpoint, .pth or .safetensors, onto the CPU. Raise UserError for anything else."""
     path = Path(path)
     if path.suffix == SAFETENSORS:
         tensors, about = _read_safetensors(path)
-        config = json.loads(about["config"]) if "config" in about else None
         step = int(about.get("step", 0))
-        classes = tuple(json.loads(about["classes"])) if "classes" in about else None
-        return Checkpoint(path, tensors, None, step, step, float(about.get("best_para", 0)), config, classes)
+        return Checkpoint(
+            path=path,
+            network=tensors,
+            optimizer=None,
+            step=step,
+            samples=step,
+            best=float(about.get("best_para", 0)),
+            config=json.loads(about["config"]) if "config" in about else None,
+            classes=tuple(json.loads(about["classes"])) if "classes" in about else None,
+        )
     content = read_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("network_state_dict"), dict):
         other = isinstance(content, dict) and "state_dict" in content
         whose = "its `state_dict` is another program's, such as PyTorch Lightning" if other else "there is none"
         raise UserError(f"{path}: not a checkpoint of this network, which has a `network_state_dict` ({whose})")
-    network = {unwrapped(name): value for name, value in content["network_state_dict"].items()}
+    step = int(content.get("step", 0))
     return Checkpoint(
-        path,
-        network,
-        content.get("optimizer_state_dict"),
-        int(content.get("step", 0)),
-        int(content.get("samples", content.get("step", 0))),
-        float(content.get("best_para", 0.0)),
-        content.get("config"),
-        tuple(content["classes"]) if content.get("classes") else None,
-        content.get("trained_state_dict"),
+        path=path,
+        network={unwrapped(name): value for name, value in content["network_state_dict"].items()},
+        optimizer=content.get("optimizer_state_dict"),
+        step=step,
+        samples=int(content.get("samples", step)),
+        best=float(content.get("best_para", 0.0)),
+        config=content.get("config"),
+        classes=tuple(content["classes"]) if content.get("classes") else None,
+        trained=content.get("trained_state_dict"),
     )
 
 
 def unwrapped(name: str) -> str:
-    """Return a parameter's name as the network itself has it, without what wrappers put before it."""
-    return name.replace("_orig_mod.", "").removeprefix("module.")  # of torch.compile, of DataParallel
+    """Return a parameter's name without the prefixes of torch.compile (`_orig_mod.`) and DataParallel (`module.`)."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
 def read_mvsnet(path: Path) -> dict[str, torch.Tensor]:
@@ -105,7 +113,7 @@ def read_mvsnet(path: Path) -> dict[str, torch.Tensor]:
 
 
 def find_weights(key: str, name: str, without: str) -> Path:
-    """Return the file that a config key names. Raises UserError if there is none; without: what happens if the key is
+    """Return the file that a config key names. Raise UserError if there is none; without: what happens if the key is
     null."""
     try:
         return find_file(name)
@@ -116,7 +124,7 @@ def find_weights(key: str, name: str, without: str) -> Path:
 def read_pickle(path: Path) -> Any:
     """Read the content of a torch file: tensors, numbers, text and containers of them, and nothing else.
 
-    Raises UserError if it is none, or holds anything that would have to be called.
+    Raise UserError if it is none, or holds anything that would have to be called.
     """
     try:
         with open(path, "rb") as file:
@@ -139,7 +147,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def _is_damaged(path: Path) -> bool:
-    """Return whether a zip file, as torch writes, differs from its checksums, which torch does not look at."""
+    """Return whether a zip file, as torch writes it, differs from its checksums, which torch does not verify."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is not None
@@ -158,13 +166,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 
 def _front_end(state: dict[str, torch.Tensor]) -> str:
-    """Infer the front end by a layer that no other one has; the learned one has those of measured depth too."""
+    """Infer the front end from the first layer that is found: learned_depth has the layers of depth too."""
     layers = {"sweep_new.match.weight": "learned_depth", "depth_skip.0.weight": "depth"}
     return next((name for layer, name in layers.items() if f"init_net.{layer}" in state), "cost_volume")
 
 
 def infer_config(state: dict[str, torch.Tensor]) -> dict:
-    """Infer the config keys that a state dict shows. Whether views come first in the attention it does not."""
+    """Infer the config keys that follow from a state dict. The order of the attentions (ptrans_first) does not."""
 
     def aggregation(prefix: str) -> dict:
         return {"use_ptrans": f"{prefix}.agg_impl.point_attention_new.fc.weight" in state}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # One thread for each worker and what it starts: threads of several that wait for each other take many times as long.
+    # One thread for each worker and what it starts: threads of several that wait for each other take many times as
+    # long.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"  # before torch is imported
 
 import torch
@@ -86,7 +87,8 @@ def replica_rooms(shared) -> Path:
 @pytest.fixture(scope="session")
 def stand_in(shared) -> Path:
     """A folder with weights where the shipped ones lie: of S-Ray+, untrained, from three references. Beside them
-    model.pth, the same as a checkpoint, and nodepth.safetensors of a network that finds depth itself. Not to be changed."""
+    model.pth, the same as a checkpoint, and nodepth.safetensors of a network that finds depth itself. Not to be
+    changed."""
     return shared("stand_in", make_stand_in)
 
 

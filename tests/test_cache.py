@@ -153,7 +153,7 @@ def test_what_another_process_has_open_is_not_removed(data, cache, capsys):
     scene = open_scene("scannet/train_001/black_32", data, small)
     assert_equal(views(scene), views(open_scene("scannet/train_001/black_32", data)))
     assert [entry.path for entry in list_entries(cache.root)] == [held.path]
-    assert "beside what is in use: it is not cached" in capsys.readouterr().err
+    assert "beside the entries in use; it is not cached" in capsys.readouterr().err
     go_on.set()
     other.join(60)
     assert other.exitcode == 0

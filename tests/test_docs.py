@@ -1,4 +1,5 @@
-"""The commands of the README and of docs/: each is run at tiny size, or where that cannot be, checked as far as it goes."""
+"""The commands of the README and of docs/: each is run at tiny size, or where that cannot be, checked as far as it
+goes."""
 
 import re
 import shlex

@@ -1,4 +1,5 @@
-"""What other programs write beside or into images, maps and keys: honoured by the values that arrive, or refused by name."""
+"""What other programs write beside or into images, maps and keys: honoured by the values that arrive, or refused by
+name."""
 
 import io
 import json
@@ -204,7 +205,7 @@ def test_wide_numbers_are_no_endless_distance(tmp_path):
     np.save(tmp_path / "d.npy", np.uint32([[2_500_000, 2**32 - 1], [0, 700_000]]))
     unit = DepthUnit(1e-6, 1e-6, stated=True)
     assert read_depth(tmp_path / "d.npy", unit).tolist() == [[2500, 0], [0, 700]]
-    with pytest.raises(UserError, match="should be metres of a room"):
+    with pytest.raises(UserError, match="is implausible for a room"):
         read_depth(tmp_path / "d.npy")
 
 
@@ -232,7 +233,7 @@ def test_marks_in_words_count_as_what_they_say(capture, key, bad, good):
 @pytest.mark.parametrize("key", ["pixel_center_offset", "is_metric_depth", "poses_are_c2w", "srgb_images"])
 def test_a_key_that_denies_what_holds_is_refused(capture, truth, key):
     edit(capture, lambda content: content.update({key: False}))
-    refused(capture, f"{key} is False, but only what is so can be read")
+    refused(capture, f"{key} is False, but only captures for which it is true can be read")
     edit(capture, lambda content: content.pop(key) or content.update(mask_inverted=False, flip_depth=0))
     assert_same(opened(capture), truth)
 
@@ -267,7 +268,7 @@ def test_further_keys_that_speak_of_pixels_are_refused(capture, keys):
 def test_blender_s_files_beside_a_transforms_json_are_said(capture, capsys):
     shutil.copy(capture / "transforms.json", capture / "transforms_train.json")
     opened(capture)
-    assert "is read alone; transforms_train.json beside it" in capsys.readouterr().err
+    assert "only this file is read, not transforms_train.json beside it" in capsys.readouterr().err
 
 
 def test_the_state_of_tracking_is_not_passed_over(capture):
@@ -345,7 +346,7 @@ def test_a_link_that_leads_nowhere_is_not_replaced(capture):
     place = capture.parent / "data" / "transforms"
     place.mkdir(parents=True)
     (place / "mine").symlink_to(place / "gone")
-    with pytest.raises(UserError, match="is there already and was not made by preparation"):
+    with pytest.raises(UserError, match="exists already and was not made by preparation"):
         prepared(capture)
 
 

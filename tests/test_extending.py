@@ -1,6 +1,6 @@
 """Places to extend: each thing here is added from outside, without a change to the library."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from dataset.camera import scale_intrinsics
 from dataset.database import open_scene
 from dataset.render_dataset import Needs, read_references
 from dataset.views import Cameras
@@ -19,6 +18,7 @@ from network.backend import Backend
 from network.cranet import CRANet, HeadWidths, SampleFeatures
 from network.engine.requirements import reason_against
 from network.front_ends import FrontEnd, GeometryFeatures
+from network.geometry import scaled_cameras
 from network.linear import RayLinear
 from network.renderer import Renderer
 from network.samplers import Sampler
@@ -37,8 +37,7 @@ CPU = torch.device("cpu")
 
 def small(cameras: Cameras) -> Cameras:
     """The same with images of few pixels, for the interpreter is slow."""
-    size = (4, 6)
-    return replace(cameras, Ks=scale_intrinsics(cameras.Ks, cameras.size, size), size=size)
+    return scaled_cameras(cameras, (4, 6))
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def test_modules_of_s_ray_plus_are_what_runs(config, file, changes):
 
 def assert_all_run(cfg):
     trainer = Trainer(cfg)
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     batch = trainer.training_set[0].to("cpu")
     called = modules_that_run(trainer.network, lambda: trainer.train_step(batch))
     owners = {name for name, module in trainer.network.named_modules() if list(module.parameters(recurse=False))}
@@ -102,7 +101,7 @@ class Equidistant(Sampler):
 def test_a_sampler(config, scene):
     build = partial(build_network, sampler=Equidistant())
     trainer = Trainer(config(total_step=1), build)
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     log = trainer.train_step(trainer.training_set[0].to("cpu"))
     assert {"color_few", "color_some", "color_many", "semantic_many"} <= log.losses.keys()
     renderer = ViewRenderer(trainer.network, Backend.for_rendering("exact", CPU))
@@ -194,7 +193,7 @@ def constant_front_end():
 def test_a_front_end(config, constant_front_end):
     trainer = Trainer(config(init_net_type="constant", init_net_cfg={"level": 0.25}, total_step=1))
     assert trainer.training_set[0].references.depth is None
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     assert trainer.network.init_net.level.allclose(torch.tensor(1.25))
     trainer.train_step(trainer.training_set[0].to("cpu"))
     assert not trainer.network.init_net.level.allclose(torch.tensor(1.25))
@@ -229,7 +228,7 @@ def test_an_image_encoder_of_another_width_and_stride(config, scene, front_end):
 
 def test_an_encoder_that_lies_about_its_width(config, scene):
     network = Renderer(config(), encoder=HalfSize(channels=32))
-    with pytest.raises(UserError, match="say that they make 32 and 32 channels, but made 20 and 32"):
+    with pytest.raises(UserError, match="declare 32 and 32 channels, but return 20 and 32"):
         network.encode(references(scene))
 
 

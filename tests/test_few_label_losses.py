@@ -18,7 +18,7 @@ FEW = {"frames": 1, "clicks": 1}
 
 def losses_of_a_step(config, **changes) -> dict[str, torch.Tensor]:
     trainer = Trainer(config(**PLUS, val_set_list=[], few_labels=FEW, **changes))
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     with torch.no_grad():  # one class is rendered with certainty
         trainer.network.query_decoder_new.out.bias[5] = changes.get("semantic_loss_scale", 0) * 60
     return trainer.train_step(trainer.training_set[0].to("cpu")).losses
@@ -150,7 +150,7 @@ def test_a_step_has_the_losses_that_its_config_asks_for(config):
 def test_consistency_teaches_rays_and_references_and_is_refused_without_classes_of_the_references(config):
     cfg = config(**PLUS, val_set_list=[], few_labels=FEW, consistency_loss_scale=1.0)
     trainer = Trainer(cfg)
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     batch = trainer.training_set[0].to("cpu")
     losses, _ = trainer.updates.objective(batch.references, batch.query, batch.pixels, None)
     trainer.updates.gradients.zero_()

@@ -1,4 +1,5 @@
-"""Compilation of the kernels for a GPU, tested without one; their results are tested in test_ops.py and test_passes.py."""
+"""Compilation of the kernels for a GPU, tested without one; their results are tested in test_ops.py and
+test_passes.py."""
 
 import os
 import subprocess

@@ -1,5 +1,5 @@
-"""Relatives of the layouts that are read: Blender's files, other releases of ScanNet and Replica, other numbers; and folders of other
-programs, which are named."""
+"""Relatives of the layouts that are read: Blender's files, other releases of ScanNet and Replica, other numbers; and
+folders of other programs, which are named."""
 
 import json
 import re

@@ -1,4 +1,5 @@
-"""Captures whose keys, names and files say something else than is read: honoured by the values that arrive, or refused."""
+"""Captures whose keys, names and files say something else than is read: honoured by the values that arrive, or
+refused."""
 
 import json
 import os
@@ -172,7 +173,7 @@ def test_positions_that_cannot_be_metres_are_said_or_refused(capture, capsys):
     opened(capture)
     assert "are poses in another unit than metres" in capsys.readouterr().err
     change_poses(capture, lambda matrix: moved(matrix, 0.001, 1e6))
-    refused(capture, "m from the origin, where millimetres are lost")
+    refused(capture, "m from the origin, too far for a precision of millimetres")
 
 
 def test_a_sheared_applied_transform_is_refused(capture):
@@ -346,7 +347,7 @@ def test_blender_s_files_that_disagree_are_refused(capture):
             "frames": content["frames"][:12] if split == "train" else content["frames"][12:],
         }
         (capture / f"transforms_{split}.json").write_text(json.dumps(part))
-    refused(capture, "transforms_test.json: its applied_scale is another one")
+    refused(capture, "transforms_test.json: its applied_scale differs from that")
 
 
 # Images
@@ -562,4 +563,4 @@ def test_intrinsics_of_a_slightly_other_size_are_said(room, capsys):
     for path in (room / "scannet" / "train_000" / "color").iterdir():
         cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (115, 86), interpolation=cv2.INTER_AREA))
     open_scene("scannet/train_000/black_64", room)
-    assert "that of images 1.11 times the size" in capsys.readouterr().err
+    assert "images of 1.11 times the size" in capsys.readouterr().err

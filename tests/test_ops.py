@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from dataset.database import open_scene
 from dataset.views import Cameras
 from network.backend import Backend
-from network.front_ends.learned_depth import GROUPS, PlaneSweep, nearest_views, scaled_cameras
-from network.geometry import read_map
+from network.front_ends.learned_depth import GROUPS, PlaneSweep
+from network.geometry import nearest_views, read_map, scaled_cameras
 from network.layers import Conv3d
 from network.ops import Kernels, attention, volumes
 from network.ops.normalize import normalize, normalize_kernel

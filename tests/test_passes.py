@@ -1,4 +1,5 @@
-"""The network's own forward against the plain one of the papers, in float64, float32 and under autocast; the engine too.
+"""The network's own forward against the plain one of the papers, in float64, float32 and under autocast; the engine
+too.
 
 Without a GPU the kernels run in Triton's interpreter (conftest.py), where Triton is installed.
 """
@@ -84,7 +85,8 @@ def results(rendering):
 
 
 def differentiate(network, render, encoding, rays, seed=3):
-    """Outputs of the first pass by `render(stage, …)`, and gradients of a random combination of them, by name and of the features."""
+    """Outputs of the first pass by `render(stage, …)`, and gradients of a random combination of them, by name and of
+    the features."""
     features = encoding.features.detach().clone().requires_grad_()
     depths = uniform_depths(rays.depth_range, network.sampler.coarse)
     values = results(render(network.stages[0], replace(encoding, features=features), rays, depths))

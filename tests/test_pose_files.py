@@ -1,4 +1,5 @@
-"""Poses as people have them: scaled, mirrored, lost, reset; mended, left out with their frames, or refused in one line."""
+"""Poses as people have them: scaled, mirrored, lost, reset; mended, left out with their frames, or refused in one
+line."""
 
 import json
 import shutil

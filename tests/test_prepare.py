@@ -134,8 +134,8 @@ def test_files_that_cannot_be_read(sens, message, tmp_path, capsys):
 
 
 def header(changes=(), sizes=(64, 48, 32, 24), shift=1000.0):
-    """A .sens file whose header's matrices are changed: (place, row, column, value) each, of colour's intrinsics and extrinsics,
-    and depth's."""
+    """A .sens file whose header's matrices are changed: (place, row, column, value) each, of colour's intrinsics and
+    extrinsics, and depth's."""
     data = bytearray(sens_bytes()[0])
     matrices = np.frombuffer(data, "<f4", 64, offset=4 + 8 + 3).reshape(4, 4, 4)
     for place, row, column, value in changes:

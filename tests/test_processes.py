@@ -1,4 +1,5 @@
-"""Processes train together (gloo, on the CPU): two as one would that averages their gradients, four until one is killed."""
+"""Processes train together (gloo, on the CPU): two as one would that averages their gradients, four until one is
+killed."""
 
 import json
 import os

@@ -124,7 +124,8 @@ def say_cameras(folder, depth_K):
 
 
 def off_by(found, truth):
-    """Shares of the pixels with depth in both, away from edges, that are off by more than 1%, and of those without depth."""
+    """Shares of the pixels with depth in both, away from edges, that are off by more than 1%, and of those without
+    depth."""
     known = (found > 0) & (truth > 0)
     flat = known & ~depth_edges(truth)
     return (np.abs(found / np.maximum(truth, 1.0) - 1) > 0.01)[flat].mean(), 1 - known.mean()

@@ -13,7 +13,7 @@ from network.ops.splat import blend_colors, merge_depth, nearest_known, see_surf
 from train.baselines import COPIED, SPLATTED, WARPED, baselines
 from train.evaluator import hard_regions
 from train.metrics import depth_error, psnr
-from train.pictures import truth_of
+from train.pictures import first_picture
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_votes_follow_the_weights_and_not_what_is_ignored(batch):
 
 
 def test_the_splat_is_the_best_baseline_in_colour_classes_and_depth(batch):
-    pictures, truth = baselines(batch, 20), truth_of(batch)
+    pictures, truth = baselines(batch, 20), first_picture(batch.query)
     assert list(pictures) == [COPIED, WARPED, SPLATTED]
     quality = [psnr(picture.color, truth.color) for picture in pictures.values()]
     errors = [depth_error(picture.depth, truth.depth) for picture in pictures.values()]

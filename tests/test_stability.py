@@ -22,7 +22,18 @@ def test_variants_are_a_name_and_changes_between_commas():
 
 
 def test_kinds_of_test_rooms_are_no_changes_of_the_config(monkeypatch):
-    given = ["--data", "R", "--out", "O", "--tests", "models=m.txt", "boxes=b.txt", "--variants", "a:x=1", "lr_cfg.lr_init=1e-3"]
+    given = [
+        "--data",
+        "R",
+        "--out",
+        "O",
+        "--tests",
+        "models=m.txt",
+        "boxes=b.txt",
+        "--variants",
+        "a:x=1",
+        "lr_cfg.lr_init=1e-3",
+    ]
     monkeypatch.setattr("sys.argv", ["stability", *given])
     parser = command_parser("stability", "")
     parser.add_argument("--tests", nargs="+")

@@ -1,4 +1,5 @@
-"""S-Ray+: layers of surfaces against loops, evidence of depth, the decoder in the query view, and a training with all of it."""
+"""S-Ray+: layers of surfaces against loops, evidence of depth, the decoder in the query view, and a training with all
+of it."""
 
 import math
 from dataclasses import replace
@@ -442,7 +443,7 @@ def test_rays_that_meet_one_surface_have_one_sample_and_lie_in_their_places(batc
     groups = network.sampler.groups(rays)
     assert sorted(torch.cat([places for places, _ in groups]).tolist()) == list(range(len(rays)))
     (places, single), (others, several) = groups
-    assert len(others) == network.sampler.several(rays)
+    assert len(others) == network.sampler.count_full(rays)
     assert (rays.layers.depth[places, 1:] == 0).all() and rays.layers.found[places].all()
     assert torch.equal(network.sampler.depths(encoding, single, (), None), rays.layers.depth[places, :1])
     assert network.sampler.depths(encoding, several, (), None).shape == (len(others), 5)
@@ -463,7 +464,7 @@ def test_room_for_more_rays_than_need_it_changes_nothing(batch):
     assert len(places) == len(needed) + 7 and set(places.tolist()) == set(needed.tolist())
     assert several.layers.depth.shape[1] == 3
     renderer = ViewRenderer(network)
-    expected, found = (renderer._render(encoding, rays, query.size, room) for room in (None, len(needed) + 7))
+    expected, found = (renderer._render(encoding, rays, query.size, room, False) for room in (None, len(needed) + 7))
     torch.testing.assert_close(found.color, expected.color, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.depth, expected.depth, rtol=1e-4, atol=1e-5)
 

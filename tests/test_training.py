@@ -74,7 +74,7 @@ def test_a_scene_without_depth_goes_without_the_termination_loss(config, rooms, 
     changes = {"init_net_type": "learned_depth", "termination_loss_scale": 0.1, "total_step": 1, "val_set_list": []}
     names = ["scannet/train_000/black_64"]
     trainer = Trainer(config(data_root=str(tmp_path / "data"), train_set_list=names, **changes))
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     entry = trainer.train_step(trainer.training_set[0].to("cpu"))
     assert entry.losses["termination_fine"] == 0 and entry.measures["depth_median"].isnan()
     assert entry.losses["color_fine"] > 0
@@ -151,12 +151,12 @@ def test_averaging_may_start_and_end_between_runs(config):
     Trainer(config(name="run", total_step=2)).run()
     plain = weights(Trainer(config(name="run")).checkpoints.latest)
     trainer = Trainer(config(name="run", total_step=2, ema_decay=0.9))
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     assert_same(trainer.model.state_dict(), plain)
     Trainer(config(name="run", total_step=4, ema_decay=0.9)).run()
     averaged = load_checkpoint(trainer.checkpoints.latest)
     without = Trainer(config(name="run", total_step=4))
-    without._start_or_resume()
+    without.start_or_resume()
     assert without.model is without.network
     assert_same(without.network.state_dict(), averaged.trained)
     assert not torch.equal(
@@ -208,7 +208,7 @@ def test_fine_tuning_starts_from_a_model_and_says_what_was_loaded(config, saved,
     path, _, network = saved
     name = "scannet/val_000/black_64"
     trainer = Trainer(config(load_pretrain=str(path), train_set_list=[name], val_set_list=[name]))
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     assert_same(trainer.network.state_dict(), network.state_dict())
     assert trainer.step == 0 and "loaded 338, missing 0, left over 0" in capsys.readouterr().out
     assert not set(trainer.test_sets[0].split.tests) & set(trainer.training_set.frames[0])
@@ -360,7 +360,7 @@ def test_variants_of_the_network_train(config, replica_rooms):
 def test_several_query_views_share_their_references(config):
     data = {"train_ray_num": 16, "min_wn": 3, "max_wn": 4, "queries_per_step": 3}
     trainer = Trainer(config(train_dataset_cfg=data))
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     batch = trainer.training_set[0].to("cpu")
     assert len(batch.query) == 3 and len(batch.references) == 3 and batch.pixels.shape == (3, 16, 2)
     poses = torch.cat([batch.query.cameras.poses, batch.references.cameras.poses]).flatten(1)
@@ -379,7 +379,7 @@ def test_several_query_views_share_their_references(config):
 
 def test_precision_that_the_device_lacks_is_refused(config):
     with pytest.raises(UserError, match="bf16 needs a GPU"):
-        Trainer(config(precision="bf16"))._start_or_resume()
+        Trainer(config(precision="bf16")).start_or_resume()
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../elsewhere", "/tmp/run"])

@@ -26,7 +26,7 @@ from viewing.flicker import jumps
 from viewing.fusion import PosedPictures, drop_disputed, extract_mesh, merge_points
 from viewing.geometry import compare, measured, trusted_depth
 from viewing.ply import Geometry, write_ply
-from viewing.references import FADE, References, mixes, one
+from viewing.references import FADE, References, mixes
 from viewing.session import Classes, Session, blend
 
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ def test_paths_stay_inside_the_capture_and_are_smooth(scene):
         upright = rotations[:, :, 1] @ paths.up_of(scene.camera_to_world)
         assert (upright < 0).all()
         cameras = paths.path_cameras(paths.CameraPath(path), scene, None)
-        seen = [References(scene, 3).overlap(one(cameras, i)).max().item() for i in range(0, 60, 5)]
+        seen = [References(scene, 3).overlap(cameras.one(i)).max().item() for i in range(0, 60, 5)]
         assert np.mean(seen) > 0.5, f"{kind} looks at what the capture shows"
 
 
@@ -124,7 +124,7 @@ def test_exported_cameras_are_moved_back_to_the_capture_s_frame(tmp_path, capsys
         ("[]", "no list `camera_path`"),
         ('{"camera_path": []}', "no list `camera_path`"),
         (json.dumps({"camera_path": [{"fov": 50}]}), "camera 0 should have 16 numbers"),
-        (json.dumps({"camera_path": [camera(), camera(camera_to_world=[1.0] * 16)]}), "camera 1 is no rotation"),
+        (json.dumps({"camera_path": [camera(), camera(camera_to_world=[1.0] * 16)]}), "camera 1 is not a rotation"),
         (json.dumps({"camera_path": [camera(fov=200)]}), "fov of camera 0 is 200"),
         (json.dumps({"camera_path": ["x"]}), "camera 0 should have"),
         (json.dumps({"camera_path": [camera(fov=0.87)]}), "in radians, multiply it by 57.3"),
@@ -177,7 +177,7 @@ def test_the_choice_of_references_passes_smoothly(config, scene):
 
     @functools.cache
     def picture(mix):
-        return session.render(one(cameras, len(cameras) // 2), mix)
+        return session.render(cameras.one(len(cameras) // 2), mix)
 
     def largest_jump(choices):
         """Of the picture of one and the same camera, when only the references change, where it is not guessed."""
@@ -449,7 +449,7 @@ def test_bad_input_of_geometry(command):
         command("mesh", "--out", "a.obj")
     with pytest.raises(UserError, match="--views should be at least 2"):
         command("mesh", "--views", "1")
-    with pytest.raises(UserError, match="--path is for video and labels, and changes nothing in mesh"):
+    with pytest.raises(UserError, match="--path is for video and labels, and has no effect in mesh"):
         command("mesh", "--path", "orbit")
     with pytest.raises(UserError, match="there is no such camera path"):
         command("video", "--path", "nowhere.json")

@@ -18,8 +18,9 @@ from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from network.convert import inspect, main
 from network.front_ends.cost_volume import load_mvsnet
-from network.front_ends.learned_depth import GROUPS, log_planes, nearest_views
+from network.front_ends.learned_depth import GROUPS, log_planes
 from network.front_ends.mvsnet import MVSNet, plane_depths, warp_to_planes
+from network.geometry import nearest_views
 from network.ops.sweep import agreement
 from network.renderer import Renderer
 from network.weights import infer_config, load_checkpoint, read_mvsnet
@@ -285,9 +286,9 @@ def test_without_a_sensor_only_the_depth_that_tests_are_scored_by_is_opened(conf
 
 def test_mvsnet_trains_from_scratch_or_says_that_it_lacks_weights(config):
     with pytest.raises(UserError, match="mvsnet.frozen.*no mvsnet.weights"):
-        Trainer(config(init_net_type="cost_volume"))._start_or_resume()
+        Trainer(config(init_net_type="cost_volume")).start_or_resume()
     with pytest.raises(UserError, match="`mvsnet.weights`: there is no file nowhere.ckpt"):
-        Trainer(config(init_net_type="cost_volume", mvsnet={"weights": "nowhere.ckpt"}))._start_or_resume()
+        Trainer(config(init_net_type="cost_volume", mvsnet={"weights": "nowhere.ckpt"})).start_or_resume()
     trainer = Trainer(config(init_net_type="cost_volume", mvsnet={"frozen": False}, total_step=1))
     before = trainer.network.init_net.mvsnet.feature.conv0.conv.weight.clone()
     trainer.run()
@@ -338,7 +339,7 @@ def test_learned_depth_trains_by_the_sensor_or_by_reprojection_and_tests_without
     trainer = Trainer(
         config(name="colour", data_root=str(tmp_path / "data"), init_net_type="learned_depth", total_step=1)
     )
-    trainer._start_or_resume()
+    trainer.start_or_resume()
     entry = trainer.train_step(trainer.training_set[0].to("cpu"))
     assert entry.losses["depth"] > 0 and entry.losses["depth"].isfinite()
 

@@ -1,4 +1,5 @@
-"""Baselines without a network: the nearest reference, copied or warped by its depth, and the splat of all references."""
+"""Baselines without a network: the nearest reference, copied or warped by its depth, and the splat of all
+references."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import torch
 from dataset.views import Batch, Views
 from network.geometry import pixel_grid, pixel_rays, project
 from network.ops.splat import blend_colors, merge_depth, nearest_known, see_surface, splat_depth, vote_labels
-from train.pictures import Picture, to_uint8
+from train.pictures import Picture, first_picture, to_uint8
 
 COPIED, WARPED = "nearest reference, copied", "nearest reference, warped by its depth"
 SPLATTED = "splat of all references, no network"
@@ -22,9 +23,9 @@ OF_FEW_LABELS = {
 
 
 def baselines(batch: Batch, classes: int) -> dict[str, Picture]:
-    """Return the picture of each baseline that the references allow: without depth they can only be copied.
+    """Return the picture of each baseline. Without depth of the references they can only be copied.
 
-    Where few labels are left, classes are those of the nearest frames that have some, which are baselines of their own.
+    With `few_labels` the classes are those of the nearest frames that have labels; these are baselines of their own.
     """
     if batch.labelled is None:
         return _baselines(batch.references, batch, classes)
@@ -44,29 +45,24 @@ def _baselines(references: Views, batch: Batch, classes: int) -> dict[str, Pictu
 
 
 def fill_labels(labels: torch.Tensor, ignore: int) -> torch.Tensor:
-    """Return labels (V, h, w) of which each pixel without one has that of the nearest pixel with one."""
+    """Return labels (V, h, w) in which each pixel without a label has that of the nearest labelled pixel."""
     return torch.stack([view.flatten()[nearest_known(view != ignore)] for view in labels])
 
 
 def without_hidden_depth(references: Views) -> Views:
-    """Return references of which what a mask hides has no depth either."""
+    """Return references whose depth is unknown where their mask is 0."""
     if references.mask is None or references.depth is None:
         return references
     return replace(references, depth=references.depth * (references.mask > 0))
 
 
 def nearest_copied(references: Views) -> Picture:
-    """Return the nearest reference as it is (test references come nearest first)."""
-    labels, depth = references.labels, references.depth
-    return Picture(
-        to_uint8(references.images[0].permute(1, 2, 0)),
-        None if labels is None else labels[0].cpu().numpy(),
-        None if depth is None else depth[0, 0].cpu().numpy(),
-    )
+    """Return the nearest reference unchanged (test references come nearest first)."""
+    return first_picture(references)
 
 
 def nearest_warped(references: Views, batch: Batch) -> Picture:
-    """Return the nearest reference moved into the query view by its depth; holes keep the copied picture."""
+    """Return the nearest reference warped into the query view by its depth; holes keep the copied picture."""
     copied, cameras = nearest_copied(references), references.cameras
     centres, directions = pixel_rays(
         pixel_grid(*cameras.size, device=references.images.device)[None], cameras.poses[:1], cameras.Ks[:1]
@@ -88,10 +84,10 @@ def nearest_warped(references: Views, batch: Batch) -> Picture:
 
 
 def splatted(references: Views, batch: Batch, classes: int) -> Picture:
-    """Return all references splatted into the query view by their depth, and their colours blended at that depth.
+    """Return all references splatted into the query view by their depth, with their colours blended.
 
-    A pixel that no reference sees takes colour and class of the nearest that one sees. Classes are the references' own
-    labels, which a network is not given.
+    A pixel that no reference sees has the colour and class of the nearest pixel that one sees. Classes are the true
+    labels of the references, which a network is not given.
     """
     query = batch.query.cameras
     depth = merge_depth(splat_depth(references.depth, references.cameras, query))

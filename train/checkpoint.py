@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, and fitted into a network."""
+"""Checkpoints of a run: written atomically, and loaded into networks that match fully or in part."""
 
 from __future__ import annotations
 
@@ -25,23 +25,20 @@ NEURAY_EXTRAS = ("sph_fitter.",)
 
 
 class Checkpoints:
-    """The files of a run: the latest, `keep` earlier ones, and the best.
-
-    Each is written whole or not at all, and the latest never goes before the next is there.
-    """
+    """The checkpoint files of a run: the latest, `keep` earlier ones, and the best. Each is written atomically."""
 
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder, keep
         self.latest, self.best = folder / "model.pth", folder / "model_best.pth"
-        self._step: int | None = None  # of the latest, where it is good
+        self._step: int | None = None  # step of the latest checkpoint, None if it is missing or cannot be read
 
     def earlier(self) -> list[Path]:
         """Return the earlier checkpoints that were kept, newest first."""
         return sorted(self.folder.glob("model_[0-9]*.pth"), reverse=True)
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest checkpoint that can be read; None if there is none. Raises UserError if there are, but none
-        can."""
+        """Return the newest checkpoint that can be read; None if there are no files. Raise UserError if all are
+        unreadable."""
         errors = []
         for path in [path for path in (self.latest, *self.earlier()) if path.is_file()]:
             try:
@@ -59,7 +56,7 @@ class Checkpoints:
         return None
 
     def save(self, content: dict) -> None:
-        """Makes `content` the latest."""
+        """Write `content` as the latest checkpoint; the one before it becomes an earlier one."""
         if self.keep and self._step is not None and self._step != content["step"] and self.latest.is_file():
             earlier = self.folder / f"model_{self._step:08d}.pth"
             if not earlier.exists():
@@ -88,9 +85,10 @@ def checkpoint_content(
     classes: Sequence[str] = (),
     trained: nn.Module | None = None,
 ) -> dict:
-    """Return the published entries, the config, the classes' names, and how many samples of the data's order were used.
+    """Return the content of a checkpoint: the published entries, the config, the names of the classes, and the number
+    of training samples used so far.
 
-    trained: the network that training goes on with, where `network` has its averaged weights.
+    trained: the network that training continues with, if `network` has averaged weights.
     """
     return {
         **({} if trained is None else {"trained_state_dict": trained.state_dict()}),
@@ -105,20 +103,21 @@ def checkpoint_content(
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
-    """Writes a checkpoint; an interrupted or failed write leaves the old file as it was."""
+    """Write a checkpoint. An interrupted or failed write leaves the old file as it was."""
     with atomic_write(path) as temporary:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # torch's zip writer reports a full disk as one
             raise UserError(
                 f"{path}: could not be written ({str(error).splitlines()[0]}); is the disk full? "
-                "The file of before is still good"
+                "The previous file is unchanged"
             ) from None
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Names that were loaded, that the file lacks, and that it has besides. classes: what became of layers for other classes."""
+    """Parameters that were loaded, that the file lacks, and that only the file has. classes: of layers for other
+    classes."""
 
     loaded: list[str]
     missing: list[str]
@@ -135,10 +134,10 @@ class LoadReport:
 
 
 def load_pretrained(network: Renderer, checkpoint: Checkpoint, classes: Sequence[str] = ()) -> LoadReport:
-    """Load what a training starts from: all of a checkpoint of this network or of NeuRay's; where this one is S-Ray+, of the
-    faithful network what agrees. Raises UserError for a checkpoint that does not fit.
+    """Load the weights that a training starts from. Raise UserError for a checkpoint that does not fit.
 
-    classes: names of the network's classes; layers for others are carried over, see `to_other_classes`.
+    From a checkpoint of the same network or of NeuRay all parameters are loaded; from S-Ray into S-Ray+ those that
+    match. classes: names of the network's classes; if those of the checkpoint differ, see `to_other_classes`.
     """
     checkpoint, carried = to_other_classes(network.state_dict(), checkpoint, classes)
     faithful = any(name.startswith("dist_decoder.") for name in checkpoint.network)
@@ -150,9 +149,9 @@ def load_pretrained(network: Renderer, checkpoint: Checkpoint, classes: Sequence
 
 
 def load_matching(network: nn.Module, checkpoint: Checkpoint) -> LoadReport:
-    """Load the parameters of another network, such as the faithful one's for S-Ray+, whose names and shapes agree.
+    """Load the parameters of another network whose names and shapes match, such as those of S-Ray into S-Ray+.
 
-    Raises UserError if none does.
+    Raise UserError if none match.
     """
     own, theirs = network.state_dict(), checkpoint.network
     loaded = [name for name, value in own.items() if name in theirs and theirs[name].shape == value.shape]
@@ -160,19 +159,23 @@ def load_matching(network: nn.Module, checkpoint: Checkpoint) -> LoadReport:
         raise UserError(f"{checkpoint.path}: has no parameter that agrees with the network of this config")
     network.load_state_dict({name: theirs[name] for name in loaded}, strict=False)
     taken = set(loaded)
-    return LoadReport(loaded, [name for name in own if name not in taken], [n for n in theirs if n not in taken])
+    return LoadReport(
+        loaded=loaded,
+        missing=[name for name in own if name not in taken],
+        left_over=[name for name in theirs if name not in taken],
+    )
 
 
 def load_network(network: nn.Module, checkpoint: Checkpoint, allow_new_layers: bool = False) -> LoadReport:
-    """Loads a checkpoint's parameters, all of them; with `allow_new_layers` S-Ray's own may be missing and
-    NeuRay's extras left over. Raises UserError for any other difference, and then changes nothing."""
+    """Load all parameters of a checkpoint. allow_new_layers: S-Ray's own layers may be missing, and NeuRay's extra
+    entries left over. Raise UserError for any other difference; the network is then unchanged."""
     own = network.state_dict()
     theirs = checkpoint.network
     _require_same_classes(own, checkpoint)
     report = LoadReport(
-        [name for name in own if name in theirs],
-        [name for name in own if name not in theirs],
-        [name for name in theirs if name not in own],
+        loaded=[name for name in own if name in theirs],
+        missing=[name for name in own if name not in theirs],
+        left_over=[name for name in theirs if name not in own],
     )
     wrong = [
         f"{name} is {tuple(theirs[name].shape)} instead of {tuple(own[name].shape)}"

@@ -1,4 +1,4 @@
-"""The layers of a network that have an entry for each class, carried over to other classes."""
+"""Adaptation of the layers that have an entry for each class to another set of classes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class CarriedOver:
-    """Of K classes: the layers that were fitted, the classes whose weights were taken over, and those that are new.
+    """Layers that were adapted to other classes, classes whose weights were kept, and classes that are new.
 
-    The classes' names are empty where those of one side are unknown: then all are new.
+    If the names of the classes are unknown on one side, kept and new are empty: all classes are new.
     """
 
     layers: tuple[str, ...]
@@ -41,10 +41,11 @@ class CarriedOver:
 
 
 def to_other_classes(own: State, checkpoint: Checkpoint, names: Sequence[str]) -> tuple[Checkpoint, CarriedOver | None]:
-    """Return a checkpoint for the classes of a network, whose parameters `own` are those of classes that are new.
+    """Return a checkpoint adapted to the classes of a network with parameters `own`, and a report.
 
-    names: of the network's classes; () where they are unknown. Classes that the checkpoint names too keep their weights, and so
-    does "invalid". The checkpoint as it is, and None, where both have the same classes as far as they say.
+    Classes that the checkpoint has too, by name, keep their weights, and so does "invalid"; new classes have those of
+    `own`. names: of the network's classes; () if unknown. Return the checkpoint unchanged, and None, if the classes are
+    the same as far as their names are known.
     """
     if CLASS_LAYER not in own or CLASS_LAYER not in checkpoint.network:
         return checkpoint, None
@@ -71,8 +72,11 @@ def to_other_classes(own: State, checkpoint: Checkpoint, names: Sequence[str]) -
 def _carry_over(
     own: torch.Tensor, theirs: torch.Tensor, axis: int, kept: list[tuple[int, int]], counts: tuple[int, int]
 ) -> torch.Tensor:
-    """Return `own` with what belongs to no class, and the classes `kept` (ours, theirs), from `theirs`; `theirs` itself where
-    the two differ in more than their classes. counts: of the classes of both, without "invalid"."""
+    """Return `own` with the entries that belong to no class, and those of the classes `kept`, copied from `theirs`.
+
+    kept: pairs of class numbers (ours, theirs). counts: number of classes of both, without "invalid". Return `theirs`
+    unchanged if the two differ in more than their classes.
+    """
     first, their_first = own.shape[axis] - counts[0] - 1, theirs.shape[axis] - counts[1] - 1
     if first != their_first or own.ndim != theirs.ndim:
         return theirs

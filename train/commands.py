@@ -53,7 +53,8 @@ def evaluation() -> None:
 
 
 def evaluate_model(cfg, model_path: str) -> None:
-    """Scores a checkpoint on `val_set_list`; panels and tables go to the run's folder, the small table is printed."""
+    """Score a checkpoint on `val_set_list`: write panels and tables to the run's folder, and print the summary
+    table."""
     device, folder = choose_device(cfg), run_folder(cfg)
     network, checkpoint = load_trained(cfg, device, model_path)
     sets = test_sets(cfg)

@@ -1,4 +1,5 @@
-"""The whole loop in a few minutes: `python -m train.demo` makes rooms, trains on them and renders one never seen."""
+"""Demo of training in a few minutes: `python -m train.demo` generates rooms, trains on them and renders an unseen
+room."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from utils.logging import say
 
 ROOT = Path("data/demo_train")
 CFG = "configs/plus/surfaces.yaml"
-# Without a GPU the same network is trained on smaller and fewer rooms, smaller patches and fewer references, or it would take
-# hours. It starts near what the references' depth shows, so that few steps are enough to see it learn.
+# Without a GPU the same network is trained on smaller and fewer rooms, smaller patches and fewer references, or it
+# would take hours. It starts near what the references' depth shows, so that few steps are enough to see it learn.
 CPU_ROOMS = replace(SIZES["demo"], rooms={"train": 4, "val": 0, "test": 1}, frames=40, image=(120, 160))
 CPU_SCALE = [
     "total_step=60",

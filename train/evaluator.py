@@ -21,7 +21,7 @@ from network.view_renderer import ViewRenderer
 from train.baselines import baselines as make_baselines
 from train.baselines import without_hidden_depth
 from train.metrics import depth_edges
-from train.pictures import Comparison, Picture, counted, to_picture, truth_of
+from train.pictures import Comparison, Picture, counted, first_picture, to_picture
 from train.scores import Score, score_commonest_class, summarise
 from utils.config import Setting
 
@@ -34,22 +34,21 @@ KEY_METRICS = {
     "psnr_nr_fine": "psnr",
 }
 DEFAULTS = {
-    "key_metric_name": Setting("miou", str, choices=tuple(KEY_METRICS)),  # model_best.pth is the best by this
-    "val_metric": [
-        "psnr_ssim",
-        "iou",
-        "vis_img",
-        "vis_sem",
-    ],  # without vis_* no panels; metrics are all computed always
-    "baselines": False,  # also score what needs no network: copied, warped and splatted references, the commonest class
+    "key_metric_name": Setting("miou", str, choices=tuple(KEY_METRICS)),  # metric that selects model_best.pth
+    # vis_*: write panels; all metrics are always computed
+    "val_metric": ["psnr_ssim", "iou", "vis_img", "vis_sem"],
+    "baselines": False,  # score baselines too: copied, warped and splatted references, and the most frequent class
 }
 COMMONEST = "commonest class"
 
 
 @dataclass
 class Evaluation:
-    """scores: method -> scene -> Score. network: the method that is the network. ignored: pixels without a class in truth.
-    pixels: of all images."""
+    """Result of an evaluation.
+
+    names: of the K classes. network: name of the method that is the network. scores: method -> scene -> Score. ignored:
+    number of pixels without a true class. pixels: number of pixels of all images.
+    """
 
     names: tuple[str, ...]
     network: str
@@ -74,7 +73,8 @@ class Evaluation:
 
     @staticmethod
     def merge(parts: list[Evaluation]) -> Evaluation:
-        """Return what one process would have had, from the shares of several: frame i of a scene is process i % n's."""
+        """Merge the evaluations of n processes into that of a single one. Process i % n has scored frame i of each
+        scene."""
         first = parts[0]
         scores = {
             method: {
@@ -84,11 +84,15 @@ class Evaluation:
             for method in first.scores
         }
         return Evaluation(
-            first.names, first.network, scores, sum(part.ignored for part in parts), sum(part.pixels for part in parts)
+            first.names,
+            first.network,
+            scores,
+            ignored=sum(part.ignored for part in parts),
+            pixels=sum(part.pixels for part in parts),
         )
 
     def key_metric(self, name: str) -> float:
-        """Return the published average of a metric of KEY_METRICS; PSNR where there are no labels."""
+        """Return the published average of a metric of KEY_METRICS; PSNR if there are no labels."""
         summary = summarise(self.network_scores)
         key = KEY_METRICS[name]
         return summary[key] if key in summary else summary.get("per_image", {}).get(key, summary["psnr"])
@@ -104,9 +108,10 @@ def evaluate(
     on_comparison: Callable[[Comparison], None] | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Evaluation:
-    """Render and score every test frame of `sets`, and the baselines if asked for; `on_comparison` is given each comparison.
+    """Render and score all test frames of `sets`. baselines: score them too. on_comparison: called with each
+    comparison.
 
-    share: (i, n) takes the frames i, i + n, i + 2n, … of each set.
+    share: (i, n), only the frames i, i + n, i + 2n, … of each set.
     """
     labels = labels_of(sets)
     result = Evaluation(labels.names if labels else (), renderer.network.title)
@@ -129,9 +134,10 @@ def evaluate(
             picture = to_picture(rendering, batch.query.cameras.size)
             if scoring is not None:
                 scoring.result()
-            scoring = background.submit(
-                score, Comparison(batch, result.network, picture, truth_of(batch), index in starts)
+            comparison = Comparison(
+                batch, result.network, prediction=picture, truth=first_picture(batch.query), first=index in starts
             )
+            scoring = background.submit(score, comparison)
             progress.update()
         if scoring is not None:
             scoring.result()
@@ -141,8 +147,8 @@ def evaluate(
 
 
 def hard_regions(batch: Batch) -> dict[str, np.ndarray]:
-    """Return where the query's true depth jumps ("edges") and where no reference's depth is splatted ("holes"), (h, w) bool
-    each; of them those that can be told from the depth there is."""
+    """Return the pixels near jumps of the query's true depth ("edges") and those onto which no reference's depth is
+    splatted ("holes"), (h, w) bool each. Regions for which there is no depth are left out."""
     query, references = batch.query, without_hidden_depth(batch.references)
     regions = {}
     if query.depth is not None:

@@ -1,4 +1,4 @@
-"""Losses: what was rendered, what is there -> a number."""
+"""Losses: functions of rendered values and targets that return a scalar."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 
 from dataset.views import Views
-from network.front_ends.learned_depth import nearest_views, scaled_cameras
-from network.geometry import pixel_grid, pixel_rays, project, read_map
+from network.geometry import nearest_views, pixel_grid, pixel_rays, project, read_map, scaled_cameras
+from train.metrics import SSIM_WINDOW
 
 
 def color_loss(color: torch.Tensor, target: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
-    """Return the squared error summed over channels (R, 3), mean over the scored rays (R,) bool; 0 if there are none."""
+    """Return the squared error summed over channels (R, 3), mean over the scored rays (R,) bool; 0 if there are
+    none."""
     error = (color - target).square().sum(-1)
     return (error * scored).sum() / scored.sum().clamp_min(1)
 
@@ -19,11 +20,12 @@ def color_loss(color: torch.Tensor, target: torch.Tensor, scored: torch.Tensor) 
 def termination_loss(
     hit_probability: torch.Tensor, depths: torch.Tensor, target: torch.Tensor, counted: torch.Tensor
 ) -> torch.Tensor:
-    """Return how far from the measured depth rays end: the mean of sum_s w_s |ln z_s - ln z| + max(0, 1 - sum_s w_s).
+    """Return the expected distance between where rays end and the measured depth: the mean of
+    sum_s w_s |ln z_s - ln z| + max(0, 1 - sum_s w_s).
 
-    hit_probability w, depths z_s in metres: (R, S). target z: (R,) metres, 0 where unknown. Mean over the rays of counted
-    (R,) bool whose depth is known; 0 if there are none. A line-of-sight loss as in Urban Radiance Fields (Rematas et al.
-    2022); what ends nowhere costs as much as what ends at e times the depth.
+    hit_probability w, depths z_s in metres: (R, S). target z: (R,) metres, 0 where unknown. The mean is over the rays
+    of counted (R,) bool with known depth; 0 if there are none. A line-of-sight loss as in Urban Radiance Fields
+    (Rematas et al. 2022). A ray without a hit costs as much as one that ends at e times the depth.
     """
     known = (target > 0) & counted
     distance = (depths.log() - target.clamp_min(1e-3).log()[:, None]).abs()
@@ -33,7 +35,7 @@ def termination_loss(
 
 
 def depth_loss(predicted: torch.Tensor, sensor: torch.Tensor) -> torch.Tensor:
-    """Return the mean absolute difference of log depth where the sensor knows it; 0 if it knows nothing.
+    """Return the mean absolute difference of log depth over pixels with measured depth; 0 if there are none.
 
     predicted: (V, 1, H, W) metres. sensor: (V, 1, h, w) metres, 0 where unknown, read at its nearest pixels.
     """
@@ -44,10 +46,11 @@ def depth_loss(predicted: torch.Tensor, sensor: torch.Tensor) -> torch.Tensor:
 
 
 def reprojection_loss(predicted: torch.Tensor, views: Views) -> torch.Tensor:
-    """Return the colour difference between each view and what the others show where its predicted depth lands.
+    """Return the mean colour difference between each view and the other views at the pixels where its predicted depth
+    projects.
 
-    predicted: (V, 1, H, W) metres of views whose images are (V, 3, h, w). The smallest difference over the
-    nearest other views counts, so that occlusion in one of them does not (Godard et al., Monodepth2, section 3.2).
+    predicted: (V, 1, H, W) metres of views whose images are (V, 3, h, w). For each pixel the minimum over the nearest
+    other views is taken, which is robust to occlusion (Godard et al., Monodepth2, section 3.2).
     """
     size = tuple(predicted.shape[-2:])
     images = F.interpolate(views.images, size=size, mode="area")
@@ -69,15 +72,17 @@ def reprojection_loss(predicted: torch.Tensor, views: Views) -> torch.Tensor:
 
 
 def semantic_loss(logits: torch.Tensor, target: torch.Tensor, ignore: int) -> torch.Tensor:
-    """Return the cross entropy of logits (R, K+1) where target (R,) is not `ignore`, K; 0 if it is everywhere."""
+    """Return the mean cross entropy of logits (R, K+1) over rays whose target (R,) is not `ignore` (K); 0 if there are
+    none."""
     total = F.cross_entropy(logits, target, ignore_index=ignore, reduction="sum")
     return total / (target != ignore).sum().clamp_min(1)
 
 
 def entropy_loss(logits: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Return the mean entropy of the classes of logits (R, K+1) where counted (R,) bool; 0 if nowhere.
+    """Return the mean entropy of the classes of logits (R, K+1) over the rays of counted (R,) bool; 0 if there are
+    none.
 
-    Of the K classes alone: no label would object to a network that is sure of K, which is none.
+    "Invalid" (K) is left out: without labels nothing would keep the network from predicting it everywhere.
     """
     logs = logits[:, :-1].log_softmax(-1)
     entropy = -(logs.exp() * logs).sum(-1)
@@ -85,9 +90,10 @@ def entropy_loss(logits: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
 
 
 def consistency_loss(first: torch.Tensor, second: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Return how far two predictions of classes, logits (R, K+1) each, differ where counted (R,) bool; 0 if nowhere.
+    """Return the symmetric Kullback-Leibler divergence of two predictions, logits (R, K+1) each, averaged over the rays
+    of counted (R,) bool; 0 if there are none.
 
-    The mean of the divergences of each from the other as its target, which learns nothing by it; 0 where both are the same.
+    In each of the two directions the target is detached.
     """
     first, second = first.log_softmax(-1), second.log_softmax(-1)
     divergence = (_divergence(first, second.detach()) + _divergence(second, first.detach())) / 2
@@ -99,11 +105,9 @@ def _divergence(logs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return F.kl_div(logs, target, reduction="none", log_target=True).sum(-1)
 
 
-SSIM_WINDOW = 11
-
-
 def ssim_loss(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return 1 - SSIM of images (Q, 3, h, w) in [0, 1], with a uniform window of 11 pixels (Wang et al. 2004)."""
+    """Return 1 - SSIM of images (Q, 3, h, w) in [0, 1], with a uniform window as in `train.metrics` (Wang et al.
+    2004)."""
 
     def mean(x: torch.Tensor) -> torch.Tensor:
         return F.avg_pool2d(x, SSIM_WINDOW, 1)

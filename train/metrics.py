@@ -1,7 +1,8 @@
-"""Metrics: prediction, target -> numbers. Everything about classes follows from confusion matrices.
+"""Metrics: functions of prediction and target that return numbers. Those of classes are computed from confusion
+matrices.
 
-A confusion matrix is (K, K+1) int64: rows are true classes, columns predicted ones, the last column
-"invalid". Pixels whose true class is ignored are not in it.
+A confusion matrix is (K, K+1) int64: rows are true classes, columns predicted classes, the last column "invalid".
+Pixels whose true class is ignored are not counted.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ import cv2
 import numpy as np
 from skimage.metrics import structural_similarity
 
-SSIM_WINDOW = 11
-EDGE_WINDOW, EDGE_RATIO = 5, 1.1  # at an edge the largest depth within so many pixels is over 1.1 times the smallest
+SSIM_WINDOW = 11  # pixels a side
+# At an edge the largest depth in a window of so many pixels a side is over 1.1 times the smallest.
+EDGE_WINDOW, EDGE_RATIO = 5, 1.1
 
 
 def psnr(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Return the peak signal-to-noise ratio in dB of uint8 colours (..., 3); equal ones have that of half a grey level."""
+    """Return the peak signal-to-noise ratio in dB of uint8 colours (..., 3). The error is at least half a grey
+    level."""
     error = np.square(prediction.astype(np.float64) - target).mean()
     return float(10 * np.log10(255**2 / max(error, 0.25)))
 
 
 def depth_error(prediction: np.ndarray, target: np.ndarray) -> float | None:
-    """Return the median of |prediction - target| / target of depths (h, w) where the target is known (not 0).
-
-    None where nothing is known. An unknown prediction (0) is off by all of the depth.
-    """
+    """Return the median of |prediction - target| / target of depths (h, w) where the target is known (not 0); None if
+    it is unknown everywhere. The error of an unknown prediction (0) is 1."""
     known = target > 0
     if not known.any():
         return None
@@ -62,12 +63,12 @@ def confusion(prediction: np.ndarray, target: np.ndarray, classes: int) -> np.nd
 
 
 def drop_invalid(matrix: np.ndarray) -> np.ndarray:
-    """Return the matrix as published results count: without the pixels predicted "invalid"."""
+    """Return the matrix without pixels predicted as "invalid", which published results leave out."""
     return np.concatenate([matrix[:, :-1], np.zeros_like(matrix[:, -1:])], 1)
 
 
 def class_ious(matrix: np.ndarray) -> np.ndarray:
-    """Return the intersection over union (K,), nan for classes that are not there in truth."""
+    """Return the intersection over union (K,), nan for classes that do not occur in truth."""
     hits = np.diagonal(matrix).astype(float)
     truth, predicted = matrix.sum(1), matrix[:, :-1].sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -75,7 +76,7 @@ def class_ious(matrix: np.ndarray) -> np.ndarray:
 
 
 def class_scores(matrix: np.ndarray) -> dict[str, float]:
-    """Return miou, total_accuracy and class_average_accuracy over the classes that are there in truth; 0 if none is."""
+    """Return miou, total_accuracy and class_average_accuracy over the classes that occur in truth; 0 if none does."""
     truth = matrix.sum(1)
     there = truth > 0
     if not there.any():
@@ -89,7 +90,7 @@ def class_scores(matrix: np.ndarray) -> dict[str, float]:
 
 
 def commonest_class(matrices: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the confusion matrices of pictures in which every pixel has the class that is commonest in all of them."""
+    """Return the confusion matrices of a constant prediction: the most frequent true class of all pictures."""
     commonest = int(np.sum(matrices, axis=0).sum(1).argmax())
     constant = [np.zeros_like(matrix) for matrix in matrices]
     for new, matrix in zip(constant, matrices, strict=True):

@@ -1,4 +1,5 @@
-"""The training objective: terms, each a loss between a pass's output at some pixels and the truth there."""
+"""The training objective: a sum of terms, each a loss between the output of a pass and the truth at the rendered
+pixels."""
 
 from __future__ import annotations
 
@@ -24,19 +25,18 @@ from train.losses import (
 )
 from utils.errors import UserError
 
-REFERENCE_STRIDE = 4  # pixels of an image to one of its feature map
-LOSSES = ("render", "semantic")  # that `loss` may list
-WITHOUT_HEADS = ("color", "termination", "ssim")  # terms that ask for nothing that heads show
+REFERENCE_STRIDE = 4  # of the feature maps
+LOSSES = ("render", "semantic")  # values of the config's `loss`
+WITHOUT_HEADS = ("color", "termination", "ssim")  # terms that read no heads
 
 
 @dataclass(frozen=True)
 class Term:
-    """`weight` times the loss of each pass over R = Q * N rays.
+    """`weight` times a loss of each pass over R = Q * N rays.
 
-    target: the query views and pixels (Q, N, 2) in them -> what is there, (R, …), in the order of the rays; never None.
-    loss: a pass's rendering and the target -> a number. Of the rays, `rendering.scored` should count: those that enough
-    views see. first_pass_only: later passes are not asked for it. last_pass_only: earlier ones are not. refined: what the
-    query's decoder makes of the last pass is asked for it too.
+    target: (query views, pixels (Q, N, 2)) -> target of each ray, (R, …); never None. loss: (rendering of a pass,
+    target) -> scalar. It should count only the rays of `rendering.scored`. first_pass_only, last_pass_only: apply it to
+    that pass alone. refined: apply it to the output of the query decoder too.
     """
 
     name: str
@@ -61,29 +61,30 @@ def true_colors(query: Views, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def true_classes(query: Views, pixels: torch.Tensor, ignore: int) -> torch.Tensor:
-    """Return the true classes, (R,) int64. A scene without labels among others with: `ignore`, so that every step has
-    the same form."""
+    """Return the true classes, (R,) int64. For a scene without labels all are `ignore`, so that every step has the same
+    form."""
     if query.labels is None:
         return torch.full((pixels.shape[:2].numel(),), ignore, device=pixels.device)
     return at_pixels(query.labels, pixels)
 
 
 def true_depths(query: Views, pixels: torch.Tensor) -> torch.Tensor:
-    """Return the true depths, (R,) metres, 0 where unknown, as all are in a scene without depth or a run that reads none."""
+    """Return the true depths, (R,) metres, 0 where unknown; all 0 if the query has no depth."""
     if query.depth is None:
         return torch.zeros(pixels.shape[:2].numel(), device=pixels.device)
     return at_pixels(query.depth[:, 0], pixels)
 
 
 def known_of_blocks(labels: torch.Tensor, block: int, ignore: int) -> torch.Tensor:
-    """Return one label of each block of `block` pixels a side: (V, h // block, w // block) of labels (V, h, w).
+    """Return one label for each block of `block` pixels a side: (V, h // block, w // block) of labels (V, h, w).
 
-    That of the central pixel, or where it is `ignore` the first one that is known: few labels must not be lost.
+    It is the label of the central pixel or, if that is `ignore`, the first known one, so that sparse labels are not
+    lost.
     """
     height, width = (side // block for side in labels.shape[1:])
     blocks = labels[:, : height * block, : width * block].unflatten(2, (width, block)).unflatten(1, (height, block))
     values = blocks.transpose(2, 3).flatten(3)
-    # Not by writing one entry, which on a GPU is a copy from the host that no recording can hold.
+    # Writing a single entry would be a copy from the host, which a CUDA graph cannot record.
     preference = 1.0 + (torch.arange(block * block, device=labels.device) == block // 2 * (block + 1))
     chosen = ((values != ignore) * preference).argmax(-1, keepdim=True)
     return values.gather(-1, chosen)[..., 0]
@@ -104,7 +105,7 @@ def semantic_term(cfg) -> Term:
 
 
 def entropy_term(cfg) -> Term:
-    """Return the term that makes classes sure where there is no label."""
+    """Return the term that minimises the entropy of the classes where there is no label."""
 
     def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return entropy_loss(logits, target == cfg.num_classes)
@@ -115,7 +116,7 @@ def entropy_term(cfg) -> Term:
 def class_term(
     name: str, weight: float, ignore: int, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> Term:
-    """Return a term of class logits (R, K+1) and true classes (R,). Passes without classes have none of it."""
+    """Return a term of class logits (R, K+1) and true classes (R,). It is 0 for passes without classes."""
 
     def of_rendering(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
         return rendering.depth.new_zeros(()) if rendering.logits is None else loss(rendering.logits, target)
@@ -131,7 +132,7 @@ def termination_term(cfg) -> Term:
 
 
 def ssim_term(cfg) -> Term:
-    """Return the term of structure, which the last pass alone is asked for."""
+    """Return the SSIM term, of the last pass alone."""
     shape = tuple(cfg.train_dataset_cfg.patch)
 
     def loss(rendering: Rendering, target: torch.Tensor) -> torch.Tensor:
@@ -141,13 +142,13 @@ def ssim_term(cfg) -> Term:
 
 
 class Objective(nn.Module):
-    """From the views of a batch to the losses of a network."""
+    """Renders the queries of a batch and computes all losses."""
 
-    def __init__(self, network: Renderer, cfg, learns_classes: bool, terms: Sequence[Term] = ()):
-        """learns_classes: some of the data have labels. terms: besides those that the config asks for."""
+    def __init__(self, network: Renderer, cfg, has_labels: bool, terms: Sequence[Term] = ()):
+        """has_labels: some scenes have labels. terms: further terms, beside those of the config."""
         super().__init__()
         self.network, self.cfg = network, cfg
-        self.learns_classes = learns_classes and cfg.render_label and "semantic" in cfg.loss
+        self.learns_classes = has_labels and cfg.render_label and "semantic" in cfg.loss
         patch = cfg.train_dataset_cfg.patch
         self.patch = None if patch is None else tuple(patch)
         if patch is None and (network.query_decoder_new is not None or cfg.ssim_loss_scale > 0):
@@ -171,7 +172,7 @@ class Objective(nn.Module):
         draws: torch.Tensor | None,
         stages: Sequence[RunStage] | None = None,
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return the losses and, of the final pass, the measures by name. pixels: (Q, N, 2) of the Q query views.
+        """Return losses by name, and measures of the final pass by name. pixels: (Q, N, 2) of the Q query views.
 
         draws, stages: see `Renderer.render_rays`.
         """
@@ -188,18 +189,19 @@ class Objective(nn.Module):
         return losses, measures | ray_depth_measures(prediction.final.depth.detach(), true_depths(query, pixels))
 
     def _pass_losses(self, prediction: Prediction, query: Views, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        scored = prediction.passes[0].scored  # those of the first pass count in all of them
+        scored = prediction.passes[0].scored  # for all passes
         scored = scored if self.cfg.use_ray_mask else torch.ones_like(scored)
         names, losses = self.network.pass_names, {}
         targets = [term.target(query, pixels) for term in self.terms]
         for number, (name, rendering) in enumerate(zip(names, prediction.passes, strict=True)):
             for term, target in zip(self.terms, targets, strict=True):
-                if self._asked(term, number, name):
+                if self._applies(term, number, name):
                     loss = term.loss(replace(rendering, scored=scored), target)
                     losses[f"{term.name}_{name}"] = term.weight * loss
         return losses
 
-    def _asked(self, term: Term, number: int, name: str) -> bool:
+    def _applies(self, term: Term, number: int, name: str) -> bool:
+        """Return whether a term is applied to pass `number`."""
         if term.last_pass_only:
             return number + 1 == len(self.network.pass_names)
         if name == REFINED:
@@ -207,7 +209,7 @@ class Objective(nn.Module):
         return number == 0 or not term.first_pass_only
 
     def _reference_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
-        """Return the loss of the references' own classes, at the size of their feature maps."""
+        """Return the cross entropy of the references' classes, at the size of their feature maps."""
         logits = prediction.reference_logits
         if logits is None or not self.learns_classes:
             return {}
@@ -223,7 +225,8 @@ class Objective(nn.Module):
     def _consistency_losses(
         self, prediction: Prediction, query: Views, pixels: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Return what rays' classes and the references' own, blended on these rays, differ by where there is no label."""
+        """Return the divergence of the rendered classes and the blended classes of the references, where there is no
+        label."""
         if self.cfg.consistency_loss_scale == 0 or not self.learns_classes:
             return {}
         rays = prediction.passes[-2]  # the last before it is refined
@@ -232,7 +235,8 @@ class Objective(nn.Module):
         return {"consistency": self.cfg.consistency_loss_scale * consistency_loss(rays.logits, blended, unknown)}
 
     def _pseudo_losses(self, prediction: Prediction, query: Views, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return each pass's loss by the class that the final one is sure of where there is no label."""
+        """Return the cross entropy of each pass with pseudo labels: confident classes of the final pass where there is
+        no label."""
         threshold, ignore = self.cfg.pseudo_labels, self.cfg.num_classes
         if threshold is None or not self.learns_classes or prediction.final.logits is None:
             return {}
@@ -246,8 +250,8 @@ class Objective(nn.Module):
         }
 
     def _depth_losses(self, prediction: Prediction, references: Views) -> dict[str, torch.Tensor]:
-        """Return the depth losses, by the sensor where the scene has one, else by how well the references show each
-        other."""
+        """Return the loss of predicted depth: against measured depth if the scene has it, else the reprojection
+        loss."""
         predicted = prediction.reference_depth
         if predicted is None or not predicted.requires_grad:
             return {}
@@ -257,10 +261,11 @@ class Objective(nn.Module):
 
 
 def ray_depth_measures(rendered: torch.Tensor, true: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return what rendered depths (R,) are like where the true ones (R,) are known (not 0), else nan.
+    """Return measures of rendered depths (R,) over the rays whose true depth (R,) is known (not 0); nan if there are
+    none.
 
-    depth_median: the median of |rendered - true| / true. ended_early: the share of rays that end before half their depth,
-    as they do while all end at the near plane. Nothing here waits for the device.
+    depth_median: the median of |rendered - true| / true. ended_early: the share of rays that end before half their
+    depth, which is 1 as long as a network ends all rays at the near plane. Does not wait for the device.
     """
     known = true > 0
     count = known.sum()

@@ -1,4 +1,4 @@
-"""Rendered images as arrays, and the panels that show them beside the truth."""
+"""Rendered and true images as arrays, and panels that compare them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dataset.labels import LabelSet
-from dataset.views import Batch
+from dataset.views import Batch, Views
 from network.rendering import RenderedView
 from utils.colors import color_depth
 from utils.images import write_image
@@ -18,9 +18,12 @@ from utils.panels import grid, legend, mark_unseen
 
 
 class Picture(NamedTuple):
-    """A view, rendered or true: color (h, w, 3) uint8; classes (h, w), K for "invalid" or ignored; depth (h, w) in
-    metres, 0 where unknown. Classes and depth are None where there are none. seen: (h, w) bool, what a reference shows and is not
-    guessed; None for all of it. probabilities: (h, w, K+1) float32 of the classes, where they were asked for."""
+    """A rendered or true view.
+
+    color: (h, w, 3) uint8. classes: (h, w), K for "invalid" or ignored; None without classes. depth: (h, w) metres, 0
+    where unknown; None without depth. seen: (h, w) bool, false where no reference sees the surface and the result is a
+    guess; None: all is seen. probabilities: (h, w, K+1) float32 of the classes, if asked for.
+    """
 
     color: np.ndarray
     classes: np.ndarray | None
@@ -30,7 +33,7 @@ class Picture(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A picture rendered by the network of this name beside the true one of a test frame, and what was asked for. first: of its
+    """A test frame as rendered by `network` and as it truly is, and its batch. first: it is the first frame of its
     scene."""
 
     batch: Batch
@@ -41,34 +44,35 @@ class Comparison(NamedTuple):
 
 
 def to_uint8(color: torch.Tensor) -> np.ndarray:
-    """Return colours in [0, 1] as whole numbers from 0 to 255."""
+    """Convert colours in [0, 1] to uint8."""
     return (color.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
 def to_picture(rendering: RenderedView, size: tuple[int, int], probabilities: bool = False) -> Picture:
-    """Return a whole rendered image, as uint8 and class numbers (K is "invalid"); with probabilities if asked for."""
+    """Convert a rendered view of `size` (h, w) to arrays. probabilities: those of the classes too."""
     logits = rendering.logits
+    with_probabilities = probabilities and logits is not None
     return Picture(
-        to_uint8(rendering.color.float().reshape(*size, 3)),
-        None if logits is None else logits.argmax(-1).reshape(size).cpu().numpy(),
-        rendering.depth.float().reshape(size).cpu().numpy(),
-        rendering.seen.reshape(size).cpu().numpy(),
-        logits.float().softmax(-1).reshape(*size, -1).cpu().numpy() if probabilities and logits is not None else None,
+        color=to_uint8(rendering.color.float().reshape(*size, 3)),
+        classes=None if logits is None else logits.argmax(-1).reshape(size).cpu().numpy(),
+        depth=rendering.depth.float().reshape(size).cpu().numpy(),
+        seen=rendering.seen.reshape(size).cpu().numpy(),
+        probabilities=logits.float().softmax(-1).reshape(*size, -1).cpu().numpy() if with_probabilities else None,
     )
 
 
-def truth_of(batch: Batch) -> Picture:
-    """Return what the query image shows."""
-    labels, depth = batch.query.labels, batch.query.depth
+def first_picture(views: Views) -> Picture:
+    """Convert the first of some views, with the labels and depth that it has, to arrays."""
     return Picture(
-        to_uint8(batch.query.images[0].permute(1, 2, 0)),
-        None if labels is None else labels[0].cpu().numpy(),
-        None if depth is None else depth[0, 0].cpu().numpy(),
+        color=to_uint8(views.images[0].permute(1, 2, 0)),
+        classes=None if views.labels is None else views.labels[0].cpu().numpy(),
+        depth=None if views.depth is None else views.depth[0, 0].cpu().numpy(),
     )
 
 
 def counted(picture: Picture, truth: Picture, batch: Batch, ignore: int) -> tuple[Picture, Picture]:
-    """Return both pictures with no error, and neither class nor depth to be scored, where the query's mask is 0."""
+    """Return both pictures such that pixels where the query's mask is 0 are not scored: colours are equal, classes
+    ignored, depth unknown."""
     if batch.query.mask is None:
         return picture, truth
     hidden = batch.query.mask[0, 0].cpu().numpy() == 0
@@ -79,10 +83,8 @@ def counted(picture: Picture, truth: Picture, batch: Batch, ignore: int) -> tupl
 
 
 def make_panel(comparison: Comparison, colors: np.ndarray, labels: LabelSet | None) -> np.ndarray:
-    """Return the truth above the prediction, hatched where no reference sees anything: colour, classes and depth, with a legend of
-    the classes that occur.
-
-    colors: (K+1, 3) uint8 of the classes.
+    """Return colour, classes and depth, the truth above the prediction, with a legend of the classes that occur. The
+    prediction is hatched where no reference sees anything. colors: (K+1, 3) uint8 of the classes.
     """
     batch, picture, truth = comparison.batch, comparison.prediction, comparison.truth
     near, far = batch.query.cameras.depth_range[0].tolist()
@@ -107,7 +109,7 @@ def make_panel(comparison: Comparison, colors: np.ndarray, labels: LabelSet | No
 class PanelWriter:
     """Writes the panel of each comparison it is called with as <folder>/<scene>/<frame>.jpg, in the background.
 
-    A context manager: on leaving it waits for what is still being written, and raises what went wrong.
+    A context manager: on exit it waits until all panels are written, and raises the first error.
     """
 
     def __init__(self, folder: Path, colors: np.ndarray, labels: LabelSet | None):

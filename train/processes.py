@@ -1,4 +1,4 @@
-"""The processes that train together: one, or those that torchrun started, a GPU each."""
+"""The processes of a training: a single one, or those that torchrun started, with one GPU each."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import torch.distributed as dist
 from utils import logging
 from utils.errors import UserError
 
-PATIENCE = timedelta(minutes=30)  # with a process that compiles, validates or saves while others wait
-FAILURE = "failure"  # where the one that failed says so
-LOOK_EVERY, GRACE = 0.5, 5.0  # seconds between looks for a failure, and from then on for this process to end by itself
+PATIENCE = timedelta(minutes=30)  # timeout of collective operations: others may compile, validate or save meanwhile
+FAILURE = "failure"  # key in the store that a failed process sets
+LOOK_EVERY, GRACE = 0.5, 5.0  # seconds between two checks for a failure, and after one until this process is ended
 
 
 class Processes:
-    """`size` processes of which this is number `rank`; the first one, `leads`, alone writes and speaks.
+    """`size` processes, of which this one has number `rank`. Only rank 0 (`leads`) writes files and prints.
 
-    Exchanges that are not gradients go through the host, so that no device waits for them.
+    All exchanges but that of gradients use the host (gloo), so that no device waits for them.
     """
 
     def __init__(self):
@@ -40,7 +40,7 @@ class Processes:
         return self.size > 1
 
     def device(self, device: torch.device) -> torch.device:
-        """Return this process's own device, where a config asks for `device`."""
+        """Return this process's own GPU if the config's `device` is a GPU, else `device`."""
         if device.type == "cuda" and self.several:
             if self.local_rank >= torch.cuda.device_count():
                 raise UserError(
@@ -53,8 +53,8 @@ class Processes:
 
     @contextmanager
     def together(self, device: torch.device) -> Iterator[None]:
-        """Connect the processes. Where one of them fails in here, whatever by, all the others end within seconds; the one
-        that failed says why."""
+        """Connect the processes. If one of them fails in this context, by whatever cause, it reports the error and all
+        others end within seconds."""
         if not self.several:
             yield
             return
@@ -64,7 +64,7 @@ class Processes:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
-        # A connection of its own: the other one may be waiting for a process that is no more.
+        # A connection of its own: the other one may be blocked waiting for a process that has ended.
         own = store.clone() if hasattr(store, "clone") else store
         self._failures = dist.PrefixStore("failures", own)
         watch = threading.Thread(target=self._watch, daemon=True)
@@ -78,11 +78,11 @@ class Processes:
             raise
         else:
             self._ended.set()
-            watch.join(GRACE)  # a thread that is within torch when Python ends aborts the process
+            watch.join(GRACE)  # a thread inside torch at the exit of Python would abort the process
             dist.destroy_process_group()
 
     def _watch(self) -> None:
-        """Ends this process some time after one has failed, in case that it hangs in an exchange with it."""
+        """End this process shortly after another one has failed, in case it hangs in a collective operation with it."""
         while not self._failed():
             if self._ended.wait(LOOK_EVERY):
                 return
@@ -90,7 +90,7 @@ class Processes:
             os._exit(1)
 
     def _failed(self) -> bool:
-        """Return whether a process has said that it failed, or the place where it would is gone."""
+        """Return whether a process has reported a failure, or the store is gone."""
         try:
             return self._failures.check([FAILURE])
         except RuntimeError:
@@ -98,8 +98,8 @@ class Processes:
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
-        """Guard what all processes do together. Raises SystemExit where another one failed, which says why itself, and
-        UserError where it was ended from outside."""
+        """Guard a collective operation. Raise SystemExit if another process has reported a failure, and UserError if
+        one was lost without a report."""
         try:
             yield
         except RuntimeError as error:  # a connection broke
@@ -107,23 +107,23 @@ class Processes:
                 raise SystemExit(1) from None
             raise UserError(f"process {self.rank} lost another one ({str(error).splitlines()[0]})") from None
 
-    def any(self, wish: bool) -> bool:
-        """Return whether any process wishes so."""
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process."""
         if not self.several:
-            return wish
-        wishes = torch.tensor(int(wish))
+            return flag
+        flags = torch.tensor(int(flag))
         with self._exchange():
-            dist.all_reduce(wishes, dist.ReduceOp.MAX, group=self._control)
-        return bool(wishes)
+            dist.all_reduce(flags, dist.ReduceOp.MAX, group=self._control)
+        return bool(flags)
 
     def average(self, tensor: torch.Tensor) -> None:
-        """Replaces a tensor by its mean over all processes."""
+        """Replace a tensor by its mean over all processes, in place."""
         with self._exchange():
             dist.all_reduce(tensor)
         tensor.div_(self.size)
 
     def gather(self, value) -> list | None:
-        """Return the value of every process, in their order, for the one that leads; None for the others."""
+        """Return the values of all processes by rank on rank 0; None on the others."""
         if not self.several:
             return [value]
         values = [None] * self.size if self.leads else None

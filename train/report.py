@@ -1,4 +1,4 @@
-"""The numbers of an evaluation, by every averaging, as results.json and results.md."""
+"""Reports of an evaluation: results.json and results.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.files import write_text
 
 
 def report(evaluation: Evaluation, about: dict) -> dict:
-    """Return everything that results.json holds."""
+    """Return the content of results.json."""
     scenes = evaluation.network_scores
     matrices = [matrix for score in scenes.values() for matrix in score.matrices]
     of_methods = {
@@ -68,8 +68,8 @@ def to_markdown(content: dict) -> str:
     if "psnr_edges" in network or "psnr_holes" in network:
         lines += _where_it_is_hard(content["methods"])
     if "coverage" in network:
-        shown = f"A reference shows {network['coverage']:.1%} of the pixels; the others are guessed, and hatched in the panels."
-        lines += ["", shown]
+        shown = f"A reference shows {network['coverage']:.1%} of the pixels"
+        lines += ["", f"{shown}; the others are guessed, and hatched in the panels."]
     if "per_image" in network:
         lines += _averagings(network, content["pixels"])
         lines += ["", "## IoU per class (pooled)", "", "| class | IoU |", "|---|---|"]
@@ -129,7 +129,8 @@ def _scenes(scenes: dict[str, dict]) -> list[str]:
 
 
 def summary_table(content: dict) -> str:
-    """Return the small table of all methods: mIoU and accuracies per image, as published, and the median depth error."""
+    """Return the table of all methods: PSNR, SSIM, mIoU and accuracies per image, as published, and median depth
+    error."""
     rows = [
         "| method | PSNR | SSIM | mIoU | accuracy | class accuracy | depth error |",
         "|---|---|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""Objects that every command builds from a config: device, run folder, network, test sets, colours."""
+"""Objects that all commands build from a config: device, run folder, network, test sets, colours of classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from utils.logging import warn
 
 
 def choose_device(cfg) -> torch.device:
-    """Raises UserError for a device that is not there."""
+    """Return the config's device, and make it the current one. Raise UserError if it is not available."""
     name = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     try:
         device = torch.device(name)
@@ -38,19 +38,19 @@ def choose_device(cfg) -> torch.device:
         keep_freed_memory()
     elif device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
-        torch.cuda.set_device(device)  # where Triton starts its kernels, whatever device their tensors lie on
+        torch.cuda.set_device(device)  # Triton launches kernels on the current device, not on that of their tensors
     return device
 
 
 def run_folder(cfg) -> Path:
-    """Return <output_root>/<name>: all that a run writes lies in it."""
+    """Return <output_root>/<name>, the folder of all files that a run writes."""
     if not cfg.name or cfg.name in (".", "..") or "/" in cfg.name:
         raise UserError(f"`name` should be a folder name, but is {cfg.name!r}")
     return Path(cfg.output_root) / cfg.name
 
 
 def build_network(cfg, device, **parts) -> Renderer:
-    """Build the config's network with weights drawn from its seed. parts: see `Renderer`."""
+    """Build the network of a config, with weights drawn from its seed. parts: further arguments of `Renderer`."""
     torch.manual_seed(cfg.seed)
     return Renderer(cfg, **parts).to(device)
 
@@ -58,8 +58,8 @@ def build_network(cfg, device, **parts) -> Renderer:
 def load_trained(
     cfg, device, model_path: str, build: Callable[..., Renderer] = build_network
 ) -> tuple[Renderer, Checkpoint]:
-    """Load the config's network with a checkpoint's weights. Raises UserError for what does not fit, warns of what
-    differs."""
+    """Build the network of a config and load the weights of a checkpoint. Raise UserError if they do not fit; warn of
+    keys that differ from the training's."""
     checkpoint = load_checkpoint(model_path)
     network = build(cfg, device)
     load_network(network, checkpoint)
@@ -68,8 +68,11 @@ def load_trained(
 
 
 def test_sets(cfg, validating: bool = False) -> list[TestSet]:
-    """Return the sets of `val_set_list`, each checked against the config. validating: of the frames that
-    `validation_frames` asks for."""
+    """Return the test sets of `val_set_list`. validating: with the frames of `validation_frames` in place of the test
+    frames.
+
+    Raise UserError for classes that contradict the config.
+    """
     needed, count, labels = needs(cfg), cfg.train_dataset_cfg.min_wn, cfg.baselines
     reads_labels = labels or needed.known_labels
     sets = []
@@ -83,7 +86,7 @@ def test_sets(cfg, validating: bool = False) -> list[TestSet]:
 
 
 def require_classes(cfg, scenes: list[Scene]) -> None:
-    """Raises UserError unless all scenes with labels have the same classes, those that the network is to learn."""
+    """Raise UserError unless all scenes with labels have the same classes, as many as the network predicts."""
     if cfg.ignore_label not in (None, cfg.num_classes):
         raise UserError(
             f"`ignore_label` is {cfg.ignore_label}, but the ignored class comes after the last one: {cfg.num_classes}"
@@ -101,12 +104,12 @@ def require_classes(cfg, scenes: list[Scene]) -> None:
 
 
 def class_names(scenes: list[Scene]) -> tuple[str, ...]:
-    """Return the classes of the first scene that has classes; none if there is none."""
+    """Return the classes of the first scene that has labels; () if none has."""
     return next((scene.labels.names for scene in scenes if scene.labels is not None), ())
 
 
 def require_classes_of(checkpoint: Checkpoint, scenes: list[Scene]) -> None:
-    """Raises UserError where a scene names classes otherwise than the checkpoint, as far as it says."""
+    """Raise UserError if the class names of a scene differ from those in the checkpoint, where it has any."""
     for scene in scenes:
         ours = () if scene.labels is None else scene.labels.names
         for number, (name, theirs) in enumerate(zip(ours, checkpoint.classes or (), strict=False)):
@@ -118,8 +121,8 @@ def require_classes_of(checkpoint: Checkpoint, scenes: list[Scene]) -> None:
 
 
 def class_colors(cfg, scenes: list[Scene]) -> np.ndarray:
-    """Return the colours of the classes, (K+1, 3) uint8: `semantic_color_map`, or the colours of the first scene that
-    has classes."""
+    """Return the colours of the classes, (K+1, 3) uint8: `semantic_color_map`, or those of the first scene with
+    labels."""
     if cfg.semantic_color_map is not None:
         try:
             colors = np.array(cfg.semantic_color_map, dtype=np.uint8)
@@ -133,7 +136,7 @@ def class_colors(cfg, scenes: list[Scene]) -> np.ndarray:
 
 
 def warn_of_other_settings(cfg, checkpoint: Checkpoint) -> None:
-    """Warns where the config would run a checkpoint's network otherwise than it was trained."""
+    """Warn of config keys of the network whose values differ from those that the checkpoint was trained with."""
     if checkpoint.config is None:
         return
     for key in (*renderer.DEFAULTS, "depth_range"):

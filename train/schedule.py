@@ -1,4 +1,4 @@
-"""The optimiser with its two parameter groups, and the learning rate."""
+"""The optimiser with its two parameter groups, and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from utils.errors import UserError
 NEW_LAYERS = "_new"  # in the names of S-Ray's own layers
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 DEFAULTS = {
-    "optimizer_type": Setting("adam", str, choices=tuple(OPTIMIZERS)),  # torch's
+    "optimizer_type": Setting("adam", str, choices=tuple(OPTIMIZERS)),  # optimiser of torch.optim
     # exp_decay: lr_init x decay_rate ^ (step // decay_step); cosine: from lr_init to lr_min at total_step
     "lr_type": Setting("exp_decay", str, choices=("exp_decay", "cosine")),
     "lr_cfg": {
         "lr_init": Setting(1e-3, float, minimum=0),  # the highest learning rate
-        "warmup_steps": Setting(0, int, minimum=0),  # the rate rises linearly over so many
-        "decay_step": Setting(5000, int, minimum=1),  # of exp_decay
-        "decay_rate": Setting(0.2, float, minimum=0, maximum=1),  # of exp_decay
-        "lr_min": Setting(5e-5, float, minimum=0),  # the lowest rate, but for warm-up
-        "scale_new": Setting(1.0, float, minimum=0),  # times the rate: S-Ray's own layers, which NeuRay lacks
-        "optim_args": {"weight_decay": Setting(1e-5, float, minimum=0)},  # the optimiser's
+        "warmup_steps": Setting(0, int, minimum=0),  # number of steps over which the rate rises linearly
+        "decay_step": Setting(5000, int, minimum=1),  # steps between two decays of exp_decay
+        "decay_rate": Setting(0.2, float, minimum=0, maximum=1),  # factor of each decay of exp_decay
+        "lr_min": Setting(5e-5, float, minimum=0),  # lowest learning rate, except during warm-up
+        "scale_new": Setting(1.0, float, minimum=0),  # factor of the rate of S-Ray's own layers, which NeuRay lacks
+        "optim_args": {"weight_decay": Setting(1e-5, float, minimum=0)},  # weight decay of the optimiser
     },
 }
 
 
 def build_optimizer(network: nn.Module, cfg) -> torch.optim.Optimizer:
-    """Build an optimiser of two groups in the published order: the parameters NeuRay has too, and the new ones. One
-    kernel updates all."""
+    """Build a fused optimiser with two parameter groups in the published order: NeuRay's parameters, and S-Ray's
+    own."""
     named = list(network.named_parameters())
     groups = [[parameter for name, parameter in named if (NEW_LAYERS in name) == new] for new in (False, True)]
     kind, options = OPTIMIZERS[cfg.optimizer_type], {"fused": True}
@@ -46,12 +46,12 @@ def build_optimizer(network: nn.Module, cfg) -> torch.optim.Optimizer:
     )
 
 
-# how a step is computed is the config's and the device's matter
+# options of a parameter group that follow from the config and the device, not from the checkpoint
 COMPUTED = ("lr", "weight_decay", "decoupled_weight_decay", "fused", "foreach", "capturable")
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Loads what an optimiser has learned; how it computes stays as it is. Raises UserError if it is of another."""
+    """Load an optimiser's state, but keep its own options (`COMPUTED`). Raise UserError if the state does not fit."""
     try:
         own = [{key: group[key] for key in COMPUTED if key in group} for group in optimizer.param_groups]
         if any(("betas" in group) != ("betas" in optimizer.defaults) for group in state["param_groups"]):
@@ -65,16 +65,16 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
-    """Return its state dict, with learning rates as numbers."""
+    """Return the state dict of an optimiser, with learning rates as floats."""
     state = optimizer.state_dict()
     return {**state, "param_groups": [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]}
 
 
 def learning_rate(step: int, cfg) -> float:
-    """Return the rate of the `step`-th step from 0.
+    """Return the learning rate of step `step`, counted from 0.
 
-    exp_decay: lr_init x decay_rate ^ (step // decay_step), at least lr_min. cosine: half a cosine from lr_init to lr_min
-    at total_step. Both rise linearly over the first `warmup_steps`.
+    exp_decay: lr_init x decay_rate ^ (step // decay_step), at least lr_min. cosine: half a cosine from lr_init to
+    lr_min at total_step. Both rise linearly over the first `warmup_steps`.
     """
     rates = cfg.lr_cfg
     if cfg.lr_type == "cosine":
@@ -86,6 +86,7 @@ def learning_rate(step: int, cfg) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, scale_new: float) -> None:
+    """Set the rate of the first parameter group, and `scale_new` times the rate in the second one."""
     for group, scale in zip(optimizer.param_groups, (1.0, scale_new), strict=True):
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(rate * scale)

@@ -1,4 +1,4 @@
-"""Scores of pictures, image by image, and their averages over images and scenes."""
+"""Scores of each image, and their averages over images and scenes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AVERAGINGS = {
 class Score:
     """One method's scores on one scene, image by image: confusion matrices and the numbers of `IMAGE_METRICS`.
 
-    A list lacks the images that have no such number, and may be empty.
+    Images for which a number is undefined are left out of its list.
     """
 
     psnr: list[float] = field(default_factory=list)
@@ -67,21 +67,21 @@ class Score:
 
     @staticmethod
     def interleave(parts: list[Score]) -> Score:
-        """Return the scores of all parts in turn: the first image of each, then the second of each, and so on."""
+        """Merge scores in turn: the first image of each part, then the second of each, and so on."""
         columns = [[getattr(part, field.name) for part in parts] for field in fields(Score)]
         rows = [[x for xs in zip_longest(*lists) for x in xs if x is not None] for lists in columns]
         return Score(*rows)
 
 
 def score_commonest_class(scores: dict[str, Score]) -> dict[str, Score]:
-    """Return the scores of pictures in which every pixel has the class that is commonest in all test frames."""
+    """Return the scores of a constant prediction: the most frequent class of all test frames."""
     matrices = iter(commonest_class([matrix for score in scores.values() for matrix in score.matrices]))
     return {scene: Score(matrices=[next(matrices) for _ in score.matrices]) for scene, score in scores.items()}
 
 
 def summarise(scores: dict[str, Score]) -> dict:
-    """Return one method's numbers over scenes: those of `IMAGE_METRICS`, and if it has classes their scores by each of
-    `AVERAGINGS`."""
+    """Return the scores of one method averaged over scenes: those of `IMAGE_METRICS` and, with classes, those of each
+    of `AVERAGINGS`."""
     summary = {}
     for name in IMAGE_METRICS:
         of_scenes = [np.mean(values) for values in (getattr(score, name) for score in scores.values()) if values]

@@ -1,7 +1,7 @@
-"""All keys that a config may have, put together from where each belongs.
+"""The schema of the config: all keys, collected from the `DEFAULTS` of the modules that own them.
 
-`python -m train.settings` prints them as a table, with the comments beside their defaults as the meanings;
-`python -m train.settings --write docs/configuration.md` renews the page.
+`python -m train.settings` prints them as a table, with the comments at their defaults as descriptions;
+`python -m train.settings --write docs/configuration.md` updates the page.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from utils.config import Setting, no_effect, type_names
 from utils.files import write_text
 
 RUN = {
-    "name": Setting("unnamed", str),  # of the run: its folder below output_root
+    "name": Setting("unnamed", str),  # name of the run, and of its folder below output_root
     "output_root": "data/model",  # where runs write their folders
     "device": Setting("auto", str),  # auto: a GPU where there is one; cpu, cuda, cuda:1
     "worker_num": Setting(None, int, minimum=0),  # processes that decode images; null: by the number of cores
-    "seed": Setting(0, int, minimum=0),  # everything random follows from it
-    "ignore_label": Setting(None, int),  # null: the class after the last, as it must be
-    "semantic_color_map": Setting(None, list),  # K+1 colours of 3 numbers; null: the dataset's own
+    "seed": Setting(0, int, minimum=0),  # of all random number generators
+    "ignore_label": Setting(None, int),  # number of the ignored class; only K is valid, and the default
+    "semantic_color_map": Setting(None, list),  # K+1 RGB colours, 0 to 255; null: the dataset's own
 }
 SECTIONS: dict[str, dict[str, Any]] = {
     "Run": RUN,

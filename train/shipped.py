@@ -1,7 +1,8 @@
-"""The weights that come with the repository, and the config that a file of weights holds."""
+"""The weights that come with the repository, and the config inside a file of weights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from easydict import EasyDict
@@ -15,12 +16,12 @@ from utils.files import find_file
 
 FOLDER = "data/model/sray_plus"
 MODEL = f"{FOLDER}/model.safetensors"
-FLOOR = "floor"  # the name of the class
-MODEL_WITHOUT_DEPTH = f"{FOLDER}/model_nodepth.safetensors"  # where MODEL reads depth
+FLOOR = "floor"  # name of the class
+MODEL_WITHOUT_DEPTH = f"{FOLDER}/model_nodepth.safetensors"  # for scenes without depth, if MODEL needs depth
 
 
 def shipped_model(depth: bool) -> Path:
-    """Return the file of weights for scenes with depth, or for those without. Raises UserError if it is not there."""
+    """Return the file of weights for scenes with, or without, depth. Raise UserError if it is missing."""
     model = _find(MODEL, "that come with the repository")
     if depth or not needs(model_config(model)).depth:
         return model
@@ -36,20 +37,20 @@ def _find(name: str, which: str) -> Path:
         ) from None
 
 
-def model_config(path: str | Path, overrides: list[str] = ()) -> EasyDict:
-    """Return the config inside a file of weights, with `key=value` overrides; its run is named like the file's folder.
+def model_config(path: str | Path, overrides: Sequence[str] = ()) -> EasyDict:
+    """Return the config inside a file of weights, with `key=value` overrides. `name` is that of the file's folder.
 
-    Raises UserError if there is no config in the file.
+    Raise UserError if the file has no config.
     """
     checkpoint = load_checkpoint(path)
     if checkpoint.config is None:
         raise UserError(f"{path}: has no config inside; name the one it was trained with (--cfg)")
     config = {"name": Path(path).resolve().parent.name, **_floor(checkpoint), **checkpoint.config}
-    return complete_config(config, SCHEMA, list(overrides), str(path))
+    return complete_config(config, SCHEMA, overrides, str(path))
 
 
 def _floor(checkpoint: Checkpoint) -> dict[str, int]:
-    """Return `floor_class` for weights with a class of floors, if they render surfaces; a config with that key overrules it."""
+    """Return `floor_class` as a default for weights that render surfaces and classes, one of them floors."""
     classes = checkpoint.classes or ()
     shows_it = checkpoint.config.get("sampler") == "surfaces" and checkpoint.config.get("render_label", True)
     return {"floor_class": classes.index(FLOOR)} if shows_it and FLOOR in classes else {}

@@ -1,4 +1,4 @@
-"""Signals that end a run: it finishes its step and saves."""
+"""Signals that stop a run after its current step, so that it can save."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from utils.logging import warn
 
 
 class StopSignals:
-    """`cause`: what told the run to stop, None as long as nothing has."""
+    """`cause`: name of the signal that was received; None before."""
 
     def __init__(self):
         self.cause: str | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Note SIGINT and SIGTERM, instead of what they do; a second one ends at once. Afterwards they do what they did
-        before.
+        """Record SIGINT and SIGTERM in `cause` within the context; a second one ends the process. Restore the handlers
+        at the end.
 
-        torchrun passes a signal on that each process has had already: there only the first counts.
+        torchrun forwards signals that each process has received already: under it repeated signals are ignored.
         """
         repeats_end = "TORCHELASTIC_RUN_ID" not in os.environ
 
@@ -38,7 +38,7 @@ class StopSignals:
             for number in (signal.SIGINT, signal.SIGTERM):
                 before[number] = signal.signal(number, note)
         except ValueError:
-            pass  # not in the main thread: whoever runs us handles signals
+            pass  # not in the main thread: the caller handles signals
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -43,14 +44,17 @@ from utils.config import Setting
 from utils.errors import UserError
 from utils.logging import say, warn
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 DEFAULTS = {
-    "load_pretrain": Setting(None, str),  # weights to start from; a run of this name goes on instead
-    "total_step": Setting(300000, int, minimum=1),  # where training ends
-    "val_interval": Setting(10000, int, minimum=1),  # steps from one validation to the next
-    "save_interval": Setting(5000, int, minimum=1),  # steps from one checkpoint to the next
-    "keep_checkpoints": Setting(1, int, minimum=0),  # so many earlier checkpoints stay beside the latest
-    "train_log_step": Setting(20, int, minimum=1),  # steps that a logged loss is the mean of
-    # samples with unreadable files that are replaced before the run stops
+    "load_pretrain": Setting(None, str),  # weights to start from; ignored if a run of this name is resumed
+    "total_step": Setting(300000, int, minimum=1),  # number of steps
+    "val_interval": Setting(10000, int, minimum=1),  # steps between two validations
+    "save_interval": Setting(5000, int, minimum=1),  # steps between two checkpoints
+    "keep_checkpoints": Setting(1, int, minimum=0),  # number of earlier checkpoints that are kept beside the latest
+    "train_log_step": Setting(20, int, minimum=1),  # steps over which logged losses are averaged
+    # number of samples with unreadable files that are replaced before the run stops
     "most_unreadable": Setting(100, int, minimum=0),
 }
 
@@ -68,10 +72,10 @@ class Stopwatch:
 
 
 class Trainer:
-    """Trains what a config describes; `run` goes on where an earlier run of the same name stopped."""
+    """Trains the network of a config. `run` resumes an earlier run of the same name."""
 
     def __init__(self, cfg, build: Callable[..., Renderer] = build_network, terms: Sequence[Term] = ()):
-        """build: (config, device) -> the network. terms: of the objective, besides those that the config asks for."""
+        """build: (config, device) -> network. terms: further terms of the objective."""
         self.cfg, self.terms = cfg, terms
         self.processes = Processes()
         self.device = self.processes.device(choose_device(cfg))
@@ -87,13 +91,16 @@ class Trainer:
         self.network = build(cfg, self.device)
         self.step, self.samples, self.best = 0, 0, -math.inf
         self.unreadable = 0
+        self.stopwatch = Stopwatch()
+        self.updates: TrainingStep = None  # of `start_or_resume`
+        self.writer: SummaryWriter | None = None  # of `_open_log`, on rank 0
         self.log: deque[StepLog] = deque(maxlen=cfg.train_log_step)
         self.stop = StopSignals()
 
     def run(self) -> None:
-        """Trains to `total_step`. Raises UserError if the loss is no number any more, or data cannot be read."""
+        """Train to `total_step`. Raise UserError if the loss is not finite, or too many samples cannot be read."""
         with self.processes.together(self.device):
-            self._start_or_resume()
+            self.start_or_resume()
             if self.processes.leads:
                 show_few_labels(self.training_set, self.colors, self.folder)
             with self.stop.listening():
@@ -102,19 +109,19 @@ class Trainer:
                 self._train()
             if self.writer is not None:
                 self.writer.close()
+        self._say_how_it_ended()
+
+    def _say_how_it_ended(self) -> None:
+        latest, best = self.checkpoints.latest, self.checkpoints.best
         if self.stop.cause is not None:
-            where = self.checkpoints.latest
-            say(f"{self.stop.cause}: saved step {self.step} in {where}; the same command goes on from there")
+            say(f"{self.stop.cause}: saved step {self.step} in {latest}; the same command goes on from there")
         else:
-            best = self.checkpoints.best
-            say(
-                f"trained {self.step} steps; the latest model is {self.checkpoints.latest}"
-                + (f", the best {best}" if best.is_file() else "")
-            )
+            also = f", the best {best}" if best.is_file() else ""
+            say(f"trained {self.step} steps; the latest model is {latest}{also}")
 
     def _train(self) -> None:
         cfg, processes = self.cfg, self.processes
-        self.stopwatch = Stopwatch()
+        self.stopwatch.lap()
         with tqdm(
             total=cfg.total_step, initial=self.step, desc=cfg.name, unit="step", disable=not processes.leads
         ) as progress:
@@ -137,14 +144,15 @@ class Trainer:
                     break
 
     def _batches(self):
-        """Return this process's share of the samples: one list for all processes, of which each step takes one a process."""
+        """Yield this process's batches. All processes share one sequence of samples; a step takes the next `size` of
+        them."""
         size = self.processes.size
         first = self.samples + self.processes.rank
         left = self.cfg.total_step - self.step
         return load(self.training_set, range(first, first + left * size, size), self.cfg.worker_num, self.device)
 
     def train_step(self, batch: Batch) -> StepLog:
-        """Update the weights once; the random draws are those of the sample's number."""
+        """Update the weights once. Random numbers are seeded by the config's seed and the number of the sample."""
         sample = self.samples + self.processes.rank
         return self.updates(batch, self.step, self.cfg.seed * 1_000_003 + sample)
 
@@ -172,13 +180,14 @@ class Trainer:
             SummaryWriter(str(self.folder / "logs"), purge_step=self.step + 1) if self.processes.leads else None
         )
 
-    def _start_or_resume(self) -> None:
+    def start_or_resume(self) -> None:
+        """Load the weights to start from, or those of the newest checkpoint, and build what updates them."""
         checkpoint = self.checkpoints.newest()
         self._load(checkpoint)
-        labels = any(scene.labels is not None for scene in self.training_set.scenes)
+        has_labels = any(scene.labels is not None for scene in self.training_set.scenes)
         processes = self.processes if self.processes.several else None
         backend = Backend.for_training(self.cfg, self.device)
-        self.updates = TrainingStep(self.network, self.cfg, backend, processes, labels, self.terms)
+        self.updates = TrainingStep(self.network, self.cfg, backend, processes, has_labels, self.terms)
         if checkpoint is not None:
             try:
                 load_optimizer(self.updates.optimizer, checkpoint.optimizer)
@@ -189,11 +198,11 @@ class Trainer:
 
     @property
     def model(self) -> Renderer:
-        """Return the network to render with and to keep: the one of averaged weights, where they are kept."""
+        """Return the network to render with and to save: that of the averaged weights, if there is one."""
         return self.network if self.updates.averaged is None else self.updates.averaged.network
 
     def _load(self, checkpoint: Checkpoint | None) -> None:
-        """Load weights and counters of the run so far, or what a new one starts from."""
+        """Load weights and counters of a run to resume; None: the weights that a new run starts from."""
         if checkpoint is not None:
             load_network(self.network, checkpoint.as_trained())
             require_classes_of(checkpoint, self.scenes)
@@ -215,20 +224,19 @@ class Trainer:
                 )
 
     def _report(self, progress: tqdm) -> None:
-        """Fetches the latest steps from the device, checks them, shows and logs their means."""
+        """Fetch the losses of the latest steps from the device, check them, show and log their means."""
         totals = self._checked_totals()
         if not self.processes.leads:
             self.log.clear()
             return
+        last, data = self.log[-1], self.cfg.train_dataset_cfg
         means = {
             name: torch.stack([entry.losses[name] for entry in self.log if name in entry.losses]).mean().item()
-            for name in self.log[-1].losses
+            for name in last.losses
         }
         measures = {
-            name: torch.stack([entry.measures[name] for entry in self.log]).nanmean().item()
-            for name in self.log[-1].measures
+            name: torch.stack([entry.measures[name] for entry in self.log]).nanmean().item() for name in last.measures
         }
-        data = self.cfg.train_dataset_cfg
         rays = len(self.log) * self.processes.size * data.queries_per_step * data.train_ray_num / self.stopwatch.lap()
         progress.set_postfix(
             loss=f"{sum(means.values()):.4f}", psnr=f"{measures['psnr']:.2f}", rays=f"{rays:,.0f}/s", refresh=False
@@ -237,7 +245,7 @@ class Trainer:
             **{f"loss/{name}": value for name, value in means.items()},
             "loss/total": sum(totals) / len(totals),
             **{f"train/{name}": value for name, value in measures.items() if math.isfinite(value)},
-            "train/grad_norm": self.log[-1].grad_norm.item(),
+            "train/grad_norm": last.grad_norm.item(),
             "train/rays_per_second": rays,
             "train/lr": float(self.updates.optimizer.param_groups[0]["lr"]),
         }.items():
@@ -245,7 +253,8 @@ class Trainer:
         self.log.clear()
 
     def _validate(self) -> None:
-        """Scores the test sets, each process its share; a new best key metric saves `model_best.pth`."""
+        """Score the test sets, shared among the processes; save `model_best.pth` if the key metric is the best so
+        far."""
         if not self.test_sets:
             return
         self._checked_totals()
@@ -254,7 +263,7 @@ class Trainer:
 
             def show(comparison: Comparison) -> None:
                 write_panel(comparison)
-                if comparison.first:  # it is the first process's
+                if comparison.first:  # always scored by rank 0
                     panel = make_panel(comparison, self.colors, labels)
                     self.writer.add_image(f"val/{comparison.batch.scene}", panel, self.step, dataformats="HWC")
 
@@ -271,7 +280,7 @@ class Trainer:
         parts = self.processes.gather(evaluation)
         if parts is not None:
             self._judge(Evaluation.merge(parts))
-        self.stopwatch.lap()  # its time is not the training's
+        self.stopwatch.lap()  # exclude validation from the rays per second
 
     def _judge(self, evaluation: Evaluation) -> None:
         value = evaluation.key_metric(self.cfg.key_metric_name)
@@ -281,9 +290,9 @@ class Trainer:
             save_checkpoint(self.checkpoints.best, self._content())
 
     def _checked_totals(self) -> list[float]:
-        """Return the losses of the steps since the last report; no model is judged or saved before they were checked.
+        """Return the losses of the steps since the last report. Raise UserError for the first one that is not finite.
 
-        Raises UserError for the first one that is no number.
+        Called before a model is validated or saved.
         """
         if not self.log:
             return []
@@ -312,8 +321,13 @@ class Trainer:
             self.checkpoints.save(self._content())
 
     def _content(self) -> dict:
-        trained = None if self.model is self.network else self.network
-        counters = self.step, self.samples, self.best
         return checkpoint_content(
-            self.model, self.updates.optimizer, *counters, self.cfg, class_names(self.scenes), trained
+            self.model,
+            self.updates.optimizer,
+            step=self.step,
+            samples=self.samples,
+            best=self.best,
+            config=self.cfg,
+            classes=class_names(self.scenes),
+            trained=None if self.model is self.network else self.network,
         )

@@ -1,4 +1,4 @@
-"""Work on a GPU recorded once and replayed as a whole, so that it is never the host that is waited for."""
+"""CUDA graphs: work on a GPU is recorded once and replayed as a whole, so that the GPU does not wait for the host."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import torch
 from utils.logging import warn
 from utils.recent import Recent
 
-WARM_UP = 3  # calls that run as they are, before recording: kernels are compiled and chosen in them
+WARM_UP = 3  # calls that run unrecorded first: in them kernels are compiled and chosen
 
 
 class Captured:
-    """`function` of tensors and dataclasses of them, replayed as one CUDA graph for each set of shapes.
+    """A `function` of tensors and dataclasses of them, replayed as one CUDA graph for each set of shapes.
 
-    The function may change tensors that live outside of it, but not its inputs, and must do the same work each time. Where
-    it cannot be recorded it runs as it is. An input that is the one of the last call, unchanged, is not copied again.
-    most: recordings to keep, those used last. copied: its result is a copy; if not, it is overwritten by the next call.
+    The function may change tensors outside of it, but not its inputs, and must do the same work in each call. If it
+    cannot be recorded it runs as it is. An input is copied only if it is another tensor than in the last call, or was
+    changed since. most: number of recordings to keep, the least recently used are dropped. copied: return a copy of the
+    result; otherwise the next call overwrites it.
     """
 
     def __init__(self, function: Callable, most: int, copied: bool = True):
@@ -47,7 +48,7 @@ class Captured:
         return _copies(recorded.result) if self.copied else recorded.result
 
     def _run_aside(self, inputs):
-        """Run as recording will: on another stream than the usual one."""
+        """Run on the stream that recording uses, which is not the current one."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             result = self.function(*inputs)
@@ -76,12 +77,12 @@ class StaticInputs:
 
     def __init__(self, targets: list[torch.Tensor]):
         self.targets = targets
-        self._copied = [(None, None)] * len(
-            targets
-        )  # of each, what was copied last, and how often that had been changed
+        # of each target, a weak reference to the tensor that was copied last, and its version then
+        self._copied: list[tuple] = [(None, None)] * len(targets)
 
     def fill(self, sources: list[torch.Tensor]) -> None:
-        """Copy what is not there already. Work in place changes a tensor's version; inference tensors have none."""
+        """Copy the tensors that changed since the last call, by their versions. Inference tensors have none: always
+        copied."""
         for i, source in enumerate(sources):
             kept, version = self._copied[i]
             now = None if source.is_inference() else source._version
@@ -97,7 +98,7 @@ class _Recording(NamedTuple):
 
 
 def concurrently(device: torch.device, first: Callable, second: Callable) -> tuple:
-    """Run two functions and return both results; on a GPU, which neither fills alone, their kernels run side by side."""
+    """Run two functions and return both results. On a GPU they run on two streams, since neither fills it alone."""
     if device.type != "cuda":
         return first(), second()
     current, other = torch.cuda.current_stream(device), _second_stream(device)
@@ -124,8 +125,8 @@ def _tensors(value) -> list[torch.Tensor]:
 
 
 def _signature(value, tensors: list[torch.Tensor]):
-    """Return what a recording depends on: shapes, types, and everything that is no tensor. Appends the tensors, in the order of
-    `_tensors`."""
+    """Return what a recording depends on: shapes, types, and all values that are not tensors. Append the tensors to
+    `tensors`, in the order of `_tensors`."""
     if isinstance(value, torch.Tensor):
         tensors.append(value)
         return value.shape, value.dtype
@@ -134,7 +135,7 @@ def _signature(value, tensors: list[torch.Tensor]):
 
 
 def _parts(value) -> tuple | None:
-    """Return what a tuple, dictionary or dataclass holds; None of anything else."""
+    """Return the items of a tuple, dictionary or dataclass; None for any other value."""
     if is_dataclass(value):
         return tuple(getattr(value, field.name) for field in fields(value))
     if isinstance(value, dict):
@@ -143,7 +144,7 @@ def _parts(value) -> tuple | None:
 
 
 def _copies(value):
-    """Return the same with tensors of its own."""
+    """Return a value of the same structure whose tensors are copies."""
     if isinstance(value, torch.Tensor):
         return value.clone()
     if is_dataclass(value):

@@ -1,4 +1,4 @@
-"""What all commands share: their parser, and an end that is quiet or says in one line what is wrong."""
+"""The argument parser of all commands, and their error handling: one line, no traceback."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import errno
 import sys
 import traceback
+from collections.abc import Callable
 
 from utils.errors import UserError
 
@@ -38,8 +39,8 @@ def add_overrides(parser: argparse.ArgumentParser, example: str = "lr_cfg.lr_ini
     )
 
 
-def run_command(main) -> None:
-    """Runs `main`. What a user can mend ends in one line and exit code 1; `--debug` shows the traceback as well."""
+def run_command(main: Callable[[], None]) -> None:
+    """Run `main`. An error that a user can fix ends in one line and exit code 1; `--debug` adds the traceback."""
     try:
         main()
     except KeyboardInterrupt:
@@ -47,7 +48,7 @@ def run_command(main) -> None:
     except UserError as error:
         _fail(str(error))
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone
+        sys.stderr.close()  # the reader of our output has ended
     except OSError as error:
         if error.errno == errno.ENOSPC:
             _fail(

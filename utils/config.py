@@ -1,7 +1,7 @@
 """Configuration: YAML files checked against defaults that live beside their owners.
 
-A default is a plain value, whose type is then required; a nested dict; or a `Setting` where more is to
-be said. Unknown keys and ill-typed values are errors that name the file, the key and the nearest valid one.
+A default is a plain value, whose type is required; a nested dict; or a `Setting` with limits or several types. Unknown
+keys and values of a wrong type are errors that name the file, the key and the nearest valid one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ from easydict import EasyDict
 from utils.errors import UserError
 from utils.logging import warn
 
-BASE_KEY = "base"  # a file may name another one, relative to itself, that it changes
+BASE_KEY = "base"  # names the file, relative to this one, whose values are changed
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A default with what else may stand there. `types` are the accepted ones beside None if the default is None.
+    """A default and the values that are accepted: of `types` (None too, if it is the default), from `minimum` to
+    `maximum`, among `choices`.
 
-    `free`: a dict whose keys are the user's own. `no_effect`: accepted for old files, named in a warning.
+    no_effect: the key is accepted for old files, and named in a warning.
     """
 
     default: Any
@@ -47,19 +48,20 @@ def no_effect(*names: str) -> dict[str, Setting]:
     return {name: Setting(None, (bool, int, float, str, list, dict), no_effect=True) for name in names}
 
 
-def load_config(path: str | Path, schema: dict, overrides: list[str] = ()) -> EasyDict:
-    """Reads a YAML file (and those it is based on), applies `key=value` overrides, fills in the defaults.
+def load_config(path: str | Path, schema: dict, overrides: Sequence[str] = ()) -> EasyDict:
+    """Read a YAML file (and those it is based on), apply `key=value` overrides, and fill in the defaults.
 
-    Raises UserError for a file that is missing or no YAML, an unknown key, or a value of a wrong type.
+    Raise UserError for a file that is missing or not YAML, an unknown key, or a value of a wrong type.
     """
     values, origins = _read_with_bases(Path(path), seen=())
     return complete_config(values, schema, overrides, str(path), origins)
 
 
 def complete_config(
-    values: dict, schema: dict, overrides: list[str], source: str, origins: dict[str, str] | None = None
+    values: dict, schema: dict, overrides: Sequence[str], source: str, origins: dict[str, str] | None = None
 ) -> EasyDict:
-    """Apply `key=value` overrides to the values of `source`, and fill in the defaults. Raises UserError like `load_config`.
+    """Apply `key=value` overrides to the values of `source`, and fill in the defaults. Raise UserError like
+    `load_config`.
 
     origins: where single keys come from, for messages.
     """
@@ -67,7 +69,7 @@ def complete_config(
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
-            raise UserError(f"'{override}' is not an override: write key=value, dotted where nested")
+            raise UserError(f"'{override}' is not an override: write key=value, or section.key=value")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -85,8 +87,8 @@ def complete_config(
     return check_config(values, schema, where)
 
 
-def check_config(values: dict, schema: dict, where=lambda key: "the configuration") -> EasyDict:
-    """Return the values completed by the schema's defaults. `where` tells from which file a key came, for messages."""
+def check_config(values: dict, schema: dict, where: Callable[[str], str] = lambda key: "the configuration") -> EasyDict:
+    """Return the values completed by the schema's defaults. where: key -> the file that set it, for messages."""
     idle: list[str] = []
     result = _check_section(values, schema, "", where, idle)
     if idle:
@@ -159,7 +161,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _check_section(values: dict, schema: dict, prefix: str, where, idle: list[str]) -> dict:
+def _check_section(values: dict, schema: dict, prefix: str, where: Callable[[str], str], idle: list[str]) -> dict:
     for key in values:
         if key not in schema:
             near = difflib.get_close_matches(str(key), [str(name) for name in schema], 1, cutoff=0.5)
@@ -172,7 +174,7 @@ def _check_section(values: dict, schema: dict, prefix: str, where, idle: list[st
         name = f"{prefix}{key}"
         if isinstance(default, dict):
             given = values.get(key)
-            given = {} if given is None else given  # a section of which every line is a comment
+            given = {} if given is None else given  # in YAML a section of comments alone is null
             if not isinstance(given, dict):
                 raise UserError(f"{where(name)}: `{name}` should be a section of keys, not {_type_name(given)}")
             result[key] = _check_section(given, default, f"{name}.", where, idle)

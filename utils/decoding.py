@@ -1,4 +1,4 @@
-"""From the content of an image file to its stored pixels, whatever the format; damage is an error."""
+"""Decoding of image files of any format to their stored pixels; damage is an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from utils.errors import UserError
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it cannot read is told by an error
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # damage is reported by a UserError
 
 JPEG, PNG, NPY = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"
 JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # in its box, and as a bare stream
@@ -43,7 +43,7 @@ TRUNCATED = "the image is truncated; copy or export it again"
 
 
 def decode_image(data: bytes, indices: bool = False) -> np.ndarray:
-    """Return the stored pixels in the content of a file, see `images.read_pixels`. Raises UserError without its name."""
+    """Return the stored pixels in the content of a file, see `images.read_pixels`. Raise UserError without its name."""
     try:
         values = _decode(data, indices)
     except (
@@ -90,7 +90,7 @@ def _decode(data: bytes, indices: bool) -> np.ndarray | None:
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray | None:
-    """Decode a JPEG; damage is an error. OpenCV and Pillow would decode what is left, and garbage behind it."""
+    """Decode a JPEG; damage is an error. OpenCV and Pillow would return the undamaged part and garbage after it."""
     try:
         color_space = simplejpeg.decode_jpeg_header(data)[2]
         if color_space in ("CMYK", "YCCK"):
@@ -105,8 +105,8 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
 
 
 def _check_pictures(data: bytes) -> None:
-    """Raise an error for a GIF, WebP or TIFF file of several pictures, of other colours than RGB, or that is damaged where
-    OpenCV passes it over."""
+    """Raise an error for a GIF, WebP or TIFF file with several pictures, colours other than RGB, or damage that OpenCV
+    does not report."""
     with contextlib.suppress(UnidentifiedImageError), Image.open(io.BytesIO(data)) as image:
         if (count := getattr(image, "n_frames", 1)) > 1:
             raise UserError(SEVERAL.format(count))
@@ -132,7 +132,7 @@ def _indices(data: bytes) -> np.ndarray | None:
 
 
 def _unturned(data: bytes) -> bytes:
-    """Return a TIFF file whose orientation tag says that nothing is to be turned: decoders honour it whatever they are told."""
+    """Return a TIFF file with an orientation tag of 1 (upright): OpenCV applies the tag even when told not to."""
     order, big = "<" if data.startswith(b"II") else ">", 43 in data[2:4]
     length, count, first, value = ("Q", "Q", 8, 12) if big else ("I", "H", 4, 8)  # of BigTIFF: entries are longer
     (start,) = struct.unpack_from(f"{order}{length}", data, first)
@@ -146,7 +146,7 @@ def _unturned(data: bytes) -> bytes:
 
 
 def _decode_any(data: bytes) -> np.ndarray | None:
-    """Decode by OpenCV: stored pixels, whatever the orientation tag says."""
+    """Decode by OpenCV, without applying the orientation tag."""
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if values is None or values.ndim == 2:
         return values
@@ -154,7 +154,7 @@ def _decode_any(data: bytes) -> np.ndarray | None:
 
 
 def _check_png(data: bytes) -> int:
-    """Return the bits of a sample. Raises an error if a checksum differs, or the file holds several pictures."""
+    """Return the bits of a sample. Raise an error if a checksum differs, or the file holds several pictures."""
     at, last = len(PNG), b""
     while last != b"IEND":
         length, last = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]

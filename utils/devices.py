@@ -14,15 +14,15 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Return whether it computes with bfloat16 in hardware: NVIDIA's GPUs from 2020 on."""
+    """Return whether the device supports bfloat16 in hardware: NVIDIA's GPUs from 2020 on."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @functools.cache
 def runs_triton(device: torch.device) -> bool:
-    """Return whether our Triton kernels, and those that torch.compile makes, run there.
+    """Return whether Triton kernels, ours and those of torch.compile, run on the device.
 
-    They need tensor cores as of 2020, Triton, and a C compiler for the code that launches them.
+    They need tensor cores of 2020 or later, Triton, and a C compiler for their launchers.
     """
     return has_bf16(device) and importlib.util.find_spec("triton") is not None and _has("CC", "cc", "gcc", "clang")
 
@@ -33,16 +33,16 @@ def compiles_for_cpu() -> bool:
 
 
 def _has(variable: str, *programs: str) -> bool:
-    """Return whether one of the programs is there, or an environment variable names another one."""
+    """Return whether one of the programs is installed, or an environment variable names another one."""
     return bool(os.environ.get(variable)) or any(shutil.which(program) for program in programs)
 
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Make this process keep from here on the memory that CPU tensors free, for the next ones.
+    """Make this process keep memory that CPU tensors free, for later tensors. Without glibc this does nothing.
 
-    glibc would give large blocks back at once, and the system clear each new one page by page, which takes a quarter
-    of the time that a CPU renders. Where there is no glibc nothing changes.
+    By default glibc returns large blocks to the system at once, and the system clears each new block page by page: a
+    quarter of the time of rendering on a CPU.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:

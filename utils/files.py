@@ -1,4 +1,4 @@
-"""Text and JSON as people have them, and writing that never leaves half a file."""
+"""Reading of text and JSON files, and atomic writing, which never leaves a partial file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @contextlib.contextmanager
 def atomic_write(path: Path):
-    """Gives a temporary file beside `path` that takes its place when the block ends without an error."""
+    """Yield the path of a temporary file beside `path` that replaces it when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -33,13 +33,13 @@ def atomic_write(path: Path):
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
+    """Write a text file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text)
 
 
 def read_text(path: Path, if_missing: str = "there is no such file") -> str:
-    """Return the content of a text file, without the byte-order mark that some editors put first. Raises UserError if it
+    """Return the content of a text file, without the byte-order mark that some editors put first. Raise UserError if it
     is missing (with `if_missing` behind its path) or no text."""
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -52,7 +52,7 @@ def read_text(path: Path, if_missing: str = "there is no such file") -> str:
 
 
 def read_json(path: Path, if_missing: str) -> Any:
-    """Return the content of a JSON file. Raises UserError like `read_text`, and if it is no JSON."""
+    """Return the content of a JSON file. Raise UserError like `read_text`, and if it is no JSON."""
 
     def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content: dict[str, Any] = {}

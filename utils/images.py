@@ -1,4 +1,5 @@
-"""Image files as arrays: colour, maps of numbers, and what headers tell. Damage is noticed, and never caused."""
+"""Reading of image files as arrays (colour, maps of numbers) and of their headers, with detection of damage;
+writing."""
 
 from __future__ import annotations
 
@@ -20,15 +21,15 @@ from utils.files import atomic_write
 from utils.jpeg import find_damage
 
 Value = TypeVar("Value")
-LOSSY = (6, 7, 34712, 34892, 50001)  # of a TIFF's compressions
-FEWEST_VALUES = 4096  # of colour in 16 bits: what ends below holds 8, 10 or 12
-LINEAR = 0.9  # of a PNG's gamma: from here on its colours are no sRGB
-BLACK_BACKGROUND = 0  # what shows through transparent pixels, as in the database names (black_320)
+LOSSY = (6, 7, 34712, 34892, 50001)  # TIFF compressions that change values
+FEWEST_VALUES = 4096  # 16-bit colour whose maximum is below holds values of only 8, 10 or 12 bits
+LINEAR = 0.9  # PNG gamma from which on colours are not sRGB
+BLACK_BACKGROUND = 0  # value behind transparent pixels, as in the database names (black_320)
 
 
 def read_color(path: Path) -> np.ndarray:
-    """Return the stored pixels of an image as RGB (h, w, 3) uint8; an orientation tag turns nothing, transparency is
-    blended with black. Raises UserError if the file is missing, truncated, damaged or no image."""
+    """Return the stored pixels of an image as RGB (h, w, 3) uint8. Orientation tags are ignored, transparency is
+    blended with black. Raise UserError if the file is missing, truncated, damaged or not an image."""
     values = read_pixels(path)
     if values.dtype == np.uint16:
         if 0 < values.max() < FEWEST_VALUES:
@@ -48,7 +49,7 @@ def read_color(path: Path) -> np.ndarray:
 
 
 def _to_srgb(values: np.ndarray, path: Path) -> np.ndarray:
-    """Return the colours (h, w, 3) that a file's profile says, in sRGB. Raises UserError for a PNG that says it is linear."""
+    """Convert colours (h, w, 3) from the file's colour profile to sRGB. Raise UserError for a linear PNG."""
     name, profile = color_profile(path)
     if name is None:
         return values
@@ -73,12 +74,12 @@ def color_profile(path: Path) -> tuple[str | None, ImageCms.ImageCmsProfile | No
         name = ImageCms.getProfileDescription(profile).strip()
         of_rgb = profile.profile.xcolor_space.strip() == "RGB"
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return None, None  # what no program can read, none honours
+        return None, None  # an unreadable profile is ignored by other programs too
     return (name, profile) if of_rgb and "srgb" not in name.lower() else (None, None)
 
 
 def require_whole(path: Path) -> None:
-    """Raise UserError for a JPEG whose codes cannot be, which decoders may pass over. Takes much longer than reading it."""
+    """Raise UserError for a JPEG with invalid codes, which decoders may not report. Much slower than decoding."""
     data = _read_bytes(path)
     damage = find_damage(data) if data.startswith(JPEG) else None
     if damage:
@@ -86,8 +87,8 @@ def require_whole(path: Path) -> None:
 
 
 def read_map(path: Path) -> np.ndarray:
-    """Return a map of numbers (depth, class ids) in its own type, (h, w): of one channel, of equal channels, or the
-    indices of a palette. Raises UserError like `read_color`, and for JPEG and the like, which change numbers."""
+    """Return a map of numbers (depth, class ids) in its stored type, (h, w): one channel, equal channels, or the
+    indices of a palette. Raise UserError like `read_color`, and for lossy formats such as JPEG."""
     lossy = _lossy(path)
     if lossy:
         raise UserError(f"{path}: is {lossy}, which does not keep numbers; export it as PNG")
@@ -105,8 +106,8 @@ def read_map(path: Path) -> np.ndarray:
 
 
 def read_pixels(path: Path, indices: bool = False) -> np.ndarray:
-    """Return the stored pixels of an image or .npy file in their own type, (h, w) or (h, w, channels) with channels in
-    the order RGBA. indices: of an image with a palette, the indices; of one with 1 to 4 bits, the numbers as stored."""
+    """Return the stored pixels of an image or .npy file in their stored type, (h, w) or (h, w, channels) in the order
+    RGBA. indices: return the indices of an image with a palette, and the unscaled numbers of one with 1 to 4 bits."""
     data = _read_bytes(path)
     try:
         return decode_image(data, indices)
@@ -115,20 +116,20 @@ def read_pixels(path: Path, indices: bool = False) -> np.ndarray:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return the (height, width) of the stored pixels, from the file's header. Raises UserError like `read_color`."""
+    """Return the (height, width) of the stored pixels, from the file's header. Raise UserError like `read_color`."""
     try:
         with Image.open(path) as image:
-            if image.format != "TIFF":  # which Pillow would turn
+            if image.format != "TIFF":  # Pillow applies the orientation tag of a TIFF
                 return image.size[::-1]
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        pass  # reading it says what is wrong
+        pass  # read_pixels raises an error that says what is wrong
     return read_pixels(path).shape[:2]
 
 
 def orientation(path: Path) -> int:
-    """Return the orientation tag of an image, 1 (nothing is to be turned) if it has none or is none."""
+    """Return the orientation tag of an image; 1 (upright) if it has none or cannot be read."""
     return _of_header(path, lambda image: image.getexif().get(ORIENTATION, 1)) or 1
 
 
@@ -138,7 +139,8 @@ def read_palette(path: Path) -> bytes | None:
 
 
 def _of_header(path: Path, told: Callable[[Image.Image], Value]) -> Value | None:
-    """Return what the header of an image tells, None where Pillow cannot read it: reading the image says what is wrong."""
+    """Return `told(image)` of an image of which only the header is read; None if Pillow cannot read it (`read_pixels`
+    then raises the error)."""
     try:
         with Image.open(path) as image:
             return told(image)
@@ -147,7 +149,8 @@ def _of_header(path: Path, told: Callable[[Image.Image], Value]) -> Value | None
 
 
 def _lossy(path: Path) -> str | None:
-    """Return how the numbers of an image are changed by what it is compressed with; None if they are kept."""
+    """Return the name of a lossy compression that an image uses, such as "a JPEG"; None if values are stored
+    exactly."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         start = file.read(64)
         if start.startswith(JPEG):
@@ -172,7 +175,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def write_image(path: Path, image: np.ndarray, quality: int = 92) -> None:
-    """Writes RGB (h, w, 3) uint8 or one channel (h, w) uint8/uint16 as the format of the suffix, atomically."""
+    """Write RGB (h, w, 3) uint8 or one channel (h, w) uint8/uint16 in the format of the suffix, atomically."""
     image = image[..., ::-1] if image.ndim == 3 else image
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix.lower() in (".jpg", ".jpeg") else []
     encoded, data = cv2.imencode(path.suffix, image, options)

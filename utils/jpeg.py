@@ -1,8 +1,9 @@
-"""Damage in a baseline JPEG that decoders pass over: its Huffman codes are followed from block to block.
+"""Detection of damage in baseline JPEGs that decoders do not report, by parsing the Huffman codes of all blocks.
 
-Decoders find their way back into the codes soon after damaged bytes, and say nothing where the number of blocks comes out right. But then
-blocks of more than 64 coefficients, brightness beyond what 8 bits hold, or bits left over at the end tell. That takes about a microsecond
-a byte, so it is for checking and preparing, not for each reading. Source of the format: ITU-T T.81.
+Decoders resynchronise soon after damaged bytes and report nothing if the number of blocks is right. Signs of damage are
+blocks of more than 64 coefficients, brightness beyond 8 bits, and bits left over at the end. Parsing takes about a
+microsecond a byte, so it is used by checks and preparation, not whenever an image is read. The format is specified in
+ITU-T T.81.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-BASELINE, PROGRESSIVE_AND_OTHERS = (
-    (0xC0, 0xC1),
-    (0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)),
-)
+BASELINE = (0xC0, 0xC1)
+PROGRESSIVE_AND_OTHERS = (0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 HUFFMAN, QUANTIZATION, RESTART, SCAN = 0xC4, 0xDB, 0xDD, 0xDA
 RESTARTS = re.compile(rb"\xff[\xd0-\xd7]")
 NO_CODES = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # a marker that ends them; files may hold more pictures behind it
@@ -28,8 +27,13 @@ CATEGORY = 12  # bits that a difference of two means may have, at most
 
 @dataclass
 class _Layout:
-    """size (h, w). components: (id, blocks across and down in a unit, quantization table). tables: class and number -> bits of each
-    code (65536) and its symbol, by the next 16 bits. scan: component id -> its tables' numbers, DC and AC. first: where codes begin."""
+    """Header of a JPEG.
+
+    size: (h, w). components: (id, blocks across and down in an MCU, number of the quantization table). steps: number of
+    a quantization table -> its DC step. tables: class and number of a Huffman table -> for all 16-bit words the length
+    of the code that they begin with (65536,), and its symbol (65536,). scan: component id -> numbers of its DC and AC
+    tables. interval: MCUs between restart markers, 0 without. first: offset of the first code.
+    """
 
     size: tuple[int, int] = (0, 0)
     components: list[tuple[int, int, int, int]] = field(default_factory=list)
@@ -41,7 +45,8 @@ class _Layout:
 
 
 def find_damage(data: bytes) -> str | None:
-    """Return what in a JPEG file cannot be; None if nothing was found, or it is not a baseline JPEG of one scan."""
+    """Return a description of the damage in a JPEG file; None if there is none, or it is not a baseline JPEG of one
+    scan."""
     try:
         layout = _read_layout(data)
     except (IndexError, ValueError):
@@ -107,7 +112,7 @@ def _huffman_tables(content: bytes) -> Iterator[tuple[int, tuple[np.ndarray, np.
 
 
 def _units(layout: _Layout) -> int:
-    """Return how many units (the blocks of all components that stand together) the image has."""
+    """Return the number of MCUs (minimum coded units) of the image."""
     across, down = _sampling(layout)
     height, width = layout.size
     return -(-width // (8 * across)) * -(-height // (8 * down))
@@ -120,7 +125,7 @@ def _sampling(layout: _Layout) -> tuple[int, int]:
 
 
 def _follow(codes: bytes, layout: _Layout, units: int) -> str | None:
-    """Return what is wrong with the codes of so many units."""
+    """Return a description of the damage in the codes of so many MCUs; None if there is none."""
     stream = np.frombuffer(codes + b"\xff" * 8, np.uint8)
     padded = stream.astype(np.uint32)
     words = padded[:-3] << 24 | padded[1:-2] << 16 | padded[2:-1] << 8 | padded[3:]
@@ -150,14 +155,16 @@ def _follow(codes: bytes, layout: _Layout, units: int) -> str | None:
 
 
 def _steps(ahead: np.ndarray, is_ac: bool, lengths: np.ndarray, symbols: np.ndarray) -> list[int]:
-    """Return for a symbol at each bit how many bits it takes, and how many coefficients, times 64."""
+    """Return for the symbol that begins at each bit its length in bits plus 64 times the coefficients that it
+    covers."""
     length, symbol = lengths[ahead], symbols[ahead]
     run = np.where(symbol == 0, END_OF_BLOCK, (symbol >> 4) + 1) if is_ac else np.ones_like(symbol)
     return np.where(length > 0, length + (symbol & 15 if is_ac else symbol) + 64 * run, NO_CODE).tolist()
 
 
 def _walk(blocks: list[tuple[list[int], list[int], list[int]]], units: int) -> int | None:
-    """Return the bit behind the last block, None where no code fits; notes where each block begins."""
+    """Return the bit after the last block, None if a code is invalid. Append the first bit of each block to its
+    list."""
     at = 0
     for _ in range(units):
         for dc, ac, begins in blocks:
@@ -180,7 +187,7 @@ def _walk(blocks: list[tuple[list[int], list[int], list[int]]], units: int) -> i
 def _differences(
     ahead: np.ndarray, begins: np.ndarray, stream: np.ndarray, table: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """Return the difference of each block's mean to the one before, (N,)."""
+    """Return the DC difference of each block to the block before, (N,)."""
     lengths, categories = (values[ahead[begins]] for values in table)
     at = begins + lengths
     bits = np.unpackbits(stream)

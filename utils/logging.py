@@ -6,36 +6,36 @@ import sys
 
 from tqdm import tqdm
 
-_said: set[str] = set()  # what is said only once in a process
+_said: set[str] = set()  # lines that were printed and shall not be repeated in this process
 _muted = False
 
 
 def mute() -> None:
-    """Silence this process: another one speaks for it."""
+    """Silence this process; in a training of several processes only rank 0 prints."""
     global _muted
     _muted = True
 
 
 def say(text: str = "") -> None:
-    """Print a line on standard output that does not tear a progress bar."""
+    """Print a line on standard output without breaking a progress bar."""
     if not _muted:
         tqdm.write(text, file=sys.stdout)
 
 
 def say_once(text: str) -> None:
-    """Print a line like `say`, the same one only once in a process."""
+    """Print a line like `say`, but the same line only once in a process."""
     if text not in _said:
         _said.add(text)
         say(text)
 
 
 def forget() -> None:
-    """Say again what was said once."""
+    """Forget which lines were printed, so that `say_once` and `warn` print them again."""
     _said.clear()
 
 
 def warn(text: str) -> None:
-    """Print a line on standard error, the same one only once in a process."""
+    """Print a warning on standard error, the same one only once in a process."""
     if not _muted and text not in _said:
         _said.add(text)
         tqdm.write(f"warning: {text}", file=sys.stderr)

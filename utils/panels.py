@@ -1,4 +1,4 @@
-"""Pictures that are put together from pictures: panels with titles, and class legends."""
+"""Panels of titled pictures, hatching of unseen pixels, and class legends."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 
 BACKGROUND, INK = 255, (30, 30, 30)
-HATCH, STRIPES = (110, 150), 60  # greys of what nobody sees, and how many stripes lie across a picture
+HATCH, STRIPES = (110, 150), 60  # grey levels of the hatch, and its number of stripes across a picture
 TITLE_HEIGHT, GAP, SMALLEST_CELL = 22, 6, 240
 
 
 def text(image: np.ndarray, words: str, x: int, y: int, scale: float = 0.42) -> None:
-    """Writes onto an image in place; (x, y) is the start of the base line."""
+    """Draw text onto an image in place; (x, y) is the start of the base line."""
     cv2.putText(image, words, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)
 
 
@@ -25,7 +25,8 @@ def mark_unseen(picture: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
 
 
 def grid(rows: list[list[tuple[str, np.ndarray]]]) -> np.ndarray:
-    """Arrange titled pictures (h, w, 3) uint8 of one size in rows; small ones are enlarged so that titles can be read."""
+    """Arrange titled pictures (h, w, 3) uint8 of one size in rows; small ones are enlarged so that titles can be
+    read."""
     height, width = rows[0][0][1].shape[:2]
     factor = max(1, -(-SMALLEST_CELL // width))
     cell_height, cell_width = height * factor + TITLE_HEIGHT, width * factor + GAP

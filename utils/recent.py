@@ -1,4 +1,4 @@
-"""A dictionary of what was used last."""
+"""A dictionary that evicts the least recently used entries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 
 
 class Recent(OrderedDict[Key, Value]):
-    """Keeps the `most` entries that were read or written last."""
+    """Keeps at most `most` entries: those that were read or written last."""
 
     def __init__(self, most: int):
         super().__init__()

@@ -1,1 +1,1 @@
-"""Looking at what a network makes of a scene: videos, a page in the browser, labelled geometry."""
+"""Visualisation of a scene with a trained network: videos, a page in the browser, labelled geometry, label maps."""

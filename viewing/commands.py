@@ -1,4 +1,4 @@
-"""Body of `run_rendering.py`: parse, load, call."""
+"""The command of `run_rendering.py`: parse the options, load config and weights, call the mode."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MODES = {
     "labels": "label maps of all frames, or of a path, in the scene's own ids (a folder)",
 }
 MOST_FRAMES = 100_000
-SMALLEST_VOXEL, LARGEST_VOXEL = 0.002, 1.0  # metres: what memory holds, and what still shows a room
+SMALLEST_VOXEL, LARGEST_VOXEL = 0.002, 1.0  # metres: smaller ones exceed memory, larger ones show nothing
 
 
 def _positive(kind: type):
@@ -46,7 +46,7 @@ def _positive(kind: type):
     return parse
 
 
-OPTIONS = {  # modes -> what else can be said in these
+OPTIONS: dict[tuple[str, ...], dict[str, dict]] = {  # modes -> options of these modes -> arguments of `add_argument`
     ("video", "labels"): {
         "--path": dict(
             help=f"{', '.join(KINDS)}, or a JSON file of nerfstudio's viewer (default: interp; for labels the "
@@ -102,8 +102,8 @@ def rendering() -> None:
 
 
 def _open(args) -> tuple[Session, EasyDict]:
-    """Open the scene with a network in front, and its config: of both, what is not named is what comes with the
-    repository."""
+    """Return a session with the network and scene of the options, and its config. Defaults: the weights that come with
+    the repository, and the config inside the weights' file."""
     if args.cfg is None:
         cfg = complete_config({}, SCHEMA, args.overrides, "the command line")
     else:
@@ -122,7 +122,7 @@ def _video(args, session: Session, folder: Path) -> None:
 
 
 def _along(kind: str, args, session: Session) -> tuple[Cameras, References]:
-    """Return the cameras of a path, and what to render them from."""
+    """Return the cameras of a path, and the references to render them from."""
     count = max(1, round(args.seconds * args.fps))
     if count > MOST_FRAMES:
         raise UserError(
@@ -143,7 +143,7 @@ def _labels(args, session: Session, folder: Path) -> None:
 
 
 def _viewer(args, session: Session, folder: Path) -> None:
-    from viewing.viewer import serve  # which needs viser, as nothing else does
+    from viewing.viewer import serve  # imports viser, which only this mode needs
 
     serve(session, args.host, args.port, args.width)
 
@@ -182,9 +182,9 @@ def _parse() -> argparse.Namespace:
 
 
 def _refuse_without_effect(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Raises UserError for an option that is of other modes than the one that was asked for."""
+    """Raise UserError for an option that has no effect in the given mode."""
     for modes, entries in OPTIONS.items():
         for name in entries:
             key = name.removeprefix("--")
             if args.mode not in modes and getattr(args, key) != parser.get_default(key):
-                raise UserError(f"{name} is for {' and '.join(modes)}, and changes nothing in {args.mode}")
+                raise UserError(f"{name} is for {' and '.join(modes)}, and has no effect in {args.mode}")

@@ -1,7 +1,7 @@
 """Demo of the weights that come with the repository, on a room they have never seen: `python -m viewing.demo`.
 
-Builds a furnished room, renders its test views beside what needs no network, a film and a labelled mesh. Two minutes on two
-CPU cores, seconds on a GPU.
+Builds a furnished room, renders its test views beside what needs no network, a film and a labelled mesh. Two minutes on
+two CPU cores, seconds on a GPU.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from utils.cli import run_command
 from utils.logging import say
 from viewing.geometry import write_mesh
 from viewing.paths import make_path, path_cameras
-from viewing.references import References, mixes, one
+from viewing.references import References, mixes
 from viewing.session import Session, open_session
 from viewing.video import render_video
 
 ROOT = Path("data/demo")
 FRAMES = 60  # of the room that are taken as references and tests
-CPU_WIDTH, GPU_WIDTH = 256, 320  # of pictures
-FILM_SECONDS = 5  # how long the film is, and ...
-FILM_BUDGET = 32  # ... how long it may take to render, in ...
-FEWEST_FRAMES, MOST_FRAMES = 16, 120
+CPU_WIDTH, GPU_WIDTH = 256, 320  # of pictures, pixels
+FILM_SECONDS = 5  # length of the film
+FILM_BUDGET = 32  # seconds that rendering the film may take
+FEWEST_FRAMES, MOST_FRAMES = 16, 120  # of the film
 MESH_VIEWS, VOXEL = 16, 0.03  # metres
 
 
@@ -55,13 +55,13 @@ def main() -> None:
 
 
 def write_flight(session: Session, out: Path) -> None:
-    """Render a flight through the room, of as many frames as the time allows."""
+    """Render a flight through the room, with as many frames as FILM_BUDGET allows by the measured time of one."""
     references = References(session.scene, session.references)
     longest = path_cameras(make_path("interp", session.scene, MOST_FRAMES), session.scene, None)
     chosen = mixes(references, longest)
-    renderings = sum(map(len, chosen))  # while one choice of references fades into the next there are two
+    renderings = sum(map(len, chosen))  # a frame between two sets of references is rendered from both
     start = time.perf_counter()
-    session.render(one(longest, 0), chosen[0])
+    session.render(longest.one(0), chosen[0])
     needed = renderings * (time.perf_counter() - start)
     count = max(FEWEST_FRAMES, int(MOST_FRAMES * min(1, FILM_BUDGET / needed)))
     cameras = path_cameras(make_path("interp", session.scene, count), session.scene, None)

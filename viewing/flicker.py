@@ -1,4 +1,4 @@
-"""Flicker of a film: changes from frame to frame that the camera's movement does not explain."""
+"""Flicker of a film: changes of colour from frame to frame that are not due to the motion of the camera."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 from dataset.views import Cameras
 from network.geometry import pixel_grid, pixel_rays, project, read_map
 from network.rendering import RenderedView
-from viewing.references import one
 
-SAME = 0.03  # depths that differ by less, relative, are of one point
+SAME = 0.03  # relative difference of depth below which two pixels show the same point
 
 
 @torch.no_grad()
 def jumps(views: list[RenderedView], cameras: Cameras) -> np.ndarray:
-    """Return for each of N views but the first how far its colours are, in grey levels of 255 and in the mean, from those of the
-    view before it, warped by the rendered depth: (N - 1,).
+    """Return the mean colour difference of each view but the first to the view before it, warped by the rendered depth,
+    in grey levels of 255: (N - 1,).
 
-    Points count that both views show. What warping itself blurs counts too: compare films of the same path.
+    Only points that both views show are compared. Blur by the warping is included, so compare films of the same path
+    only.
     """
     steps = enumerate(pairwise(views))
-    return np.array([_jump(before, view, one(cameras, i), one(cameras, i + 1)) for i, (before, view) in steps])
+    return np.array([_jump(before, view, cameras.one(i), cameras.one(i + 1)) for i, (before, view) in steps])
 
 
 def _jump(before: RenderedView, view: RenderedView, camera_before: Cameras, camera: Cameras) -> float:

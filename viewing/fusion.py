@@ -1,4 +1,4 @@
-"""From rendered views to geometry: what several views agree on, as points or as the surface of a distance field."""
+"""Fusion of views with depth into a point cloud, or a mesh by a truncated signed distance field (TSDF)."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from skimage.measure import marching_cubes
 from dataset.views import Cameras
 from network.geometry import pixel_grid, pixel_rays, project
 from viewing.ply import Geometry
-from viewing.references import one
 
-BLOCK = 64  # voxels along a side of what is integrated at once
-BAND = 3  # voxels in front of and behind a surface in which distances are kept
-AGREEMENT = 0.04  # of a depth, or of a metre where that is more: so well two views agree on a point
-NEIGHBOURS = 8  # views that a point is looked for in
-FEWEST_VIEWS = 2  # that must agree
-SMALLEST_PIECE = 200  # triangles of a piece of surface that is kept
+BLOCK = 64  # voxels along a side of a block, which is integrated at once
+BAND = 3  # truncation distance of the TSDF in voxels
+AGREEMENT = 0.04  # largest difference of the depths of two views that agree: 4% of the depth, but at least 4 cm
+NEIGHBOURS = 8  # nearest views in which a point is looked up
+FEWEST_VIEWS = 2  # that must agree on a point, itself included
+SMALLEST_PIECE = 200  # triangles; smaller connected pieces are removed
 
 
 @dataclass
 class PosedPictures:
-    """N pictures of one size with their cameras: cameras on the device; depth (N, h, w) float32 metres, 0 where it is not trusted; color
-    (N, h, w, 3) uint8; classes (N, h, w, K) uint8, probabilities times 255, or None."""
+    """N pictures of one size with their cameras.
+
+    cameras: on the device. depth: (N, h, w) float32 metres, 0 where it is not trusted. color: (N, h, w, 3) uint8.
+    classes: (N, h, w, K) uint8, probabilities times 255, or None.
+    """
 
     cameras: Cameras
     depth: np.ndarray
@@ -45,8 +47,8 @@ class PosedPictures:
         return together.flatten(0, 1).float() / 255
 
     def points(self, view: int, device) -> torch.Tensor:
-        """Return where the pixels of a view lie in the world, (h * w, 3); meaningless where depth is 0."""
-        camera = one(self.cameras, view)
+        """Unproject the pixels of a view: (h * w, 3) in the world; the camera centre where depth is 0."""
+        camera = self.cameras.one(view)
         centre, directions = pixel_rays(pixel_grid(*camera.size, device=device)[None], camera.poses, camera.Ks)
         return centre[0] + directions[0] * self.depth_of(view, device).flatten()[:, None]
 
@@ -55,7 +57,7 @@ class PosedPictures:
 
 
 def drop_disputed(views: PosedPictures, device) -> None:
-    """Sets depth to 0 where fewer than FEWEST_VIEWS views agree on it: what is hidden, or guessed, is not confirmed."""
+    """Set depth to 0, in place, where fewer than FEWEST_VIEWS views agree on it."""
     centres = views.cameras.centres()
     agreed = np.zeros(views.depth.shape, bool)
     for view in range(len(views)):
@@ -72,9 +74,9 @@ def drop_disputed(views: PosedPictures, device) -> None:
 def look_up(
     views: PosedPictures, view: int, points: torch.Tensor, device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the z-depth of points (N, 3) in a view, the depth that it has there (0: none), and in which pixel: (N,)
-    each."""
-    seen = project(points, one(views.cameras, view))
+    """Project points (N, 3) into a view. Return their z-depth, the depth of the view there (0: unknown), and the index
+    of the pixel: (N,) each."""
+    seen = project(points, views.cameras.one(view))
     depth = views.depth_of(view, device)
     pixel = _pixel_index(seen.pixels[0], depth.shape)
     measured = torch.where(seen.valid[0] & (seen.depth[0] > 0), depth.flatten()[pixel], 0)
@@ -82,13 +84,13 @@ def look_up(
 
 
 def _pixel_index(pixels: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """Return the number of the nearest pixel, row by row; something within the image where it is outside."""
+    """Return the index of the nearest pixel, row by row; pixels outside of the image are clamped to it."""
     x, y = pixels.nan_to_num().round().long().unbind(-1)
     return y.clamp(0, size[0] - 1) * size[1] + x.clamp(0, size[1] - 1)
 
 
 def merge_points(views: PosedPictures, voxel: float, device) -> Geometry:
-    """Merge the trusted points of all views, one in a voxel: its points' mean."""
+    """Merge the trusted points of all views: the mean of the points in each voxel."""
     keys, sums = np.empty((0, 3), np.int64), None
     for view in range(len(views)):
         trusted = views.depth_of(view, device).flatten() > 0
@@ -136,7 +138,7 @@ def extract_mesh(views: PosedPictures, voxel: float, device, progress=iter) -> G
 
 
 def occupied_blocks(views: PosedPictures, voxel: float, device) -> list[tuple[int, int, int]]:
-    """Return the blocks that a trusted point, or the band around it, lies in."""
+    """Return the blocks that contain a trusted point or the truncation band around one."""
     found: set[tuple[int, int, int]] = set()
     corners = torch.tensor([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], device=device)
     reach = corners * (BAND + 1) * voxel
@@ -174,8 +176,12 @@ def mesh_block(views: PosedPictures, block: np.ndarray, voxel: float, device):
 def integrate(
     views: PosedPictures, grid: torch.Tensor, band: float, device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return signed distances over the band, summed over the views that see a grid point (N, 3), and their number: (N,)
-    each; and of those that see a surface within the band of it, their number and their values' sums (N, 1 + C)."""
+    """Integrate all views at grid points (N, 3).
+
+    Return the sum of signed distances, in units of `band` and truncated to [-1, 1], over the views that see a point,
+    (N,); the number of these views, (N,); and the number and the sum of the values of those views whose surface is
+    within the band, (N, 1 + C).
+    """
     distance, weight = torch.zeros(2, len(grid), device=device)
     values = torch.zeros(len(grid), 1 + views.values(0, device).shape[1], device=device)
     for view in range(len(views)):
@@ -192,8 +198,7 @@ def integrate(
 
 
 def _whole_cubes(known: np.ndarray) -> np.ndarray:
-    """Return true at the last corner of each cube, which is the one that marching cubes asks about, if all eight are
-    known."""
+    """Return the mask that marching cubes reads: true at the last corner of each cube whose eight corners are known."""
     whole = known.copy()
     for axis in range(3):
         shifted = np.zeros_like(whole)
@@ -212,7 +217,7 @@ def _trilinear(volume: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
 
 
 def weld(positions: np.ndarray, values: np.ndarray, faces: np.ndarray, voxel: float):
-    """Merge the vertices in one place, which blocks have on their common sides."""
+    """Merge coinciding vertices, which occur on the common sides of blocks."""
     pairs = cKDTree(positions).query_pairs(voxel * 1e-3, output_type="ndarray")
     count = len(positions)
     same = coo_matrix((np.ones(len(pairs)), pairs.T), (count, count))
@@ -224,7 +229,7 @@ def weld(positions: np.ndarray, values: np.ndarray, faces: np.ndarray, voxel: fl
 
 
 def drop_small_pieces(positions: np.ndarray, values: np.ndarray, faces: np.ndarray):
-    """Remove the pieces of surface that float about."""
+    """Remove connected pieces of fewer than SMALLEST_PIECE triangles."""
     count = len(positions)
     edges = coo_matrix((np.ones(2 * len(faces)), (faces[:, [0, 1]].ravel(), faces[:, [1, 2]].ravel())), (count, count))
     _, piece = connected_components(edges, directed=False)

@@ -1,4 +1,4 @@
-"""Labelled points and meshes of a scene, and how near they are to what was measured."""
+"""Labelled point clouds and meshes of a scene, and their comparison with measured geometry."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from dataset.scene import Scene
+from dataset.view_selection import evenly
 from network.rendering import RenderedView
 from train.metrics import class_scores, confusion
 from utils.errors import UserError
@@ -22,26 +23,26 @@ from viewing.fusion import PosedPictures, drop_disputed, extract_mesh, merge_poi
 from viewing.paths import up_of
 from viewing.ply import Geometry, write_ply
 from viewing.preview import preview
-from viewing.references import References, one, spread_evenly
+from viewing.references import References
 from viewing.session import Session
 
-SURE = 0.15  # a depth whose deviation is more than this part of it is not trusted
-NEAR = 0.05  # metres: what is as near as this counts as met
-DEPTHS = ("frames", "rendered")  # where points come from: what is known of the frames, or what is rendered of them
+SURE = 0.15  # rendered depth is trusted if its relative deviation is below this
+NEAR = 0.05  # metres: threshold of the F-score
+DEPTHS = ("frames", "rendered")  # source of depth: that of the frames (measured or predicted), or rendered depth
 
 
 def write_pointcloud(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool) -> None:
-    """Renders views of the capture and merges what they agree on into a labelled point cloud. depth: of DEPTHS."""
+    """Render views of the capture and merge the points they agree on into a labelled point cloud. depth: of DEPTHS."""
     _write(session, out, views, voxel, depth, score, partial(merge_points, voxel=voxel, device=session.device))
 
 
 def write_mesh(session: Session, out: Path, views: int, voxel: float, depth: str, score: bool) -> None:
-    """Renders views of the capture and fuses them into a labelled mesh. depth: of DEPTHS."""
+    """Render views of the capture and fuse them into a labelled mesh. depth: of DEPTHS."""
     _write(session, out, views, voxel, depth, score, mesher(session, voxel))
 
 
 def mesher(session: Session, voxel: float) -> Callable[[PosedPictures], Geometry | None]:
-    """Return what fuses views into a mesh."""
+    """Return the function that fuses views into a mesh."""
     progress = partial(tqdm, desc="fusing", unit="block")
     return partial(extract_mesh, voxel=voxel, device=session.device, progress=progress)
 
@@ -51,7 +52,7 @@ def _write(session: Session, out: Path, views: int, voxel: float, depth: str, sc
         raise UserError(f"--out {out}: geometry is written as .ply")
     if score and not session.scene.has_depth:
         raise UserError(f"--score: {session.scene.name} has no depth to compare with")
-    frames = spread_evenly(session.scene.frame_ids, views)
+    frames = evenly(session.scene.frame_ids, views)
     out.parent.mkdir(parents=True, exist_ok=True)
     geometry = build(session, frames, out.parent, depth, fuse)
     if geometry is None or not len(geometry):
@@ -64,11 +65,12 @@ def _write(session: Session, out: Path, views: int, voxel: float, depth: str, sc
     picture = out.with_suffix(".png")
     write_image(picture, preview(geometry, session.classes, up_of(session.scene.camera_to_world)))
     faces = "" if geometry.faces is None else f", {len(geometry.faces):,} triangles"
-    say(f"{len(geometry):,} points{faces}: {out}; its classes: {out.with_suffix('.json').name}; a look: {picture.name}")
+    say(f"{len(geometry):,} points{faces}: {out}; classes: {out.with_suffix('.json').name}; preview: {picture.name}")
 
 
 def build(session: Session, frames: list[str], folder: Path, depth: str, fuse) -> Geometry | None:
-    """Return what `fuse` makes of rendered frames, of what at least two of them agree on. folder: where they lie meanwhile."""
+    """Render frames and fuse the depth on which at least two of them agree. folder: for temporary files. None: no
+    agreement."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".views.") as place:
         pictures = render_pictures(session, frames, Path(place), depth)
         drop_disputed(pictures, session.device)
@@ -76,7 +78,7 @@ def build(session: Session, frames: list[str], folder: Path, depth: str, fuse) -
 
 
 def render_pictures(session: Session, frames: list[str], folder: Path, depth: str) -> PosedPictures:
-    """Renders frames of the capture as their cameras see them; the pictures lie in files, however many they are."""
+    """Render frames of the capture from their own cameras. The pictures are memory-mapped files in `folder`."""
     cameras = session.scene.cameras(frames)
     references = References(session.scene, session.references)
     shape = (len(frames), *cameras.size)
@@ -92,7 +94,7 @@ def render_pictures(session: Session, frames: list[str], folder: Path, depth: st
         array("classes", np.uint8, number) if number else None,
     )
     for i in tqdm(range(len(frames)), desc="rendering", unit="view"):
-        camera = one(cameras, i)
+        camera = cameras.one(i)
         chosen = references.choose(camera)
         view = session.render(camera, [(1.0, chosen)])
         own = trusted_depth(view).view(cameras.size) if depth == "rendered" else session.frame_depth(frames[i], chosen)
@@ -106,7 +108,7 @@ def render_pictures(session: Session, frames: list[str], folder: Path, depth: st
 
 
 def trusted_depth(view: RenderedView) -> torch.Tensor:
-    """Return depth (R,) in metres, 0 where it is unsure or no reference sees anything."""
+    """Return the depth (R,) of a view in metres, 0 where its deviation is large or no reference sees the surface."""
     return torch.where(view.seen & (view.deviation < SURE * view.depth), view.depth, 0).float()
 
 
@@ -115,7 +117,8 @@ def _bytes(values: torch.Tensor) -> torch.Tensor:
 
 
 def measured(scene: Scene, frames: list[str], voxel: float, device) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return what depth images of the frames show, a point in a voxel: positions (N, 3), and classes (N,) if there are any."""
+    """Return the points that the depth maps of frames show, one in each voxel: positions (N, 3), and classes (N,) or
+    None."""
     positions, classes = [], []
     for frame in tqdm(frames, desc="measured", unit="view", leave=False):
         views = scene.views([frame], depth=True, labels=True).to(device)
@@ -132,8 +135,9 @@ def measured(scene: Scene, frames: list[str], voxel: float, device) -> tuple[np.
 def compare(
     geometry: Geometry, positions: np.ndarray, classes: np.ndarray | None, session: Session
 ) -> dict[str, float]:
-    """Return accuracy (mean distance to what was measured), completeness (the other way round), in cm; F-score at 5 cm; and
-    mIoU of the points that lie within 5 cm of what was measured, by the class there."""
+    """Compare geometry with measured points. Return accuracy (mean distance to the measured points) and completeness
+    (mean distance of the measured points to the geometry) in cm, the F-score at 5 cm, and, with classes, the mIoU of
+    the points within 5 cm of a measured one."""
     off, nearest = cKDTree(positions).query(geometry.positions, workers=-1)
     missed, _ = cKDTree(geometry.positions).query(positions, workers=-1)
     precision, recall = float((off < NEAR).mean()), float((missed < NEAR).mean())

@@ -1,4 +1,4 @@
-"""Class maps of a whole scene, or along a path, as files that others, and this loader, can train on."""
+"""Label maps of a whole scene, or along a path, as files that other programs and this loader can read."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from utils.errors import UserError
 from utils.files import write_text
 from utils.images import write_image
 from utils.logging import say
-from viewing.frame_files import FrameFiles, settings_of
-from viewing.references import Mix, References, mixes, one
+from viewing.frame_files import FrameFiles, settings_of, stored_depth
+from viewing.references import Mix, References, mixes
 from viewing.session import Session
 from viewing.video import require_overlap
 
-PLACES = {  # database type -> where its scenes have their label maps
+PLACES = {  # database type -> file names of its label maps
     "scannet": "label-filt/{}.png",
     "replica": "semantic_class/semantic_class_{}.png",
     "transforms": "labels/{:05d}.png",
@@ -42,8 +42,8 @@ CAPTURE = "transforms.json"
 
 @dataclass(frozen=True)
 class Shots:
-    """Views to render: cameras, the references of each, its number, and the frame of the scene that it shows; a path shows
-    no frame."""
+    """Views to render: cameras, the references of each, their numbers in file names, and the frames of the scene that
+    they show (None for a path)."""
 
     cameras: Cameras
     mixes: list[Mix]
@@ -52,29 +52,30 @@ class Shots:
 
 
 def frame_shots(scene: Scene, references: References, width: int | None = None) -> Shots:
-    """Return all usable frames of a scene, each from itself and the references that show most of it. width: of the maps
-    in pixels, None for the scene's."""
+    """Return all usable frames of a scene, each rendered from itself and the references that show most of it. width: of
+    the maps in pixels, None for the scene's."""
     size = scene.size if width is None else view_size(width, scene.raw_size)
     Ks = scale_intrinsics(scene.Ks, scene.raw_size, size)
     cameras = to_cameras(scene.camera_to_world, Ks, scene.depth_range, size)
     chosen = []
     for number, frame in enumerate(scene.frame_ids):
-        others = [other for other in references.choose(one(cameras, number)) if other != frame]
+        others = [other for other in references.choose(cameras.one(number)) if other != frame]
         chosen.append([(1.0, (frame, *others[: references.count - 1]))])
     return Shots(cameras, chosen, [int(frame) for frame in scene.frame_ids], scene.frame_ids)
 
 
 def path_shots(cameras: Cameras, references: References) -> Shots:
-    """Return the cameras of a path. Raises UserError if no reference shows anything of it."""
+    """Return the views along a path. Raise UserError if no reference shows anything along it."""
     require_overlap(references, cameras)
     return Shots(cameras, mixes(references, cameras), list(range(len(cameras))))
 
 
 def write_labels(session: Session, shots: Shots, out: Path, score: bool = False) -> None:
-    """Writes class maps in the scene's own ids, how sure each pixel is, and a transforms.json that makes `out` a capture;
-    of a path its colours and depth too. What is there already is gone on with. score: compare with the scene's own labels.
+    """Write label maps in the scene's own ids, the confidence of each pixel, and a transforms.json that makes `out` a
+    capture.
 
-    Raises UserError for a network without classes, and for a folder that holds something else.
+    For a camera path colour and depth are written too. Frames that an earlier run has written are kept. score: compare
+    with the scene's own labels. Raise UserError for a network without classes, and for a folder with other content.
     """
     scene = session.scene
     if session.classes is None:
@@ -91,7 +92,7 @@ def write_labels(session: Session, shots: Shots, out: Path, score: bool = False)
     for index in tqdm(range(len(shots.numbers)), desc="labels", unit="frame"):
         number = shots.numbers[index]
         if not files.has(number):
-            view = session.render(one(shots.cameras, index), shots.mixes[index])
+            view = session.render(shots.cameras.one(index), shots.mixes[index])
             for kind, image in images_of(view, shots.cameras.size, ids).items():
                 if kind in names:
                     write_image(files.path(kind, number), image)
@@ -105,8 +106,8 @@ def write_labels(session: Session, shots: Shots, out: Path, score: bool = False)
 
 
 def target_labels(session: Session) -> tuple[LabelSet, str]:
-    """Return the scene's own label set and where its maps lie; of a scene without labels NYU40's ids if it is
-    ScanNet's, else class numbers."""
+    """Return the label set to write, and the names of its files: the scene's own; for a scene without labels NYU40 ids
+    if it is ScanNet's, else class numbers."""
     scene, names = session.scene, session.classes.names[:-1]
     kind = SceneName.parse(scene.name).kind
     if scene.labels is not None:
@@ -117,18 +118,17 @@ def target_labels(session: Session) -> tuple[LabelSet, str]:
 
 
 def images_of(view: RenderedView, size: tuple[int, int], ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what is written of a view of `size` (h, w). ids: (K+1,) of the classes, the last one of what is to be
-    ignored. Pixels that no reference sees have no class, and a confidence and depth of 0."""
+    """Return the images to write of a view of `size` (h, w). ids: (K+1,) of the classes, last the ignored id. Pixels
+    that no reference sees are ignored, with a confidence and depth of 0."""
     picture = to_picture(view, size)
     sure = view.logits.softmax(-1).amax(-1).reshape(size).cpu().numpy()
     found = picture.seen & (picture.classes < len(ids) - 1)
     maps = ids[np.where(found, picture.classes, len(ids) - 1)]
-    depth = (picture.depth * 1000).round().clip(1, 65534)
     return {
         "labels": maps.astype(np.uint8 if ids.max() < 256 else np.uint16),
         "confidence": np.where(found, (sure * 255).round(), 0).astype(np.uint8),
         "color": picture.color,
-        "depth": np.where(picture.seen, depth, 0).astype(np.uint16),
+        "depth": stored_depth(picture),
     }
 
 
@@ -138,7 +138,7 @@ def _classes(session: Session, ids: np.ndarray) -> list[dict]:
 
 
 def _capture(scene: Scene, shots: Shots, files: FrameFiles, labels: LabelSet, ids: np.ndarray) -> dict:
-    """Return the content of a transforms.json: of the scene's own images, or of those of a path."""
+    """Return the content of a transforms.json with the label maps: of the scene's own images, or of those of a path."""
     frames = [_entry(scene, shots, files, index) for index in range(len(shots.numbers))]
     content = {
         "camera_model": "PINHOLE",
@@ -156,14 +156,12 @@ def _capture(scene: Scene, shots: Shots, files: FrameFiles, labels: LabelSet, id
 def _entry(scene: Scene, shots: Shots, files: FrameFiles, index: int) -> dict:
     number, keys = shots.numbers[index], {"color": "file_path", "depth": "depth_file_path", "mask": "mask_path"}
     if shots.frames is None:
-        pose, K, (height, width) = (
-            _camera_to_world(shots.cameras, index),
-            shots.cameras.Ks[index].numpy(),
-            shots.cameras.size,
-        )
+        pose, K = _camera_to_world(shots.cameras, index), shots.cameras.Ks[index].numpy()
+        height, width = shots.cameras.size
         paths = {kind: files.path(kind, number) for kind in ("color", "depth")}
     else:
-        pose, K, (height, width) = scene.camera_to_world[index], scene.Ks[index], scene.raw_size
+        pose, K = scene.camera_to_world[index], scene.Ks[index]
+        height, width = scene.raw_size
         paths = {kind: scene.path(shots.frames[index], kind) for kind in scene.kinds if kind in keys}
     named = {keys[kind]: os.path.relpath(path, files.folder) for kind, path in paths.items() if path is not None}
     return {

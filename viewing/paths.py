@@ -9,10 +9,10 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation, RotationSpline
 
-from dataset.camera import scale_intrinsics
+from dataset.camera import centred_intrinsics, focal_length, scale_intrinsics
 from dataset.capture import read_pose
 from dataset.capture_keys import check_keys, read_scale
-from dataset.intrinsics import field_of_view
+from dataset.intrinsics import frame_field_of_view
 from dataset.poses import OPENGL_TO_OPENCV, to_pose
 from dataset.scene import Scene, to_cameras, view_size
 from dataset.statements import check_statement
@@ -22,21 +22,26 @@ from utils.files import read_json
 from utils.logging import warn
 
 KINDS = ("interp", "test", "orbit", "spiral")
-FRAMES_A_KNOT = 8  # of a path along a capture: more would follow every shake of the hand
-METRES_A_RADIAN = 1.0  # turning counts as so much way, so that a turn on the spot takes time too
-SPIRAL_TURNS, SPIRAL_REACH = 2, 0.3
-AHEAD = 2.0  # metres, at which cameras of a room look
-SMALLEST_VIEW = 5.0  # degrees of a field of view; less is probably radians
-PERSPECTIVE = (None, "", "perspective", "pinhole", 1)  # what camera_type may say
-NORMALISATION = "dataparser_transforms.json"  # of nerfstudio: how it moved a capture before it exported cameras
-OTHER_SHAPE = 0.05  # how much wider or narrower pictures may be than a path says
-UPSIDE_DOWN = -0.25  # product of the mean up directions of a path and its scene
-COMMON_DIRECTION = 0.3  # length of the mean of their directions, from which on cameras look the same way
+FRAMES_A_KNOT = (
+    8  # frames between knots of a path along a capture: with more knots it would follow the shake of the hand
+)
+METRES_A_RADIAN = 1.0  # length that a rotation adds to a path, so that turning on the spot takes time
+SPIRAL_TURNS, SPIRAL_REACH = 2, 0.3  # number of turns, and radius relative to the spread of the cameras
+AHEAD = 2.0  # metres: assumed distance of what cameras look at
+SMALLEST_VIEW = 5.0  # degrees; a smaller field of view is probably in radians
+PERSPECTIVE = (None, "", "perspective", "pinhole", 1)  # values of camera_type that are rendered
+NORMALISATION = "dataparser_transforms.json"  # nerfstudio's normalisation of a capture, applied to exported cameras
+OTHER_SHAPE = 0.05  # largest relative difference between the aspect ratios of a path and its scene without a warning
+UPSIDE_DOWN = -0.25  # scalar product of the mean up directions of a path and its scene, below which to warn
+COMMON_DIRECTION = 0.3  # length of the mean viewing direction from which on cameras look the same way
 
 
 class CameraPath(NamedTuple):
-    """camera_to_world (N, 4, 4) with OpenCV axes, metres. field_of_view: vertical, (N,) radians, or None: the scene's.
-    aspect: width over height of its pictures, None if nothing says."""
+    """A path of N cameras.
+
+    camera_to_world: (N, 4, 4), OpenCV axes, metres. field_of_view: (N,) vertical, radians; None: the scene's. aspect:
+    width over height; None if unknown.
+    """
 
     camera_to_world: np.ndarray
     field_of_view: np.ndarray | None = None
@@ -70,13 +75,13 @@ def smooth_path(knots: np.ndarray, count: int) -> np.ndarray:
     at = np.concatenate([[0], np.cumsum(np.maximum(steps, 1e-4))])
     wanted = np.linspace(0, at[-1], count)
     path = np.tile(np.eye(4), (count, 1, 1))
-    path[:, :3, 3] = PchipInterpolator(at, positions)(wanted)  # which never swings beyond its knots
+    path[:, :3, 3] = PchipInterpolator(at, positions)(wanted)  # does not overshoot
     path[:, :3, :3] = RotationSpline(at, rotations)(wanted).as_matrix()
     return path
 
 
 def _thinned(poses: np.ndarray, most: int) -> np.ndarray:
-    """Return at most so many poses, each the mean of a stretch of the capture."""
+    """Return at most `most` poses: the means of consecutive parts of the capture."""
     means = []
     for stretch in np.array_split(poses, min(most, len(poses))):
         mean = np.eye(4)
@@ -87,8 +92,8 @@ def _thinned(poses: np.ndarray, most: int) -> np.ndarray:
 
 
 def orbit(poses: np.ndarray, count: int) -> np.ndarray:
-    """Return a path once around the middle of the capture's cameras, looking as they do: at what they all look at, or,
-    where they look all around, at the middle or away from it."""
+    """Return a circle around the mean of the capture's cameras. If these look in a common direction the path looks at
+    their common target, otherwise to the middle or outward as most of them do."""
     centre, up = poses[:, :3, 3].mean(0), up_of(poses)
     offsets = poses[:, :3, 3] - centre
     forward = poses[:, :3, 2]
@@ -109,8 +114,8 @@ def orbit(poses: np.ndarray, count: int) -> np.ndarray:
 
 
 def spiral(poses: np.ndarray, count: int) -> np.ndarray:
-    """Return a path about the pose nearest to the middle of the capture: small turns, with a look at the same point
-    ahead."""
+    """Return a small spiral around the pose nearest to the mean of the capture, looking at a fixed point ahead of
+    it."""
     centre, up = poses[:, :3, 3].mean(0), up_of(poses)
     spread = np.linalg.norm(poses[:, :3, 3] - centre, axis=1)
     base = poses[np.argmin(spread)]
@@ -141,7 +146,8 @@ def look(position: np.ndarray, direction: np.ndarray, up: np.ndarray) -> np.ndar
 
 
 def _orthogonal(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """Return the unit vector nearest to `vector` at a right angle to the unit vector `axis`; any where they are parallel."""
+    """Return the normalised component of `vector` orthogonal to the unit vector `axis`; any orthogonal one if they are
+    parallel."""
     for candidate in (vector, np.eye(3)[0], np.eye(3)[1]):
         flat = candidate - (candidate @ axis) * axis
         if np.linalg.norm(flat) > 1e-6:
@@ -150,8 +156,8 @@ def _orthogonal(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
 
 
 def read_path(path: Path) -> CameraPath:
-    """Return the path in a JSON file: as nerfstudio's viewer exports it, cameras as `ns-export cameras` writes them, or the
-    cameras of a transforms.json. Raises UserError if the file is none, and names what is wrong."""
+    """Read a path from a JSON file: of nerfstudio's viewer, of `ns-export cameras`, or a transforms.json. Raise
+    UserError, which names the error, for any other file."""
     content = read_json(path, f"there is no such camera path (a JSON file, or one of {', '.join(KINDS)})")
     if isinstance(content, list) and content:
         return _exported_cameras(content, path)
@@ -180,7 +186,7 @@ def parse_path(content, source: str) -> CameraPath:
 
 
 def _aspect(content: dict, cameras: list[dict]) -> float | None:
-    """Return width over height, of the pictures or else of the first camera; None where neither is a number."""
+    """Return width over height of the pictures, or else of the first camera; None if neither is given."""
     sides = [content.get("render_width"), content.get("render_height")]
     if all(isinstance(side, int | float) and side > 0 for side in sides):
         return sides[0] / sides[1]
@@ -223,15 +229,15 @@ def _capture_cameras(content: dict, source: str) -> CameraPath:
             raise UserError(f"{source}: frame {number} has no transform_matrix")
         name = str(frame.get("file_path", f"frame {number}"))
         poses.append(_known(read_pose(frame["transform_matrix"], scale, Path(source), name), source, name))
-        views.append(field_of_view(content, frame, f"{source}: {name}"))
+        views.append(frame_field_of_view(content, frame, f"{source}: {name}"))
     if not poses:
         raise UserError(f"{source}: has no list of frames")
     return CameraPath(np.stack(poses), np.array(views))
 
 
 def _exported_cameras(content: list, path: Path) -> CameraPath:
-    """Read a list of {file_path, transform}, as `ns-export cameras` writes it: in the frame that nerfstudio normalised
-    the capture to, which the file beside it undoes. The field of view is the scene's."""
+    """Read the list of {file_path, transform} of `ns-export cameras`. Its poses are in nerfstudio's normalised frame;
+    the file NORMALISATION beside it converts them back. The field of view is the scene's."""
     undo, scale = np.eye(4), 1.0
     if path.with_name(NORMALISATION).is_file():
         given = read_json(path.with_name(NORMALISATION), "")
@@ -257,12 +263,13 @@ def _exported_cameras(content: list, path: Path) -> CameraPath:
 
 def _known(pose: np.ndarray, source: str, name: str) -> np.ndarray:
     if not np.isfinite(pose).all():
-        raise UserError(f"{source}: {name} has no pose (not finite, or all zero), so it is no rotation and position")
+        raise UserError(f"{source}: {name} has no pose (not finite, or all zero)")
     return pose
 
 
 def path_cameras(path: CameraPath, scene: Scene, width: int | None) -> Cameras:
-    """Return the cameras of a path, with the scene's shape of image; `width` in pixels, None for the scene's own."""
+    """Return the cameras of a path for images of the scene's aspect ratio. width: in pixels, None for the scene's
+    own."""
     _warn_of_another_frame(path.camera_to_world, scene)
     size = scene.size if width is None else view_size(width, scene.raw_size)
     if path.aspect is not None and abs(path.aspect * size[0] / size[1] - 1) > OTHER_SHAPE:
@@ -278,7 +285,7 @@ def path_cameras(path: CameraPath, scene: Scene, width: int | None) -> Cameras:
 
 
 def _warn_of_another_frame(poses: np.ndarray, scene: Scene) -> None:
-    """Warn of a path (N, 4, 4) that is farther from the scene's cameras than these see, or upside down."""
+    """Warn of a path (N, 4, 4) that is farther from the scene's cameras than their far plane, or upside down."""
     apart = np.linalg.norm(poses[:, None, :3, 3] - scene.camera_to_world[None, :, :3, 3], axis=-1).min(1)
     off = apart > scene.depth_range[1]
     if off.any():
@@ -295,6 +302,4 @@ def _warn_of_another_frame(poses: np.ndarray, scene: Scene) -> None:
 
 def intrinsics(field_of_view: float, size: tuple[int, int]) -> np.ndarray:
     """Return the intrinsics (3, 3) of a camera with a vertical field of view in radians, and square pixels."""
-    height, width = size
-    focal = height / 2 / np.tan(field_of_view / 2)
-    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    return centred_intrinsics(focal_length(field_of_view, size[0]), size)

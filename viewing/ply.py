@@ -1,4 +1,4 @@
-"""Labelled points and meshes as PLY files, with a JSON file beside them that says what the classes are."""
+"""Writing of labelled points and meshes as PLY files, with a JSON file of their classes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from viewing.session import Classes
 
 @dataclass(frozen=True)
 class Geometry:
-    """N points in metres in the capture's own frame: positions (N, 3), color (N, 3) uint8; classes (N,) and their
-    probability (N,), or None; faces (F, 3) of points, or None: then they are points alone."""
+    """A point cloud or mesh in metres, in the capture's own frame.
+
+    positions: (N, 3). color: (N, 3) uint8. classes, probability: (N,) each, or None. faces: (F, 3) indices of points;
+    None for a point cloud.
+    """
 
     positions: np.ndarray
     color: np.ndarray
@@ -28,7 +31,7 @@ class Geometry:
 
 
 def write_ply(path: Path, geometry: Geometry, classes: Classes | None, about: dict) -> None:
-    """Writes a binary PLY, and beside it a JSON file with the classes and what else is known (`about`)."""
+    """Write a binary PLY, and beside it a JSON file with the classes and the entries of `about`."""
     fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
     columns = [*geometry.positions.T, *geometry.color.T]
     if geometry.classes is not None:

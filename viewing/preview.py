@@ -1,4 +1,4 @@
-"""A picture of a piece of geometry: from above, with whatever turns its back left out, so that one looks into rooms."""
+"""Preview pictures of geometry from above. Back faces are left out, so that one looks into rooms."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from viewing.ply import Geometry
 from viewing.session import Classes
 
 WIDTH = 640  # pixels of each of the two views
-TILT, TURN = np.radians(55), np.radians(35)  # of the way one looks down, from the horizon and about the vertical
-CEILING = 0.12  # of the height at the top is left out of points, which have no back
-LIGHT = 0.7  # of a face that is turned away from the light
+TILT, TURN = np.radians(55), np.radians(35)  # viewing direction: below the horizon, and about the vertical
+CEILING = 0.12  # share of the height at the top that is left out of point clouds, which have no back faces
+LIGHT = 0.7  # brightness of a face that is turned away from the light
 
 
 def preview(geometry: Geometry, classes: Classes | None, up: np.ndarray) -> np.ndarray:
-    """Return colour, and beside it classes with a legend: (h, w, 3) uint8. up: (3,), the vertical."""
+    """Return a picture of colour and, if there are any, classes beside it with a legend: (h, w, 3) uint8. up: (3,)."""
     positions, normals, owner = _surface(geometry)
     axes = look(np.zeros(3), _downward(up), up)[:3, :3]
     shown = _facing(positions, normals, axes, up)
@@ -43,7 +43,8 @@ def _downward(up: np.ndarray) -> np.ndarray:
 
 
 def _surface(geometry: Geometry) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Return points to draw, their normals (None for points), and the vertex that each takes its colour from."""
+    """Return points to draw, their normals (None for a point cloud), and the index of the vertex with the colour of
+    each."""
     if geometry.faces is None:
         return geometry.positions, None, np.arange(len(geometry))
     corners = geometry.positions[geometry.faces]
@@ -63,7 +64,7 @@ def _facing(positions, normals, axes, up) -> np.ndarray:
 
 
 def _splat(seen: np.ndarray, paints: list[np.ndarray]) -> list[np.ndarray]:
-    """Render pictures of points (N, 3) in the camera's axes, seen from far away; the nearest covers what is behind it."""
+    """Render orthographic pictures of points (N, 3) in the camera's axes, with occlusion."""
     low, high = np.quantile(seen[:, :2], [0.002, 0.998], axis=0)
     scale = (WIDTH - 20) / max(high[0] - low[0], 1e-6)
     height = int(min((high[1] - low[1]) * scale, 2 * WIDTH)) + 20
@@ -81,7 +82,7 @@ def _splat(seen: np.ndarray, paints: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _fill(canvas: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Closes the gaps between points."""
+    """Fill small gaps between points with the mean colour around them."""
     closed = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     blurred = cv2.blur(canvas * covered[..., None].astype(np.float32), (5, 5))
     share = cv2.blur(covered.astype(np.float32), (5, 5))

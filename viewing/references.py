@@ -1,8 +1,7 @@
-"""Selection of the references that show a camera best, with a smooth change along a path."""
+"""Selection of the references for a camera by overlap and distance, with smooth transitions along a path."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from dataset.scene import Scene
@@ -10,22 +9,22 @@ from dataset.view_selection import POOL_STEP
 from dataset.views import Cameras
 from network.geometry import pixel_grid, pixel_rays, project
 
-DEPTHS = (0.7, 1.5, 3.0)  # metres, at which it is asked how much of a view a reference shows
-GRID = (5, 7)  # points of a view that are asked about
-LOYALTY = 0.7  # a reference in use may be so much nearer than it is
-FADE = 8  # frames in which one choice passes into the next
+DEPTHS = (0.7, 1.5, 3.0)  # metres, at which the overlap of two views is computed
+GRID = (5, 7)  # rows and columns of sample points in a view for the overlap
+LOYALTY = 0.7  # factor of the cost of references that are in use already
+FADE = 8  # frames of a transition from one set of references to the next
 
-Mix = list[tuple[float, tuple[str, ...]]]  # weights that sum to 1, and the references of each
+Mix = list[tuple[float, tuple[str, ...]]]  # sets of references with weights that sum to 1
 
 
 class References:
-    """The frames of a scene that are referred to, and which of them to take for a camera."""
+    """Chooses references for cameras from a pool of frames of a scene."""
 
     def __init__(self, scene: Scene, count: int, for_tests: bool = False):
-        """count: references of one view. for_tests: the pool of an evaluation, which leaves out the test frames."""
+        """count: references of one view. for_tests: use the pool of an evaluation, which leaves out the test frames."""
         if for_tests:
             self.pool = scene.split().references
-        else:  # of a video's frames every fifth: the nearest of all would show one and the same
+        else:  # every fifth frame of a video: neighbouring frames show the same
             self.pool = scene.own_split.references if scene.own_split else scene.frame_ids[::POOL_STEP]
             self.pool = self.pool if len(self.pool) >= count else scene.frame_ids
         self.count = count
@@ -33,10 +32,8 @@ class References:
         self._centres = self.cameras.centres()
 
     def choose(self, camera: Cameras, current: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """Choose the references for one camera, in the order of their frames: near ones that show much of the same.
-
-        Those in use are kept where others are hardly better.
-        """
+        """Choose the references with the least cost for one camera, sorted by frame. The cost is distance over overlap;
+        that of `current` references is lower, so that they are kept unless others are clearly better."""
         distance = (self._centres - camera.centres()).norm(dim=-1) + 0.1
         cost = distance / (self.overlap(camera) + 0.02)
         cost *= torch.tensor([LOYALTY if frame in current else 1.0 for frame in self.pool])
@@ -44,7 +41,7 @@ class References:
         return tuple(self.pool[i] for i in sorted(chosen.tolist()))
 
     def overlap(self, camera: Cameras) -> torch.Tensor:
-        """Return the share of what one camera looks at that each frame of the pool shows, (N,)."""
+        """Return the share of one camera's view that each frame of the pool shows, (N,)."""
         height, width = camera.size
         grid = pixel_grid(*GRID) * torch.tensor([(width - 1) / (GRID[1] - 1), (height - 1) / (GRID[0] - 1)])
         centres, directions = pixel_rays(grid[None], camera.poses, camera.Ks)
@@ -54,11 +51,11 @@ class References:
 
 
 def mixes(references: References, cameras: Cameras) -> list[Mix]:
-    """Return what to render each camera of a path from: a choice every FADE frames, and in between two, fading."""
+    """Return the references of each camera of a path: a new set every FADE frames, and in between a mix of two sets."""
     keys = list(range(0, len(cameras), FADE))
     choices, current = [], ()
     for key in keys:
-        current = references.choose(one(cameras, key), current)
+        current = references.choose(cameras.one(key), current)
         choices.append(current)
     return [_mix(choices, frame) for frame in range(len(cameras))]
 
@@ -69,16 +66,3 @@ def _mix(choices: list[tuple[str, ...]], frame: int) -> Mix:
     if weight == 0 or choices[before] == choices[after]:
         return [(1.0, choices[before])]
     return [(1 - weight, choices[before]), (weight, choices[after])]
-
-
-def one(cameras: Cameras, index: int) -> Cameras:
-    """Return one camera of several."""
-    part = slice(index, index + 1)
-    return cameras[part]
-
-
-def spread_evenly(frames: list[str], most: int) -> list[str]:
-    """Return at most so many of the frames, from the first to the last."""
-    if len(frames) <= most:
-        return frames
-    return [frames[i] for i in np.linspace(0, len(frames) - 1, most).round().astype(int)]

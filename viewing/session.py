@@ -1,4 +1,4 @@
-"""A trained network in front of a scene: renders it from anywhere."""
+"""A session: a trained network that renders views of one scene."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from utils.logging import warn
 from utils.recent import Recent
 from viewing.references import Mix
 
-ENCODINGS = 6  # kept: those of the views that are looked at now
+ENCODINGS = 6  # sets of references whose encodings are cached
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Classes:
 
 
 class Session:
-    """Renders a scene; what is computed of a set of references is kept as long as it is in use."""
+    """Renders views of a scene. Encodings of recent sets of references are cached."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class Session:
         classes: Classes | None,
         origin: dict | None = None,
     ):
-        """references: of one view; all frames of a scene that has fewer. classes: None for a network that has none. origin:
-        what the network comes from."""
+        """references: number of references of one view, at most that of the frames. classes: None for a network
+        without. origin: identifies the network's weights and config."""
         require_frames(scene.name, len(scene), 1 if needs.depth else 2, "usable frames")
         if len(scene) < references:
             warn(f"{scene.name}: has {len(scene)} usable frames, so that {references} references cannot be used")
@@ -72,14 +72,14 @@ class Session:
 
     @torch.no_grad()
     def frame_depth(self, frame: str, others: tuple[str, ...]) -> torch.Tensor:
-        """Return what the network takes for the depth of a frame of the capture, (h, w) metres, 0 where it is unknown: as it
-        was measured, or as the front end finds it next to `others`. Raises UserError if the front end finds none."""
+        """Return the depth of a frame of the capture, (h, w) metres, 0 where unknown: measured, or predicted by the
+        front end from the frame and `others`. Raise UserError if the front end predicts none."""
         if self.needs.reads_depth and self.scene.has_depth:
             return self.scene.views([frame], depth=True).to(self.device).depth[0, 0]
         frames = (frame, *[other for other in others if other != frame][: self.references - 1])
         encoding = self._encode(frames)
         if encoding.depth is None:
-            raise UserError("--depth frames: this front end finds no depth of frames; take rendered")
+            raise UserError("--depth frames: this front end predicts no depth; use --depth rendered")
         height, width = self.scene.size
         return at_size(encoding.depth[:1], encoding.cameras.size)[0, 0, :height, :width]
 
@@ -91,8 +91,8 @@ class Session:
 
 
 def blend(parts: list[tuple[float, RenderedView]]) -> RenderedView:
-    """Return the mean of views of one camera by their weights, where only some of them are seen, of those; of classes,
-    the mean of probabilities."""
+    """Return the weighted mean of views of one camera. At each pixel only the views in which it is seen count, if there
+    are any. Classes are averaged as probabilities."""
     views = [view for _, view in parts]
     given = torch.tensor([[weight] for weight, _ in parts], device=views[0].depth.device)
     counted = given * torch.stack([view.seen for view in views])
@@ -108,13 +108,13 @@ def blend(parts: list[tuple[float, RenderedView]]) -> RenderedView:
     heads = {name: mean([view.heads[name] for view in views]) for name in views[0].heads}
     if CLASSES in heads:
         heads[CLASSES] = mean([view.logits.softmax(-1) for view in views]).clamp_min(1e-30).log()
-    flat = [mean([getattr(view, name) for view in views]) for name in ("color", "depth", "deviation")]
-    return RenderedView(flat[0], heads, flat[1], flat[2], seen)
+    means = {name: mean([getattr(view, name) for view in views]) for name in ("color", "depth", "deviation")}
+    return RenderedView(heads=heads, seen=seen, **means)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network with the config that it runs with, and the checkpoint that it comes from."""
+    """A trained network with its config and the checkpoint of its weights."""
 
     cfg: EasyDict
     network: Renderer
@@ -122,11 +122,11 @@ class Model:
 
     @property
     def needs(self) -> Needs:
-        """Return what its references must have."""
+        """Return the fields that its references must have."""
         return needs(self.cfg)
 
     def session(self, scene: Scene) -> Session:
-        """Put the network in front of a scene. Raises UserError for what does not fit."""
+        """Open a session with a scene. Raise UserError if classes or depth of the scene do not fit."""
         cfg, checkpoint = self.cfg, self.checkpoint
         require_classes(cfg, [scene])
         require_classes_of(checkpoint, [scene])
@@ -144,21 +144,23 @@ class Model:
 
 
 def load_model(cfg, path: str | Path) -> Model:
-    """Load the network of a config with the weights of a file. Raises UserError for what does not fit."""
+    """Load the network of a config with the weights of a file. Raise UserError if they do not fit."""
     return Model(cfg, *load_trained(cfg, choose_device(cfg), path))
 
 
 def open_session(cfg, model_path: str | Path, scene_name: str) -> Session:
-    """Open a scene with a network in front. scene_name: a database name, or a folder with a transforms.json. Raises
-    UserError for what does not fit."""
+    """Load a model and open a session with a scene: a database name, or a folder with a transforms.json.
+
+    Raise UserError if something does not fit.
+    """
     model = load_model(cfg, model_path)
     return model.session(configured_scene(scene_name, cfg, model.needs.reads_depth))
 
 
 def _classes(cfg, scene: Scene, trained: tuple[str, ...] | None) -> Classes:
-    """Return the scene's own classes; of a capture without labels those that the network was trained for.
+    """Return the classes of the scene; for a capture without labels those in the checkpoint.
 
-    Published files name none: where one has as many classes as ScanNet, they are taken for ScanNet's, and that is said.
+    Published checkpoints name no classes: if they have as many as ScanNet, ScanNet's are assumed, with a warning.
     """
     colors, scannet = class_colors(cfg, [scene]), tuple(SCANNET_CLASSES)
     names = trained if scene.labels is None else scene.labels.names

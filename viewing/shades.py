@@ -1,4 +1,4 @@
-"""The ways to look at a rendered view: colour, classes, both, depth, doubt."""
+"""Painting of a rendered view in one of several modes: colour, classes, overlay, depth, entropy."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from utils.panels import mark_unseen
 from viewing.session import Classes
 
 COLOR, CLASSES, OVERLAY, DEPTH, ENTROPY = "colour", "classes", "overlay", "depth", "entropy"
-GREY = 70  # where there is no class to show
+GREY = 70  # of pixels without a class to show
 
 
 def modes(classes: Classes | None) -> list[str]:
-    """Return what a network can show."""
+    """Return the modes that a network supports."""
     return [COLOR, DEPTH] if classes is None else [COLOR, CLASSES, OVERLAY, DEPTH, ENTROPY]
 
 
@@ -47,13 +47,14 @@ def _paint(picture: Picture, mode: str, classes: Classes | None, opacity: float,
 
 
 def entropy(picture: Picture) -> np.ndarray:
-    """Return how undecided the class is, (h, w): 0 sure, 1 all as likely."""
+    """Return the normalised entropy of the classes, (h, w): 0 certain, 1 uniform."""
     p = picture.probabilities.clip(1e-9, 1)
     return (-(p * np.log(p)).sum(-1) / np.log(p.shape[-1])).clip(0, 1)
 
 
 def describe(picture: Picture, x: float, y: float, classes: Classes | None) -> str:
-    """Return what is at a place of the picture, x and y from 0 to 1: its likeliest classes and its depth, as Markdown."""
+    """Return the depth and the three most probable classes at a place of the picture, x and y from 0 to 1, as
+    Markdown."""
     height, width = picture.depth.shape
     row, column = min(max(int(y * height), 0), height - 1), min(max(int(x * width), 0), width - 1)
     if not picture.seen[row, column]:

@@ -1,4 +1,5 @@
-"""A flight through a scene: its frames as files, which a killed run goes on with, and from them a film."""
+"""Videos along a camera path. Frames are written as files, from which an interrupted run resumes, then joined to a
+film."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import imageio.v3 as imageio
 import numpy as np
 from tqdm import tqdm
 
+from dataset.view_selection import evenly
 from dataset.views import Cameras
 from train.pictures import to_picture
 from utils.colors import color_depth
@@ -18,18 +20,20 @@ from utils.files import atomic_write
 from utils.images import read_color, read_map, write_image
 from utils.logging import say, warn
 from utils.panels import BACKGROUND, GAP, SMALLEST_CELL, legend, mark_unseen
-from viewing.frame_files import FrameFiles, settings_of
-from viewing.references import References, mixes, one
+from viewing.frame_files import FrameFiles, settings_of, stored_depth
+from viewing.references import References, mixes
 from viewing.session import Classes, Session
 
 FORMATS = (".mp4", ".webp", ".gif")
-FEW_REFERENCES = 0.2  # share of a path's pixels that no reference shows, from which on it is worth a warning
+LOOKED_AT = 24  # frames of a film from which the colours of depth, and the classes in the legend, are chosen
+FEW_REFERENCES = 0.2  # share of unseen pixels in a frame from which on there is a warning
 
 
 def render_video(session: Session, cameras: Cameras, references: References, out: Path, fps: float) -> None:
-    """Renders a path into `out` (.mp4, .webp or .gif); its single frames stay in a folder beside it.
+    """Render a camera path into `out` (.mp4, .webp or .gif); its frames are kept in a folder beside it.
 
-    Frames of another model, config or path are not gone on with. Raises UserError if no reference shows anything of the path.
+    Frames of an interrupted run are reused if model, config and path are the same. Raise UserError if no reference
+    shows anything along the path.
     """
     if out.suffix not in FORMATS:
         raise UserError(f"--out {out}: a film ends in one of {', '.join(FORMATS)}")
@@ -41,23 +45,23 @@ def render_video(session: Session, cameras: Cameras, references: References, out
     for number, mix in progress:
         if frames.has(number):
             continue
-        view = session.render(one(cameras, number), mix)
+        view = session.render(cameras.one(number), mix)
         unseen[number] = 1 - view.seen.float().mean().item()
         frames.write(number, view, cameras.size)
     worst = max(unseen, key=unseen.get, default=None)
     if worst is not None and unseen[worst] > FEW_REFERENCES:
         share = sum(unseen.values()) / len(unseen)
         warn(
-            f"{share:.0%} of the path, {unseen[worst]:.0%} of its frame {worst}, is seen by no reference: "
-            "it is hatched in the film"
+            f"{share:.0%} of the path, {unseen[worst]:.0%} of its frame {worst}, is not seen by any reference and "
+            "is hatched in the film"
         )
     write_film(out, compose(frames, len(cameras), session.classes), fps)
     say(f"film:   {out}\nframes: {frames.folder}")
 
 
 def require_overlap(references: References, cameras: Cameras) -> None:
-    """Raises UserError if no camera of a path looks at anything that a reference shows."""
-    if not any(references.overlap(one(cameras, i)).max() > 0 for i in range(len(cameras))):
+    """Raise UserError if no camera of a path sees anything that a reference shows."""
+    if not any(references.overlap(cameras.one(i)).max() > 0 for i in range(len(cameras))):
         raise UserError(
             "no reference shows anything of this camera path: is it in the capture's own frame, in metres, "
             "with y up and z backward in the camera?"
@@ -65,8 +69,8 @@ def require_overlap(references: References, cameras: Cameras) -> None:
 
 
 class FilmFiles(FrameFiles):
-    """The frames of a film as images: color/*.png, classes/*.png (class numbers), depth/*.png (millimetres); where no reference
-    sees anything, hatched, "invalid" and 0."""
+    """The frames of a film as images: color/*.png, classes/*.png (class numbers), depth/*.png (millimetres). Pixels
+    that no reference sees are hatched, "invalid" and 0."""
 
     def __init__(self, folder: Path, with_classes: bool):
         kinds = ("color", "depth", "classes") if with_classes else ("color", "depth")
@@ -74,11 +78,7 @@ class FilmFiles(FrameFiles):
 
     def write(self, number: int, view, size: tuple[int, int]) -> None:
         picture = to_picture(view, size)
-        depth = np.clip(picture.depth * 1000, 1, 65535).round()
-        images = {
-            "color": mark_unseen(picture.color, picture.seen),
-            "depth": np.where(picture.seen, depth, 0).astype(np.uint16),
-        }
+        images = {"color": mark_unseen(picture.color, picture.seen), "depth": stored_depth(picture)}
         if picture.classes is not None:
             invalid = view.logits.shape[-1] - 1
             images["classes"] = np.where(picture.seen, picture.classes, invalid).astype(np.uint8)
@@ -90,12 +90,13 @@ class FilmFiles(FrameFiles):
 
 
 def compose(frames: FilmFiles, count: int, classes: Classes | None) -> Iterator[np.ndarray]:
-    """Compose colour, classes and depth side by side, over a legend; the colours of depth are the same in all frames."""
-    some = [frames.read(i) for i in np.unique(np.linspace(0, count - 1, min(count, 24)).astype(int))]
+    """Yield frames of colour, classes and depth side by side, over a legend. The colour map of depth is fixed for the
+    film."""
+    some = [frames.read(number) for number in evenly(range(count), LOOKED_AT)]
     depths = np.concatenate([frame["depth"][frame["depth"] > 0] for frame in some] + [np.array([0, 1])]) / 1000
     near, far = np.quantile(depths, [0.01, 0.99])
     width = some[0]["color"].shape[1]
-    larger = max(1, -(-SMALLEST_CELL // width))  # a legend has to be readable
+    larger = max(1, -(-SMALLEST_CELL // width))  # enlarge small pictures, so that the legend is readable
     below = None
     if classes is not None:
         present = np.unique(np.concatenate([np.unique(frame["classes"]) for frame in some]))
@@ -114,7 +115,7 @@ def compose(frames: FilmFiles, count: int, classes: Classes | None) -> Iterator[
 
 
 def write_film(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
-    """Writes pictures (h, w, 3) uint8 as .mp4 (H.264), or as .webp or .gif that repeat for ever."""
+    """Write pictures (h, w, 3) uint8 as .mp4 (H.264), or as a looping .webp or .gif."""
     with atomic_write(path) as temporary:
         if path.suffix == ".mp4":
             _write_mp4(temporary, pictures, fps)
@@ -136,7 +137,8 @@ def _write_mp4(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
     writer = None
     for picture in pictures:
         height, width = picture.shape[:2]
-        picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)  # H.264 wants even
+        # H.264 needs even sides.
+        picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if writer is None:
             writer = imageio_ffmpeg.write_frames(
                 str(path), picture.shape[1::-1], fps=fps, quality=8, macro_block_size=1, output_params=["-f", "mp4"]

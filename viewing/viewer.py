@@ -1,4 +1,4 @@
-"""A page in the browser to walk through a scene: everyone who opens it has a view, and controls, of their own."""
+"""The interactive viewer, a page in the browser. Each client has a camera and controls of its own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from dataset.camera import field_of_view
 from dataset.scene import to_cameras
+from dataset.view_selection import evenly
 from dataset.views import Cameras
 from train.pictures import Picture, to_picture
 from utils.errors import UserError
 from utils.logging import say, warn
 from viewing.paths import CameraPath, intrinsics, parse_path, up_of
-from viewing.references import References, spread_evenly
+from viewing.references import References
 from viewing.session import Session
 from viewing.shades import COLOR, describe, modes, paint
 
@@ -30,18 +32,23 @@ except ImportError:
     viser = None
 
 MOST_FRUSTA, THUMBNAIL = 60, 64  # cameras that are drawn, and the width of their pictures
-COARSENESS = (8, 4, 2, 1)  # a view is rendered so much smaller first, then finer as long as nobody moves
-QUICK = 0.15  # seconds that a picture may take while someone moves
-STILL = 0.25  # seconds without a move after which it is worth while to render finer
+COARSENESS = (
+    8,
+    4,
+    2,
+    1,
+)  # reductions of resolution at which a view is rendered, one after the other while the camera is still
+QUICK = 0.15  # seconds that a picture may take while the camera moves
+STILL = 0.25  # seconds without motion after which a finer picture is rendered
 SMALLEST_HEIGHT = 12
 LARGEST_ASPECT = 3
 PLAY_RATE = 12  # poses a second of a path that is played
 
 
 def serve(session: Session, host: str, port: int, width: int | None) -> None:
-    """Shows the page until Ctrl-C. width: of the finest picture, None for the scene's own.
+    """Serve the page until Ctrl-C. width: of the picture at full resolution, None for the scene's own.
 
-    Raises UserError without viser, or if the port is taken.
+    Raise UserError without viser, or if the port is in use.
     """
     if viser is None:
         raise UserError("the viewer needs viser: pip install viser")
@@ -69,11 +76,11 @@ def _require_port(host: str, port: int) -> None:
 
 @dataclass
 class Guest:
-    """One open page: what it looks at, what was rendered of it last, and its controls."""
+    """One open page: its client, the state of its rendering, the last picture, and its controls."""
 
     client: viser.ClientHandle
-    moved: float = 0.0  # when its camera last did
-    level: int = 0  # next of COARSENESS to be rendered; len(COARSENESS) when all is done
+    moved: float = 0.0  # time of the last motion of its camera
+    level: int = 0  # index of the next COARSENESS to be rendered; len(COARSENESS) after the last one
     references: tuple[str, ...] = ()
     picture: Picture | None = None
     controls: dict = field(default_factory=dict)
@@ -104,7 +111,8 @@ class Viewer:
                 self._serve(guest)
 
     def _serve(self, guest: Guest) -> None:
-        """Renders the next picture that a guest waits for, if any. What goes wrong for one does not end it for all."""
+        """Render the next picture that a guest waits for, if any. An error is shown to that guest; the server goes
+        on."""
         level = self._next_level(guest)
         if level is None:
             return
@@ -120,15 +128,15 @@ class Viewer:
             guest.picture = picture
             self._show(guest)
         except Exception as error:
-            if guest.client.client_id in self.guests:  # else the page was closed meanwhile, which is no fault
+            if guest.client.client_id in self.guests:  # otherwise the page was closed meanwhile: not an error
                 guest.controls["place"].content = html.escape(str(error))
                 warn(f"a picture could not be rendered: {error}")
         if guest.moved == moved and guest.level < len(COARSENESS):
             self._wake.set()
 
     def _next_level(self, guest: Guest) -> int | None:
-        """Return the entry of COARSENESS to render now: one that is quick enough at first; once the camera is still,
-        the next finer."""
+        """Return the index of the COARSENESS to render now: the finest that is quick enough while the camera moves,
+        then the next finer one; None if there is nothing to render."""
         if guest.level >= len(COARSENESS) or not guest.controls:
             return None
         if guest.level == 0:
@@ -157,16 +165,16 @@ class Viewer:
         return paint(guest.picture, controls["mode"].value, classes, opacity, hidden)
 
     def _draw_cameras(self) -> None:
-        """Draw the references as frusta with thumbnails; a click goes there."""
+        """Draw the references as frusta with thumbnails; a click moves the camera to one."""
         scene = self.session.scene
         self.server.scene.set_up_direction(tuple(up_of(scene.camera_to_world)))
-        for frame in spread_evenly(self.references.pool, MOST_FRUSTA):
+        for frame in evenly(self.references.pool, MOST_FRUSTA):
             views = scene.views([frame])
             image = views.images[0].permute(1, 2, 0).numpy()
             height, width = views.cameras.size
             image = cv2.resize(image, (THUMBNAIL, round(THUMBNAIL * height / width)), interpolation=cv2.INTER_AREA)
             pose = scene.camera_to_world[scene.frame_ids.index(frame)]
-            view = 2 * np.arctan(height / 2 / float(views.cameras.Ks[0, 1, 1]))
+            view = field_of_view(float(views.cameras.Ks[0, 1, 1]), height)
             frustum = self.server.scene.add_camera_frustum(
                 f"/cameras/{frame}", view, width / height, scale=0.06, image=image, format="jpeg",
                 wxyz=_wxyz(pose), position=pose[:3, 3],
@@ -177,7 +185,7 @@ class Viewer:
         scene = self.session.scene
         guest = Guest(client, moved=time.monotonic())
         start = scene.frame_ids.index((scene.split().tests or scene.frame_ids)[0])
-        client.camera.fov = 2 * float(np.arctan(scene.raw_size[0] / 2 / scene.Ks[start, 1, 1]))
+        client.camera.fov = field_of_view(scene.Ks[start, 1, 1], scene.raw_size[0])
         _go(client, scene.camera_to_world[start])
         self._add_controls(guest)
 
@@ -206,7 +214,7 @@ class Viewer:
         controls["place"] = gui.add_markdown("")
         cameras = gui.add_checkbox("cameras", False, hint="where the references were taken; click on one to go there")
         cameras.on_update(lambda _: guest.client.scene.set_global_visibility(cameras.value))
-        guest.client.scene.set_global_visibility(False)  # from among them they would hide the picture
+        guest.client.scene.set_global_visibility(False)  # frusta around the camera would hide the picture
         gui.add_button("save picture").on_click(lambda _: self._save(guest))
         with gui.add_folder("camera path"):
             upload = gui.add_upload_button("load (JSON)", mime_type="application/json")
@@ -234,7 +242,7 @@ class Viewer:
             guest.controls["place"].content = html.escape(str(error) or "not JSON")
 
     def _play(self, guest: Guest) -> None:
-        """Moves along the path that was loaded, until its end or the next click."""
+        """Move the camera along the loaded path, until its end or the next click."""
         if guest.playing or guest.path is None:
             guest.playing = False
             if guest.path is None:

@@ -1,9 +1,9 @@
 """Classes drawn by hand on frames of real captures: kitchen.json (7-Scenes, as distributed with tsdf-fusion-python) and
 hololens.json (sample data of deep-video-mvs).
 
-A file holds the `size` [w, h] of the images and, for each labelled frame, polygons [class, [[x, y], …]] that are painted one
-over the other; pixel centres lie at integers. Classes are ScanNet's; small things on tables, what is between the slats of
-chairs and what nobody could tell are "ignore", as is all that no polygon covers.
+A file holds the `size` [w, h] of the images and, for each labelled frame, polygons [class, [[x, y], …]] that are
+painted one over the other; pixel centres lie at integers. Classes are ScanNet's; small things on tables, what is
+between the slats of chairs and what nobody could tell are "ignore", as is all that no polygon covers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BORDER = 5  # pixels wide: how much between two classes has none
 
 
 def read_polygons(name: str) -> dict[str, list]:
-    """Return frame -> polygons of a labelled capture. Raises UserError naming a class that there is not."""
+    """Return frame -> polygons of a labelled capture. Raise UserError naming a class that there is not."""
     path = Path(__file__).parent / f"{name}.json"
     frames = read_json(path, "there are no labels of this capture")["frames"]
     for frame, polygons in frames.items():
@@ -33,7 +33,8 @@ def read_polygons(name: str) -> dict[str, list]:
 
 
 def rasterise(polygons: list, size: tuple[int, int]) -> np.ndarray:
-    """Return the classes (h, w) uint8 of a frame's polygons at `size` (h, w): places in ScanNet's 20 classes, 255 ignored."""
+    """Return the classes (h, w) uint8 of a frame's polygons at `size` (h, w): places in ScanNet's 20 classes, 255
+    ignored."""
     ids = {name: number for number, name in enumerate(SCANNET_CLASSES)} | {IGNORE: IGNORED}
     painted = np.full(size, IGNORED, np.uint8)
     for kind, points in polygons:

@@ -67,6 +67,10 @@ def check_consistency(
     color, detail = (np.median(colors[:, 0]), colors[:, 1].mean()) if len(colors) else nothing
     best_color = np.quantile(colors[:, 0], 1 - BEST_PAIRS) if len(colors) else np.nan
     best_detail = np.quantile(colors[:, 1], BEST_PAIRS) if len(colors) else np.nan
+    color_cause = color_cause or find_color_cause(pairs, warps, float(detail))
+    cause = find_cause(pairs, opengl) or cause
+    if cause is None and color_cause is None:  # depth that is not registered to colour has a principal point of its own
+        cause = find_centre(pairs)
     return Consistency(
         len(pairs),
         float(agreements.mean()),
@@ -76,6 +80,6 @@ def check_consistency(
         float(best_color),
         float(detail),
         float(best_detail),
-        find_cause(pairs, opengl) or cause or find_centre(pairs),
-        color_cause or find_color_cause(pairs, warps, float(detail)),
+        cause,
+        color_cause,
     )

@@ -1,4 +1,4 @@
-"""Replica as rendered for Semantic-NeRF, vMAP or NICE-SLAM: nothing to convert, but to be verified, and found under data/."""
+"""Preparation of Replica as rendered for Semantic-NeRF, vMAP or NICE-SLAM: verification, and links below data/."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from utils.logging import say
 
 
 def prepare_replica(source: Path, out: Path) -> bool:
-    """Verify each sequence below `source` (Semantic-NeRF's, vMAP's or NICE-SLAM's) and link the scenes into `out` if that
-    is another folder.
+    """Verify each sequence below `source` (Semantic-NeRF's, vMAP's or NICE-SLAM's) and link the scenes into `out` if
+    that is another folder.
 
-    Accepts the folder itself, or one that holds Replica/ or replica/. Returns False if any sequence is not usable.
+    Accepts the folder itself, or one that holds Replica/ or replica/. Return False if any sequence is not usable.
     """
     roots = [path for path in (source, source / "Replica", source / "replica") if path.is_dir()]
     scenes = [path for root in roots for path in sorted(root.iterdir()) if path.is_dir()]
@@ -37,7 +37,7 @@ def prepare_replica(source: Path, out: Path) -> bool:
 
 
 def _verify(name: str, data_root: Path) -> bool:
-    """Say what a sequence holds. Returns False if it is not usable."""
+    """Print the number of frames and missing kinds of a sequence. Return False if it is not usable."""
     try:
         scene = open_scene(f"replica/{name}/black_320", data_root)
         scene.views(scene.frame_ids[:1], depth=True, labels=True)
@@ -50,7 +50,7 @@ def _verify(name: str, data_root: Path) -> bool:
 
 
 def _link(scene: Path, target: Path) -> None:
-    """Link a scene's folder, or a file beside it; what is there already stays."""
+    """Link a scene's folder, or a file beside it. An existing one is kept."""
     if target.exists() or target.is_symlink():
         return
     target.parent.mkdir(parents=True, exist_ok=True)

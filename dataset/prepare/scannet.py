@@ -1,4 +1,4 @@
-"""ScanNet's release to data/scannet: <scan>.sens and <scan>_2d-label-filt.zip to images and poses."""
+"""Preparation of ScanNet's release: extraction of <scan>.sens and <scan>_2d-label-filt.zip to data/scannet."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ SHOWN_PROBLEMS = 3  # of one kind
 
 @dataclass
 class Outcome:
-    """Of one scene: how many frames it has now, what is worth knowing, and what was wrong, if anything (the scene is usable
-    all the same if it has frames)."""
+    """Result for one scan: number of frames, notes, and problems. A scene with frames is usable even if there were
+    problems."""
 
     scan: str
     frames: int = 0
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def prepare_scannet(source: Path, out: Path, scans: list[str] | None, stride: int, workers: int) -> bool:
-    """Prepares all scans of a release, or those named. Returns False if any had a problem (all are said)."""
+    """Prepare all scans of a release, or those named. Return False if any had a problem; each problem is printed."""
     found = find_scans(source)
     missing = [scan for scan in scans or [] if scan not in found]
     if missing:
@@ -99,7 +99,7 @@ def find_scans(source: Path) -> dict[str, Path]:
 
 
 def copy_label_table(source: Path, out: Path) -> None:
-    """Copy the table of label ids beside the scenes. Raises UserError if it is nowhere."""
+    """Copy the table of label ids beside the scenes. Raise UserError if it is missing."""
     table, target = source / SCANNET_TABLE, out / SCANNET_TABLE
     if table.is_file() and target.is_file() and table.read_bytes() != target.read_bytes():
         raise UserError(f"{target}: is another label table than {table}; remove it, or choose another --out")
@@ -112,7 +112,7 @@ def copy_label_table(source: Path, out: Path) -> None:
 
 
 def require_space(scans: dict[str, Path], out: Path, stride: int) -> None:
-    """Raises UserError if the disk cannot hold what is still to be written (by a generous estimate)."""
+    """Raise UserError if the free disk space is less than a generous estimate of what is still to be written."""
     needed = sum(
         sens.stat().st_size * 1.2 / stride for scan, sens in scans.items() if not is_complete(sens, out / scan, stride)
     )
@@ -147,7 +147,7 @@ def _label_archive(sens: Path) -> Path:
 
 
 def prepare_scan(sens: Path, folder: Path, stride: int, show_progress: bool) -> Outcome:
-    """Prepare one scan. Frames that are there already are kept, so that a second run goes on where the first was cut off."""
+    """Prepare one scan. Existing frames are kept, so that an interrupted run can be resumed."""
     outcome = Outcome(sens.stem)
     if is_complete(sens, folder, stride):
         outcome.skipped = True
@@ -173,12 +173,9 @@ def prepare_scan(sens: Path, folder: Path, stride: int, show_progress: bool) -> 
 
 
 def _claim(folder: Path, sens: Path) -> None:
-    """Raise UserError if there is a scene in `folder` that was not made by preparation: it is the user's; or one of another
-    recording, whose frames would stay beside this one's."""
+    """Raise UserError if `folder` has a scene that was not made by preparation, or frames of another recording."""
     if (folder / "color").is_dir() and not any((folder / mark).is_file() for mark in (BEGUN, DONE)):
-        raise UserError(
-            f"{folder}: is there already and was not made by preparation; choose another --out, or remove it"
-        )
+        raise UserError(f"{folder}: exists already and was not made by preparation; choose another --out, or remove it")
     with open(sens, "rb") as file:
         recording = f"recording {hashlib.blake2b(file.read(BEGINNING), digest_size=16).hexdigest()}\n"
     before = read_text(folder / BEGUN) if (folder / BEGUN).is_file() else ""
@@ -227,7 +224,7 @@ def _write_frames(file: SensFile, folder: Path, stride: int, outcome: Outcome, s
 
 
 def _write_frame(file: SensFile, frame: SensFrame, folder: Path, number: int) -> None:
-    """Write a frame, its pose last: a frame that has one is whole."""
+    """Write the files of a frame. The pose is written last: a frame with a pose is complete."""
     pose = folder / "pose" / f"{number}.txt"
     if pose.is_file():
         return
@@ -240,7 +237,8 @@ def _write_frame(file: SensFile, frame: SensFrame, folder: Path, number: int) ->
 
 
 def _write_labels(archive: Path, folder: Path, outcome: Outcome) -> int:
-    """Write the labels of the frames that are there; members with any other name are not touched. Returns their number."""
+    """Write the labels of existing frames. Members of the archive with other names are not extracted. Return the
+    number."""
     if not archive.is_file():
         return 0
     frames = {int(path.stem) for path in (folder / "pose").glob("*.txt")}
@@ -269,7 +267,7 @@ def _write_labels(archive: Path, folder: Path, outcome: Outcome) -> int:
 
 
 def _write_label(members: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bool:
-    """Write a label map, unless it is there already. Returns False for what is no PNG, which is not written."""
+    """Write a label map unless it exists. Return False, without writing, if it is not a PNG."""
     if path.is_file() and zlib.crc32(path.read_bytes()) == member.CRC:
         return True
     content = members.read(member)

@@ -24,7 +24,7 @@ from utils.decoding import decode_image
 from utils.errors import UserError
 
 VERSION = 4
-LONGEST_NAME, LARGEST_BLOB = 4096, 256 * 2**20  # more than any real file has: what claims more is damaged
+LONGEST_NAME, LARGEST_BLOB = 4096, 256 * 2**20  # bytes; larger values in a file mean that it is damaged
 RAW, PNG, JPEG = 0, 1, 2  # colour compression
 RAW_DEPTH, ZLIB_DEPTH, OCCI_DEPTH = 0, 1, 2  # depth compression
 IMU_FRAME, MOST_IMU_FRAMES = 128, 10**8  # bytes; more than any recording has
@@ -37,7 +37,8 @@ class Truncated(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """intrinsics and extrinsics: (4, 4) of color and depth. sizes: (height, width). depth_shift: units a metre."""
+    """Header of a .sens file. intrinsics, extrinsics: (4, 4) and sizes: (height, width), each of color and depth.
+    depth_shift: units per metre."""
 
     intrinsics: dict[str, np.ndarray]
     extrinsics: dict[str, np.ndarray]
@@ -50,7 +51,7 @@ class Header:
 
 @dataclass(frozen=True)
 class SensFrame:
-    """pose: camera-to-world (4, 4). color, depth: the blobs as stored."""
+    """A stored frame. pose: camera-to-world (4, 4). color, depth: compressed data."""
 
     pose: np.ndarray
     color: bytes
@@ -58,7 +59,7 @@ class SensFrame:
 
 
 class SensFile:
-    """An open .sens file. Raises UserError if it is none, or compressed in a way that cannot be read."""
+    """An open .sens file. Raise UserError for any other file, and for an unsupported compression."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -93,9 +94,25 @@ class SensFile:
             raise UserError(f"{self.path}: not a .sens file (a name of {length} bytes)")
         self._read(length)
         matrices = [np.array(self._unpack("16f")).reshape(4, 4) for _ in range(4)]
-        color, depth = self._unpack("2i")
+        color_compression, depth_compression = self._unpack("2i")
         width, height, depth_width, depth_height = self._unpack("4I")
-        shift, frames = self._unpack("f"), self._unpack("Q")
+        header = Header(
+            intrinsics={"color": matrices[0], "depth": matrices[2]},
+            extrinsics={"color": matrices[1], "depth": matrices[3]},
+            sizes={"color": (height, width), "depth": (depth_height, depth_width)},
+            color_compression=color_compression,
+            depth_compression=depth_compression,
+            depth_shift=self._unpack("f"),
+            frames=self._unpack("Q"),
+        )
+        self._require_readable(header)
+        self._require_cameras(header)
+        return header
+
+    def _require_readable(self, header: Header) -> None:
+        """Raise UserError for a compression that is not supported, and for implausible sizes and depth shifts."""
+        color, depth, shift = header.color_compression, header.depth_compression, header.depth_shift
+        (height, width), (depth_height, depth_width) = header.sizes["color"], header.sizes["depth"]
         if color not in (RAW, PNG, JPEG):
             raise UserError(
                 f"{self.path}: colour compression {color} is not read (0 raw, 1 png, 2 jpeg are); export it with ScanNet's own tools"
@@ -118,32 +135,21 @@ class SensFile:
             raise UserError(
                 f"{self.path}: its header says {width}x{height} for colour and {depth_width}x{depth_height} for depth; one is turned"
             )
-        self._require_cameras(matrices, (height, width))
-        return Header(
-            {"color": matrices[0], "depth": matrices[2]},
-            {"color": matrices[1], "depth": matrices[3]},
-            {"color": (height, width), "depth": (depth_height, depth_width)},
-            color,
-            depth,
-            shift,
-            frames,
-        )
 
-    def _require_cameras(self, matrices: list[np.ndarray], size: tuple[int, int]) -> None:
-        """Raise UserError for matrices that the loader would refuse: intrinsics and extrinsics of colour (of images of `size`), and of
-        depth."""
+    def _require_cameras(self, header: Header) -> None:
+        """Raise UserError for intrinsics and extrinsics that the loader would reject."""
         try:
-            for sensor, intrinsics, extrinsics in (("color", *matrices[:2]), ("depth", *matrices[2:])):
+            for sensor in ("color", "depth"):
                 origin = f"{self.path}: the header's intrinsics of {sensor}"
-                K = pinhole(intrinsics, origin)
+                K = pinhole(header.intrinsics[sensor], origin)
                 if sensor == "color":
-                    require_same_size(K, size, origin)
-                rigid(extrinsics, f"{self.path}: the header's extrinsics of {sensor}")
+                    require_same_size(K, header.sizes[sensor], origin)
+                rigid(header.extrinsics[sensor], f"{self.path}: the header's extrinsics of {sensor}")
         except UserError as error:
             raise UserError(f"{error}; download it again, or correct it there") from None
 
     def frames(self) -> Iterator[SensFrame]:
-        """Yield the frames in order, one in memory at a time. Raises Truncated where the file ends too soon."""
+        """Yield the frames in order, one in memory at a time. Raise Truncated if the file ends inside a frame."""
         for _ in range(self.header.frames):
             *values, _, _, color_bytes, depth_bytes = FRAME.unpack(self._read(FRAME.size))
             if max(color_bytes, depth_bytes) > LARGEST_BLOB:
@@ -151,7 +157,7 @@ class SensFile:
             yield SensFrame(np.array(values).reshape(4, 4), self._read(color_bytes), self._read(depth_bytes))
 
     def odd_end(self) -> str | None:
-        """Return what is odd behind the frames, all of which were read; None if there is IMU data, or nothing."""
+        """Return a warning about the data after the last frame; None if it is complete IMU data, or nothing."""
         length = self.path.stat().st_size - self._file.tell()
         count = self._unpack("Q") if length >= 8 else 0
         expected = 8 + IMU_FRAME * count
@@ -162,8 +168,8 @@ class SensFile:
         return f"holds more than the {self.header.frames} frames that its header says; those are left out"
 
     def color_file(self, frame: SensFrame) -> tuple[str, bytes]:
-        """Return a frame's colour as a file: suffix and content. What is jpeg or png already stays byte for byte. Raises
-        UserError or ValueError if the image is damaged, or of another size than the header says."""
+        """Return a frame's colour as a file: suffix and content. JPEG and PNG data is not changed. Raise UserError or
+        ValueError if the image is damaged, or its size differs from that in the header."""
         height, width = self.header.sizes["color"]
         if self.header.color_compression in (JPEG, PNG):
             found = decode_image(frame.color).shape[:2]
@@ -176,8 +182,8 @@ class SensFile:
         return ".jpg", cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
     def depth_millimetres(self, frame: SensFrame) -> np.ndarray:
-        """Return depth (h, w) uint16 in millimetres. Raises ValueError or zlib.error if the blob is damaged, not of the header's
-        size, or no room's by the header's depth shift."""
+        """Return depth (h, w) uint16 in millimetres. Raise ValueError or zlib.error if the data is damaged, its size
+        differs from that in the header, or depth is implausible with the header's depth shift."""
         data, whole = frame.depth, True
         (height, width), shift = self.header.sizes["depth"], self.header.depth_shift
         if self.header.depth_compression == ZLIB_DEPTH:

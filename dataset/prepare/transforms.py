@@ -1,5 +1,5 @@
-"""A capture in nerfstudio's format, or a relative of it, to data/transforms/<name>: undistorted, in one plain transforms.json
-of pinhole cameras, with masks, depth in millimetres and a depth range."""
+"""Preparation of a capture in nerfstudio's format, or a relative of it, as data/transforms/<name>: undistorted images,
+masks, depth in millimetres, and one transforms.json of pinhole cameras with a depth range."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from utils.logging import say, warn
 
 FOLDERS = {"color": "images", "depth": "depth", "labels": "labels", "mask": "masks"}
 FILE_KEYS = {"color": "file_path", "depth": "depth_file_path", "labels": "semantic_path", "mask": "mask_path"}
-MADE_FROM = "prepared_from"  # in the transforms.json that is made here
-MADE = ".prepared"  # lists what was made: a folder that holds nothing else may be replaced
-EXIF_OR_XMP = 0xE1  # of a JPEG's segments
-DEPTH_MARGIN, NEAREST = 1.1, 0.05  # around what the depth maps show; metres
+MADE_FROM = "prepared_from"  # key of the source in the transforms.json that is written
+MADE = ".prepared"  # lists the files that were written: a folder without other files may be replaced
+EXIF_OR_XMP = 0xE1  # marker of a JPEG segment
+DEPTH_MARGIN, NEAREST = 1.1, 0.05  # factor around the depth in the maps; smallest near in metres
 
 
 def prepare_transforms(source: Path, out: Path, name: str) -> None:
-    """Write a capture anew: images undistorted once, poses in metres. `source`: its folder or its JSON file.
+    """Write an undistorted copy of a capture, with poses in metres, to out/name. source: its folder or its JSON file.
 
-    Colour of cameras without distortion is copied byte for byte (but for its orientation tag). The folder takes its place
-    when it is whole. Raises UserError naming what cannot be used; then nothing is written.
+    Colour files of cameras without distortion are copied unchanged, except for their orientation tag. The folder is
+    moved to its place when it is complete. Raise UserError if the capture cannot be used; then nothing is written.
     """
     if Path(name).name != name or name in ("", ".", ".."):
         raise UserError(f"--name {name}: should be the name of one folder, without / and ..")
@@ -66,8 +66,8 @@ def prepare_transforms(source: Path, out: Path, name: str) -> None:
 
 
 def undistorted(name: str, data_root: str | Path) -> str:
-    """Return the name of a scene without distortion: of the folder of a capture that has some, that of a copy below
-    `data_root`, which is made first unless there is one as new as its transforms.json."""
+    """Return the name of a scene; for the folder of a distorted capture that of an undistorted copy below `data_root`.
+    The copy is created unless there is one that is newer than the transforms.json."""
     folder = SceneName.of_folder(name)
     if folder is None:
         return name
@@ -83,7 +83,7 @@ def undistorted(name: str, data_root: str | Path) -> str:
 
 
 def _require_apart(capture: Capture, target: Path) -> None:
-    """Raise UserError where writing `target` would touch a file of the user's."""
+    """Raise UserError if writing `target` would overwrite files of the user."""
     place = target.resolve()
     mine = [capture.path, *(file for frame in capture.frames for file in frame.files.values())]
     for file in mine:
@@ -97,7 +97,7 @@ def _require_apart(capture: Capture, target: Path) -> None:
                     "or choose another --name"
                 )
             raise UserError(
-                f"{target}: is there already and was not made by preparation; choose another --name, or remove it"
+                f"{target}: exists already and was not made by preparation; choose another --name, or remove it"
             )
         changed = set(_listing(target)) - set(read_text(target / MADE).splitlines())
         if changed:
@@ -108,14 +108,14 @@ def _require_apart(capture: Capture, target: Path) -> None:
 
 
 def _listing(folder: Path) -> list[str]:
-    """All files in a folder that was made here, with their sizes and times."""
+    """Return all files in a prepared folder, with their sizes and modification times."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MADE)
     return [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
 
 
 @contextmanager
 def _in_place_of(target: Path) -> Iterator[Path]:
-    """Give a new folder beside `target` that takes its place when the block ends without an error."""
+    """Yield a new folder beside `target` that replaces it when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
@@ -139,12 +139,13 @@ def _all_files(capture: Capture) -> dict[str, dict[int, Path]]:
 def _prepare_frame(
     capture: Capture, number: int, pose: np.ndarray, folder: Path, depth_ends: list[tuple[float, float]]
 ) -> dict:
-    """Write one frame's images and return its entry."""
+    """Write the images of a frame and return its entry in the JSON file. Append near and far of its depth to
+    `depth_ends`."""
     frame = capture.frames[number]
     maps = {kind: _read(kind, file, capture, frame) for kind, file in frame.files.items() if kind != "color"}
     for kind, values in maps.items():
         require_shape(values.shape, frame.size, frame.files[kind], kind)
-    color = read_color(frame.files["color"])  # also where it is copied: damage is said here
+    color = read_color(frame.files["color"])  # also for files that are copied: raises an error if they are damaged
     require_whole(frame.files["color"])
     if "depth" in maps and maps["depth"].any():
         depth_ends.append(tuple(np.quantile(maps["depth"][maps["depth"] > 0], [0.001, 0.999]) / 1000))
@@ -163,15 +164,15 @@ def _prepare_frame(
 
 
 def _read(kind: str, file: Path, capture: Capture, frame: CaptureFrame) -> np.ndarray:
-    """Return a map in the type it is written in: depth uint16, class numbers (255 to be ignored) and masks uint8. Depth
-    of another camera is as a colour camera without distortion sees it."""
+    """Return a map as it will be stored: depth uint16, class numbers (255: ignored) and masks uint8. Depth of a
+    separate camera is registered to the undistorted colour camera."""
     if kind == "depth":
         depth, camera = read_depth(file, capture.depth_unit), frame.depth_camera
         return depth if camera is None else camera.register(depth, frame.K, frame.size, file)
     if kind == "mask":
         return read_mask(file)
     labels = capture_labels(capture.classes, str(capture.path), capture.class_ids)
-    classes = labels.classes(read_ids(file), file)  # refuses ids that are no classes
+    classes = labels.classes(read_ids(file), file)  # raises an error for unknown ids
     return np.where(classes == labels.ignore, 255, classes).astype(np.uint8)
 
 
@@ -191,7 +192,7 @@ def _write_color(frame: CaptureFrame, color: np.ndarray, folder: Path, number: i
 
 
 def without_orientation(data: bytes) -> bytes:
-    """Return a JPEG or PNG file without its EXIF and XMP data, where tags are that make other programs turn it."""
+    """Return a JPEG or PNG file without EXIF and XMP data, whose orientation tags make other programs rotate it."""
     if data.startswith(PNG):
         kept, at = [data[:8]], 8
         while at < len(data):
@@ -213,7 +214,7 @@ def _camera(frame: CaptureFrame) -> dict[str, float]:
 
 
 def _content(capture: Capture, frames: dict[int, dict], depth_ends: list[tuple[float, float]]) -> dict:
-    """Return the new transforms.json: what all frames share stands at the top."""
+    """Return the content of the new transforms.json, with intrinsics that all frames share at the top."""
     entries = list(frames.values())
     shared = {key: entries[0][key] for key in _camera(capture.frames[0]) if len({entry[key] for entry in entries}) == 1}
     content = {MADE_FROM: str(capture.path.resolve()), "camera_model": "PINHOLE", **shared}
@@ -230,7 +231,7 @@ def _content(capture: Capture, frames: dict[int, dict], depth_ends: list[tuple[f
 
 
 def _range(depth_ends: list[tuple[float, float]], path: Path) -> tuple[float, float] | None:
-    """Return near and far in metres around what the depth maps show."""
+    """Return near and far in metres from those of the depth maps, with a margin; None without depth."""
     if not depth_ends:
         return None
     near, far = np.array(depth_ends).T

@@ -74,7 +74,9 @@ def door(rng) -> list[Mesh]:
     """Return a leaf, flush or with panels, in its frame, and a handle."""
     width, height = rng.uniform(0.78, 0.92), rng.uniform(2.0, 2.1)
     kind = rng.random()
-    leaf = textures.wood(rng, upright=True) if kind < 0.4 else textures.paint(rng, WHITE if kind < 0.65 else painted(rng))
+    leaf = (
+        textures.wood(rng, upright=True) if kind < 0.4 else textures.paint(rng, WHITE if kind < 0.65 else painted(rng))
+    )
     frame = leaf if rng.random() < 0.5 else textures.plain(WHITE if rng.random() < 0.6 else painted(rng))
     parts = [block("door", leaf, (-width / 2, 0, 0.005), (width / 2, 0.03, height))]
     for low, high in (

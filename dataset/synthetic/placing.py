@@ -76,9 +76,7 @@ def extent(parts: list[Part]) -> tuple[np.ndarray, np.ndarray]:
     return np.min(low, 0), np.max(high, 0)
 
 
-def look(
-    positions: np.ndarray, heading: np.ndarray, pitch: np.ndarray, roll: np.ndarray | float = 0.0
-) -> np.ndarray:
+def look(positions: np.ndarray, heading: np.ndarray, pitch: np.ndarray, roll: np.ndarray | float = 0.0) -> np.ndarray:
     """Return cameras at positions (N, 3) that look towards `heading` (N,) about the upright axis, `pitch` (N,) radians
     downwards, turned by `roll` (N,) radians about where they look: camera-to-world (N, 4, 4), OpenCV axes."""
     forward = np.stack([np.cos(heading) * np.cos(pitch), np.sin(heading) * np.cos(pitch), -np.sin(pitch)], -1)

@@ -19,8 +19,8 @@ from dataset.views import Views
 class GeometryFeatures(NamedTuple):
     """Output of a front end: features (V, channels, H, W), usually at a quarter of the images' size.
 
-    depth: (V, 1, H, W) metres, of any size, if it predicts it. surfaces: depth at the images' size (V, 1, h, w) that says
-    where surfaces are; None: the views' own depth does.
+    depth: (V, 1, H, W) metres, of any size, if the front end predicts it. surfaces: (V, 1, h, w), depth at the images'
+    size for `sampler: surfaces`; None: the views' own depth.
     """
 
     features: torch.Tensor
@@ -34,11 +34,15 @@ def at_size(depth: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 class FrontEnd(nn.Module, ABC):
-    """`channels`: of its features. `multiple`: of which the sides of the images it is given are. reads_image_features: those that
-    do not run next to the network that makes them. measured_depth: what the depth of the references lacks is predicted."""
+    """Base of all front ends.
 
-    SECTION = "init_net_cfg"  # of the config, that holds its ...
-    DEFAULTS: ClassVar[dict] = {}
+    channels: of its features. multiple: the sides of input images must be multiples of it. reads_image_features: it
+    needs the image features, so that it cannot run in parallel with the image encoder. measured_depth: it predicts
+    depth only where the references have none.
+    """
+
+    SECTION = "init_net_cfg"  # the section of the config ...
+    DEFAULTS: ClassVar[dict] = {}  # ... to which it adds these keys
     channels = 32
     multiple = 16
     reads_image_features = False
@@ -47,16 +51,17 @@ class FrontEnd(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def of(cls, cfg, image_channels: int) -> FrontEnd:
-        """Build the front end of a config. image_channels: of the image features it may read."""
+        """Build the front end of a config. image_channels: of the image features."""
 
     @staticmethod
     @abstractmethod
     def needs(cfg) -> Needs:
-        """Return what the references of a batch must have."""
+        """Return the fields that the references of a batch must have."""
 
     @abstractmethod
     def forward(self, views: Views, image_features: torch.Tensor | None = None) -> GeometryFeatures:
-        """views: images (V, 3, h, w) and what is needed; image_features: (V, image_channels, …), given to those that read them."""
+        """Compute geometry features of views: images (V, 3, h, w) and the fields of `needs`. image_features: (V,
+        image_channels, …), if `reads_image_features`."""
 
     def load_weights(self, cfg) -> None:
-        """Loads what training starts from besides the network's own checkpoints. Raises UserError if it is not there."""
+        """Load further weights that training starts from, such as MVSNet's. Raise UserError if they are missing."""

@@ -23,11 +23,11 @@ SOURCES = 3  # neighbours that a reference is matched with
 
 
 class CostVolumeInitNet(FrontEnd):
-    """MVSNet's weights stay as they are unless they are to be trained."""
+    """The front end of MVSNet's cost volumes. MVSNet is frozen unless the config says otherwise."""
 
     SECTION = "mvsnet"
     DEFAULTS: ClassVar[dict] = {
-        "frozen": True,  # MVSNet keeps the weights it starts from; false: it is trained with the rest
+        "frozen": True,  # MVSNet is not trained; false: it is trained with the rest
         "weights": Setting(None, str),  # MVSNet's published mvsnet_pl.ckpt, or safetensors of it
     }
 
@@ -52,7 +52,7 @@ class CostVolumeInitNet(FrontEnd):
         return Needs(sources=SOURCES, supervision=not cfg.mvsnet.frozen)
 
     def load_weights(self, cfg) -> None:
-        """Load MVSNet's published weights; a frozen one is of no use without."""
+        """Load MVSNet's published weights. Raise UserError for a frozen MVSNet without weights."""
         if cfg.mvsnet.weights is not None:
             load_mvsnet(self.mvsnet, find_weights("mvsnet.weights", cfg.mvsnet.weights, "trains it from scratch"))
         elif self.frozen and cfg.load_pretrain is None:
@@ -101,7 +101,7 @@ def _residual_head(in_channels: int, channels: int) -> nn.Sequential:
 
 
 def load_mvsnet(mvsnet: nn.Module, path: Path) -> None:
-    """Loads MVSNet's weights, all of them. Raises UserError if they are of another network."""
+    """Load all of MVSNet's weights. Raise UserError if they are those of another network."""
     weights, own = read_mvsnet(path), mvsnet.state_dict()
     if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in own.items()}:
         different = sorted(set(weights) ^ set(own)) or [name for name in own if weights[name].shape != own[name].shape]

@@ -56,7 +56,7 @@ class DepthInitNet(DepthFrontEnd):
     """The front end of measured depth maps."""
 
     DEFAULTS: ClassVar[dict] = {
-        "fill_holes": False  # depth of 0 is unknown, and taken from around it; false: it is near, as published
+        "fill_holes": False  # depth of 0 is unknown, and interpolated from around it; false: it is near, as published
     }
 
     @classmethod
@@ -77,11 +77,10 @@ class DepthInitNet(DepthFrontEnd):
 def view_differences(views: Views, known: torch.Tensor | None = None) -> torch.Tensor:
     """Return how the views disagree at each reference pixel: (V, 8, h, w).
 
-    Each pixel is lifted by its depth and projected into all views; the absolute differences of colour
-    and inverse depth found there have a mean and a variance over the views it falls into.
-    Channels: colour mean 3, colour variance 3, depth mean 1, depth variance 1.
-    known: (V, 1, h, w) bool, None for everywhere: a pixel of unknown depth is compared with nothing, and
-    nothing is compared with one.
+    Each pixel is unprojected by its depth and projected into all views. The result is the mean and variance, over the
+    views in which it lands, of the absolute differences of colour and inverse depth. Channels: colour mean 3, colour
+    variance 3, depth mean 1, depth variance 1. known: (V, 1, h, w) bool; pixels of unknown depth are left out of all
+    comparisons. None: all are known.
     """
     cameras, size = views.cameras, views.cameras.size
     count = len(views)

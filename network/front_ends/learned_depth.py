@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dataset.camera import scale_intrinsics
 from dataset.render_dataset import Needs
 from dataset.views import Cameras, Views
 from network.front_ends import GeometryFeatures, at_size
 from network.front_ends.depth import DepthFrontEnd
+from network.geometry import nearest_views, scaled_cameras
 from network.layers import Conv2d, Conv3d, Norm3d, PreActivationBlock
 from network.ops import NO_KERNELS, Kernels
 from network.ops.sweep import agreement, agreement_kernel, kernel_takes
@@ -27,14 +27,13 @@ from utils.errors import UserError
 PLANES = 64
 GROUPS = 4  # of channels that are correlated separately
 FEATURE_STRIDE = 4  # of the image features, on which depth is predicted
-NEIGHBOURS = 4  # nearest other references that a reference is matched with, at most
 
 
 class PlaneSweep(nn.Module):
     """Features (V, channels, H, W) of V views -> log depth (V, 1, H, W). channels: a multiple of GROUPS.
 
-    The volume's convolutions are the same for all planes (a 2D network over planes as channels learns to match
-    many times slower); what they leave open is decided from the features around it.
+    The volume is regularised by 3D convolutions, which share their weights over the planes: a 2D network with the
+    planes as channels learns many times slower. A 2D network then refines the scores from the image features.
     """
 
     kernels: Kernels = NO_KERNELS
@@ -52,11 +51,11 @@ class PlaneSweep(nn.Module):
         self.refine = nn.Sequential(
             Conv2d(PLANES + channels, 64, 3), PreActivationBlock(64), Conv2d(64, PLANES, 3, bias=True)
         )
-        nn.init.zeros_(self.refine[-1].weight)  # starts from what matching says
+        nn.init.zeros_(self.refine[-1].weight)  # training starts from the matching scores alone
         nn.init.zeros_(self.refine[-1].bias)
 
     def forward(self, features: torch.Tensor, cameras: Cameras) -> torch.Tensor:
-        """cameras: (V) of the features' size."""
+        """Predict depth. cameras: V of them, for images of the features' size."""
         planes = log_planes(cameras.depth_range)
         matched = F.normalize(self.match(features).unflatten(1, (GROUPS, -1)), dim=2).flatten(1, 2)
         in_kernel = self.kernels.volumes and kernel_takes(matched.shape[1], GROUPS)
@@ -67,7 +66,7 @@ class PlaneSweep(nn.Module):
 
 
 def _volume_block(in_channels: int, out_channels: int, dilation: int = 1) -> list[nn.Module]:
-    # The norm brings its ReLU; in its place nothing keeps the numbers that weights have.
+    # Norm3d includes the ReLU; nn.Identity takes its place so that the indices of the weights stay.
     return [Conv3d(in_channels, out_channels, dilation), Norm3d(out_channels), nn.Identity()]
 
 
@@ -78,16 +77,10 @@ def log_planes(depth_range: torch.Tensor) -> torch.Tensor:
     return near[:, None] * (1 - steps) + far[:, None] * steps
 
 
-def nearest_views(cameras: Cameras) -> torch.Tensor:
-    """Return the nearest other views of each, (V, n) with n at most NEIGHBOURS, by camera centre."""
-    distances = torch.cdist(cameras.centres(), cameras.centres())
-    distances.fill_diagonal_(float("inf"))
-    return distances.argsort(1)[:, : min(NEIGHBOURS, len(distances) - 1)]
-
-
 class ConvexUpsampling(nn.Module):
-    """Maps (V, 1, H, W) -> (V, 1, s H, s W): each value a mean of the 3x3 around it, whose weights follow from features
-    (V, channels, H, W), so that edges stay sharp (Teed and Deng, RAFT, 2020, section 3.3)."""
+    """Maps (V, 1, H, W) -> (V, 1, s H, s W): each value is a convex combination of the 3x3 values around it, with
+    weights predicted from features (V, channels, H, W), so that edges stay sharp (Teed and Deng, RAFT, 2020, section
+    3.3)."""
 
     def __init__(self, channels: int, factor: int):
         super().__init__()
@@ -102,12 +95,12 @@ class ConvexUpsampling(nn.Module):
 
 
 class LearnedDepthInitNet(DepthFrontEnd):
-    """The front end for depth maps, on depth that it predicts. Its own layers are `sweep_new` and `upsampling_new`."""
+    """The front end for depth maps, applied to depth that it predicts by `sweep_new` and `upsampling_new`."""
 
     DEFAULTS: ClassVar[dict] = {
-        # of predicted depth, from a quarter of the size; convex: learned, with sharp edges
+        # upsampling of predicted depth from a quarter of the size; convex: learned, with sharp edges
         "upsampling": Setting("bilinear", str, choices=("bilinear", "convex")),
-        "measured_depth": False,  # where references have depth maps, these are taken, and what they lack is predicted
+        "measured_depth": False,  # depth maps of the references are used where they are known, predicted depth elsewhere
     }
     reads_image_features = True
 
@@ -145,13 +138,8 @@ class LearnedDepthInitNet(DepthFrontEnd):
 
 
 def _complete(views: Views) -> bool:
-    """Return whether nothing is left to predict. Where nobody looked, a GPU's depth counts as incomplete: it would have to be
-    waited for."""
+    """Return whether depth is known everywhere. If that was not determined before, depth on a GPU counts as incomplete:
+    to look at it would make the host wait."""
     if views.depth is None or views.complete is not None:
         return bool(views.complete)
     return views.depth.device.type == "cpu" and bool((views.depth > 0).all())
-
-
-def scaled_cameras(cameras: Cameras, size: tuple[int, int]) -> Cameras:
-    """Return the same cameras with images of another size (h, w)."""
-    return replace(cameras, Ks=scale_intrinsics(cameras.Ks, cameras.size, size), size=size)

@@ -19,8 +19,8 @@ MIN_DEPTH = 1e-4
 
 
 def _batch_norm(kind, channels: int) -> nn.Module:
-    """Return a batch norm without the counter of batches, which the published weights lack and a fixed momentum does
-    not need."""
+    """Return a batch norm without `num_batches_tracked`, which the published weights lack and a fixed momentum does not
+    need."""
     layer = kind(channels)
     layer.num_batches_tracked = None
     return layer
@@ -106,9 +106,10 @@ class MVSNet(nn.Module):
         source_cameras: Cameras,
         index: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Match normalised images (V, 3, h, w) with those of their sources (N, 3, h, w); index (V, n): the sources of each.
+        """Match normalised images (V, 3, h, w) with those of their sources (N, 3, h, w); index (V, n): the sources of
+        each.
 
-        Returns the probability of each plane (V, PLANES, h/4, w/4) and the planes' depths (V, PLANES) in metres.
+        Return the probability of each plane (V, PLANES, h/4, w/4) and the planes' depths (V, PLANES) in metres.
         h and w are multiples of 32.
         """
         features, source_features = self.feature(images), self.feature(source_images)
@@ -144,7 +145,7 @@ def variance_volume(
     source_matrices: torch.Tensor,
     planes: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the variance over a view (C, H, W) and its sources (n, C, H, W) moved to it by each plane: (C, PLANES, H,
+    """Return the variance over a view (C, H, W) and its sources (n, C, H, W) warped to it by each plane: (C, PLANES, H,
     W)."""
     total = features[:, None].expand(-1, PLANES, -1, -1)
     squares = total**2
@@ -156,7 +157,7 @@ def variance_volume(
 
 
 def warp_to_planes(source: torch.Tensor, transform: torch.Tensor, planes: torch.Tensor) -> torch.Tensor:
-    """Return what a source (C, H, W) shows at a view's pixels if they lay on each plane: (C, D, H, W), 0 outside.
+    """Warp a source (C, H, W) to a view by the homography of each plane: (C, D, H, W), 0 outside of the source.
 
     transform: (4, 4) from (x z, y z, z, 1) of the view to the same of the source.
     """

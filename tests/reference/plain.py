@@ -1,4 +1,5 @@
-"""One pass, step by step as the papers have it, from the weights of a stage: the oracle of the network's own forward."""
+"""One pass, step by step as the papers have it, from the weights of a stage: the oracle of the network's own
+forward."""
 
 from __future__ import annotations
 
@@ -107,8 +108,8 @@ def weighted_mean_and_variance(x: torch.Tensor, weights: torch.Tensor) -> tuple[
 class Aggregation:
     """Contributions of V views to R rays of S samples, from `CRANet`'s weights.
 
-    color (V, R, S, 3), features (V, R, S, 32) of the images, embedding (V, R, S, 32) of the ray distributions, direction
-    (V, R, S, 4), valid (V, R, S) bool.
+    color (V, R, S, 3), features (V, R, S, 32) of the images, embedding (V, R, S, 32) of the ray distributions,
+    direction (V, R, S, 4), valid (V, R, S) bool.
     """
 
     net: nn.Module

@@ -1,4 +1,5 @@
-"""A process among several that ends well, and says so if no thread of its own is left that Python's end would interrupt."""
+"""A process among several that ends well, and says so if no thread of its own is left that Python's end would
+interrupt."""
 
 import threading
 

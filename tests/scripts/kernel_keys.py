@@ -1,4 +1,5 @@
-"""Prints the keys that Triton gives to the kernels, asked for in steps of STEP through their list: kernel_keys.py STEP."""
+"""Prints the keys that Triton gives to the kernels, asked for in steps of STEP through their list: kernel_keys.py
+STEP."""
 
 import sys
 
