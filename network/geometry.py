@@ -17,7 +17,7 @@ from dataset.views import Cameras
 
 MIN_ABS_DEPTH = 1e-4  # a projection closer to the camera plane than this is invalid ...
 REPLACEMENT_DEPTH = 1e-3  # ... and is computed with this depth, so that pixels are finite
-NEIGHBOURS = 4  # nearest other views that a view is matched with, at most
+NEIGHBOURS = 4  # nearest other views that a view is matched with in training, at most
 LAST_INTERVAL = 1e6  # the interval behind the last sample of a ray, in normalised inverse depth
 
 
@@ -45,11 +45,11 @@ def scaled_cameras(cameras: Cameras, size: tuple[int, int]) -> Cameras:
     return replace(cameras, Ks=scale_intrinsics(cameras.Ks, cameras.size, size), size=size)
 
 
-def nearest_views(cameras: Cameras) -> torch.Tensor:
-    """Return the nearest other views of each, by camera centre: (V, n) indices, n at most NEIGHBOURS."""
+def nearest_views(cameras: Cameras, most: int = NEIGHBOURS) -> torch.Tensor:
+    """Return the nearest other views of each, by camera centre: (V, n) indices, n at most `most`."""
     distances = torch.cdist(cameras.centres(), cameras.centres())
     distances.fill_diagonal_(float("inf"))
-    return distances.argsort(1)[:, : min(NEIGHBOURS, len(distances) - 1)]
+    return distances.argsort(1)[:, : min(most, len(distances) - 1)]
 
 
 def pixel_grid(height: int, width: int, device=None) -> torch.Tensor:

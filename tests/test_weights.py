@@ -18,9 +18,9 @@ from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.raycast import Light
 from network.convert import inspect, main
 from network.front_ends.cost_volume import load_mvsnet
-from network.front_ends.learned_depth import GROUPS, log_planes
+from network.front_ends.learned_depth import GROUPS, PlaneSweep, log_planes
 from network.front_ends.mvsnet import MVSNet, plane_depths, warp_to_planes
-from network.geometry import nearest_views
+from network.geometry import nearest_views, scaled_cameras
 from network.ops.sweep import agreement
 from network.renderer import Renderer
 from network.weights import infer_config, load_checkpoint, read_mvsnet
@@ -325,6 +325,17 @@ def test_the_sweep_compares_what_lies_on_each_plane(rooms):
         and at_truth[seen].median() > 0.95
         and at_truth[seen].mean() > far_off[seen].mean() + 0.1
     )
+
+
+@pytest.mark.parametrize(("training", "reached"), [(True, 4), (False, 7)])
+def test_the_sweep_matches_more_views_when_it_renders(rooms, training, reached):
+    scene = open_scene("scannet/train_000/black_64", rooms)
+    cameras = scaled_cameras(scene.views(scene.frame_ids[:9]).to("cpu").cameras, (12, 16))
+    sweep = PlaneSweep(8).train(training)
+    features = torch.randn(9, 8, 12, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    sweep(features, cameras)[0].sum().backward()
+    read = features.grad.abs().amax((1, 2, 3)) > 0
+    assert read.nonzero().flatten().tolist() == list(range(reached + 1)), "the walk visits its frames in order"
 
 
 def test_learned_depth_trains_by_the_sensor_or_by_reprojection_and_tests_without_depth(config, rooms, tmp_path):

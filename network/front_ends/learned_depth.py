@@ -26,6 +26,7 @@ from utils.errors import UserError
 
 PLANES = 64
 GROUPS = 4  # of channels that are correlated separately
+RENDERED_NEIGHBOURS = 7  # views that a view is matched with outside training, where their cost counts less
 FEATURE_STRIDE = 4  # of the image features, on which depth is predicted
 
 
@@ -60,7 +61,8 @@ class PlaneSweep(nn.Module):
         matched = F.normalize(self.match(features).unflatten(1, (GROUPS, -1)), dim=2).flatten(1, 2)
         in_kernel = self.kernels.volumes and kernel_takes(matched.shape[1], GROUPS)
         agree = agreement_kernel if in_kernel else agreement
-        scores = self.regularise(agree(matched, GROUPS, cameras, planes.exp(), nearest_views(cameras)))[:, 0]
+        neighbours = nearest_views(cameras) if self.training else nearest_views(cameras, RENDERED_NEIGHBOURS)
+        scores = self.regularise(agree(matched, GROUPS, cameras, planes.exp(), neighbours))[:, 0]
         scores = scores + self.refine(torch.cat([torch.softmax(scores, 1), features], 1))
         return (torch.softmax(scores, 1) * planes[:, :, None, None]).sum(1, keepdim=True)
 
