@@ -83,8 +83,8 @@ def _within(normals: torch.Tensor, up: torch.Tensor, degrees: float) -> torch.Te
 
 def with_floor(logits: torch.Tensor, points: torch.Tensor, floor: Floor, floor_class: int) -> torch.Tensor:
     """Return class logits (R, K+1) of points (R, 3) with what their height above the floor says of the class of floors."""
-    height = points @ floor.up.to(points) - floor.height.to(points)
+    height = points @ floor.up - floor.height
     high = ((height - ON_IT) / (ABOVE_IT - ON_IT)).clamp(0, 1)
     logits = logits.clone()
-    logits[:, floor_class] += EVIDENCE * (1 - 2 * high)
+    logits[:, floor_class] += (EVIDENCE * (1 - 2 * high)).to(logits)
     return logits

@@ -109,7 +109,7 @@ class ViewRenderer:
         """Return a view whose classes agree with the height of each point above the floor (`floor_class`)."""
         rays = camera_rays(camera, pixel_grid(*camera.size, device=camera.poses.device)[None])
         points = rays.points(view.depth.to(camera.poses)[:, None])
-        logits = with_floor(view.logits, points.to(view.logits), floor, self.network.floor_class)
+        logits = with_floor(view.logits, points, floor, self.network.floor_class)
         return replace(view, heads={**view.heads, CLASSES: logits})
 
     def _shown(self, encoding: Encoding, camera: Cameras) -> RenderedView:
