@@ -5,6 +5,7 @@ What a floor looks like differs from room to room, where it lies does not. Nothi
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -40,8 +41,9 @@ def find_floor(depth: torch.Tensor, cameras: Cameras) -> Floor | None:
         return None
     heights = points[_within(normals, up, CONES[-1])] @ up
     above = (cameras.centres() @ up).median()
-    bins = ((above - heights) / BIN).long().clamp(0, int(BELOW_CAMERAS[1] / BIN) + 1)
-    counts = bins.bincount(minlength=int(BELOW_CAMERAS[1] / BIN) + 2)  # the last: of all that is deeper
+    deeper = int(BELOW_CAMERAS[1] / BIN) + 1  # the bin of all that lies lower
+    bins = ((above - heights) / BIN).long().clamp(0, deeper)
+    counts = bins.bincount(minlength=deeper + 1)
     of_two = (counts[:-1] + counts[1:])[:-1]  # bins, since a level may lie between them
     large = (of_two >= LEAST_SHARE * len(heights)).nonzero()[:, 0].tolist()
     if not large or large[-1] * BIN < BELOW_CAMERAS[0] or counts[large[-1] + 2 :].sum() > MOST_BELOW * len(heights):
@@ -78,7 +80,7 @@ def upright(normals: torch.Tensor, cameras: Cameras) -> torch.Tensor | None:
 
 
 def _within(normals: torch.Tensor, up: torch.Tensor, degrees: float) -> torch.Tensor:
-    return normals @ up > torch.tensor(degrees).deg2rad().cos().item()
+    return normals @ up > math.cos(math.radians(degrees))
 
 
 def with_floor(logits: torch.Tensor, points: torch.Tensor, floor: Floor, floor_class: int) -> torch.Tensor:

@@ -15,17 +15,15 @@ from network.rendering import camera_rays
 from network.view_renderer import ViewRenderer
 from train.run import build_network
 from train.settings import SCHEMA
-from utils.config import check_config
+from utils.config import load_config
 from utils.errors import UserError
+from utils.files import REPOSITORY
 
 FLOOR = 1  # of ScanNet's classes
-PLUS = {
-    "sampler": "surfaces",
-    "use_hierarchical_sampling": False,
-    "image_encoder": "context",
-    "reference_classes": True,
-    "query_decoder": True,
-}
+
+
+def network_of(*changes: str):
+    return build_network(load_config(REPOSITORY / "configs/plus/surfaces.yaml", SCHEMA, list(changes)), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +82,7 @@ def test_a_table_is_no_floor_in_any_unit_since_the_floor_is_below():
 
 
 def test_what_lies_on_the_floor_is_rendered_as_floor_and_what_is_higher_is_not(batch):
-    plain, changed = (
-        ViewRenderer(build_network(check_config({**PLUS, "floor_class": key}, SCHEMA), "cpu")) for key in (None, FLOOR)
-    )
+    plain, changed = (ViewRenderer(network_of(f"floor_class={key}")) for key in ("null", FLOOR))
     changed.network.load_state_dict(plain.network.state_dict())
     camera, views = batch.query.cameras, batch.references
     before, after = (renderer.render(renderer.encode(views), camera) for renderer in (plain, changed))
@@ -101,7 +97,7 @@ def test_what_lies_on_the_floor_is_rendered_as_floor_and_what_is_higher_is_not(b
     assert torch.equal(with_floor(before.logits, rays.points(before.depth[:, None]), floor, FLOOR), after.logits)
 
 
-@pytest.mark.parametrize("changes", [{"sampler": "coarse_to_fine"}, {"render_label": False}, {"floor_class": 20}])
-def test_what_cannot_have_a_floor_says_so(changes):
+@pytest.mark.parametrize("change", ["sampler=coarse_to_fine", "render_label=false", "floor_class=20"])
+def test_what_cannot_have_a_floor_says_so(change):
     with pytest.raises(UserError, match="floor_class"):
-        build_network(check_config({**PLUS, "floor_class": FLOOR, **changes}, SCHEMA), "cpu")
+        network_of(f"floor_class={FLOOR}", change)

@@ -116,9 +116,11 @@ def find_cause(pairs: list[Pair], opengl: bool = False) -> str | None:
     as_it_is = agreement_under(AS_IT_IS, pairs)
     now = as_it_is.mean()
     scores = {cause: agreement_under(cause, pairs).mean() for cause in [*CAUSES, *map(of_focal_length, FOCAL_FACTORS)]}
-    best = _that_fits_color(scores, pairs)
+    best = max(scores, key=scores.__getitem__)
     times, more = CLEARLY_BETTER
-    to_beat = max(now, scores[best]) if scores[best] > now + more else now
+    if scores[best] > now + more:
+        best = _that_fits_color(scores, pairs)
+    to_beat = scores[best] if scores[best] > now + more else now
     if now < BEND_BELOW and (bend := find_bend(pairs)):
         scores[bend] = agreement_under(bend, pairs).mean()
         best = max(best, bend, key=scores.__getitem__)
