@@ -15,7 +15,7 @@ from dataset.synthetic.catalogue import class_of, kind_of
 from dataset.synthetic.generate import Size, generate
 from dataset.synthetic.meshcast import CLASS_NAMES, IGNORED, MeshCaster
 from dataset.synthetic.meshes import Lamp, Mesh, MeshRoom, Surface, block, subdivided
-from dataset.synthetic.models import Item, Library, libraries, packed, unpacked
+from dataset.synthetic.models import Item, Library, Skin, libraries, packed, unpacked
 from dataset.synthetic.pack import ATTRIBUTION, Furniture, pack
 from dataset.synthetic.placing import CLEARANCE, extent
 from dataset.synthetic.raycast import Light
@@ -417,3 +417,51 @@ def test_doors_floors_and_walls_come_in_any_brightness():
     floors = [textures.carpet(rng).texture[..., :3].mean((0, 1)) for _ in range(60)]
     assert min(doors) < 40 and max(doors) > 200
     assert min(floor.mean() for floor in floors) < 70 and max(np.ptp(floor) for floor in floors) > 60
+
+
+def test_no_two_rooms_have_the_same_chair_but_what_stands_in_rows_fits(tmp_path):
+    items = [{"name": "Chair"}, {"name": "Lower cabinet"}]
+    pack([write_library(tmp_path / "Mine.sh3f", *items)], tmp_path / "furniture.npz")
+    models = Furniture(tmp_path / "furniture.npz")
+
+    def sizes(kind):
+        pieces = [
+            dressing.Stock(models, np.random.default_rng(seed))._model(models.kinds[kind][0], kind)
+            for seed in range(30)
+        ]
+        return np.array([np.subtract(*extent(piece)[::-1]) for piece in pieces])
+
+    chairs = sizes("chair") / [0.5, 0.4, 0.9]
+    assert (
+        (chairs.min(0) < 0.92).all()
+        and (chairs.max(0) > 1.08).all()
+        and (chairs > 0.69).all()
+        and (chairs < 1.41).all()
+    )
+    np.testing.assert_allclose(sizes("base"), np.tile([0.5, 0.4, 0.9], (30, 1)), atol=2e-3)
+
+
+def test_another_shape_stands_where_the_model_stood_and_its_faces_look_outwards(thing):
+    def outwards(model):
+        edges = model.triangles[:, 1:] - model.triangles[:, :1]
+        flat = np.cross(edges[:, 0], edges[:, 1])
+        return (flat[:, None] * model.normals).sum(-1) / np.linalg.norm(flat, axis=-1, keepdims=True)
+
+    shapes = [dressing.reshaped(thing, np.random.default_rng(seed)) for seed in range(20)]
+    for shape in shapes:
+        low, high = shape.triangles.min((0, 1)), shape.triangles.max((0, 1))
+        np.testing.assert_allclose([low[0] + high[0], low[1], low[2]], 0, atol=1e-6)
+        np.testing.assert_allclose(outwards(shape), outwards(thing), atol=1e-5)
+    face = thing.skin == [skin.name for skin in thing.skins].index("face")
+    sides = {float(np.sign(shape.triangles[face][(shape.uv[face] == [1, 0]).all(-1)][0, 0])) for shape in shapes}
+    assert sides == {-1, 1}  # some are mirrored, their textures with them
+
+
+def test_furniture_is_painted_now_and_then_but_not_its_metal():
+    def brightness(name):
+        skin = Skin(name, np.full(3, 0.8))
+        looks = [dressing._surface(skin, "fridge", 0.9, np.random.default_rng(seed)) for seed in range(60)]
+        return np.array([look.texture[..., :3].mean() for look in looks])
+
+    assert brightness("front").min() < 60 and np.median(brightness("front")) > 190
+    assert brightness("steel").min() > 150

@@ -56,9 +56,13 @@ PRIMITIVES = {  # kinds that are also built of boxes: where a library has none, 
     "box": furniture.boxes,
 }
 RECOLORABLE = (*WOODEN, *SOFT, "bed", "chair", "office_chair", "stool", "vase", "towels", "box", "bin", "vanity")
+PAINTABLE = (*WOODEN, "chair", "office_chair", "stool", "fridge", "radiator", "box", "bin", "washer", "hood")
 OF_BOXES = 0.6  # pieces of boxes for every model of a kind, when one is chosen
+IN_ROWS = ("base", "sink_base", "upper", "tall", "hood", "cooktop", "oven")  # keep their sizes, to fit together
+SIZE_SPREAD = (0.18, 0.1, 0.08)  # deviation of the logarithms of width, depth and height
 FACING_SIDE = 4e-4  # metres
 RECOLORED = 0.3  # of the flat materials that could be wood or cloth become it
+PAINTED = 0.2  # of the large materials that could be painted are, in any colour
 
 
 class Stock:
@@ -89,7 +93,10 @@ class Stock:
 
     def _model(self, number: int, kind: str) -> list[Mesh]:
         if number not in self._dressed:
-            self._dressed[number] = dressed(self._models.load(number), kind, self._looks)
+            model = self._models.load(number)
+            if kind not in IN_ROWS:
+                model = reshaped(model, np.random.default_rng([self._looks, number]))
+            self._dressed[number] = dressed(model, kind, self._looks)
         return self._dressed[number]
 
     def primitive(self, kind: str) -> list[Mesh]:
@@ -114,6 +121,24 @@ def _rendition(material: Material, label: str, rng) -> Surface:
     if material.pattern in ("fabric", "stripes", "tiles"):
         return textures.fabric(rng, color)
     return textures.plain(color, glow=material.glow, gloss=0.04 if label in ("toilet", "sink", "bathtub") else 0.0)
+
+
+def reshaped(model: Model, rng) -> Model:
+    """Return the model wider or narrower, deeper or flatter, higher or lower, and mirrored half of the time, so that no two
+    rooms have the same chair."""
+    scale = np.exp(rng.normal(0, SIZE_SPREAD)).clip(0.7, 1.4).astype(np.float32)
+    normals = model.normals / scale
+    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
+    shaped = replace(model, triangles=model.triangles * scale, normals=normals)
+    return mirrored(shaped) if rng.random() < 0.5 else shaped
+
+
+def mirrored(model: Model) -> Model:
+    """Return the model with left and right exchanged."""
+    flip = np.array([-1, 1, 1], np.float32)
+    return replace(  # corners in the other order, as faces look to the side from which they turn left
+        model, triangles=model.triangles[:, ::-1] * flip, uv=model.uv[:, ::-1], normals=model.normals[:, ::-1] * flip
+    )
 
 
 def dressed(model: Model, kind: str, looks: int) -> list[Mesh]:
@@ -154,13 +179,15 @@ def _surface(skin: Skin, kind: str, share: float, rng) -> Surface:
     name = skin.name.lower()
     if re.search(r"mirror|espejo", name):
         return textures.plain((0.05, 0.06, 0.06), gloss=0.75)
+    metal = bool(re.search(METAL, name))
+    if kind in PAINTABLE and share > 0.12 and not metal and rng.random() < PAINTED:
+        return textures.plain(textures.any_color(rng), gloss=rng.choice([0.0, 0.03, 0.08]))
     if skin.texture is not None:
         color = skin.texture[..., :3] * (rng.uniform(0.85, 1.1) * (1 + warm))
         if kind in RECOLORABLE and rng.random() < RECOLORED and share > 0.2:
             color = _hue_turned(color.clip(0, 255), rng)
         texture = np.concatenate([color.clip(0, 255).astype(np.uint8), skin.texture[..., 3:]], -1)
         return Surface(texture, gloss=shiny or 0.02 * (kind in WOODEN))
-    metal = bool(re.search(METAL, name))
     color = (skin.color.clip(0.03, 0.9)) ** (1 / 1.4) if not metal else skin.color.clip(0.05, 0.85)
     if "screen" in name and kind in ("tv", "wall_tv", "computer"):
         return textures.screen(rng)

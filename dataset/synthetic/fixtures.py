@@ -37,11 +37,6 @@ def shell(rng, size, theme: str) -> list[Mesh]:
     return parts if wet else parts + _skirting(rng, size)
 
 
-def painted(rng) -> np.ndarray:
-    """Draw the colour of a thing that is painted in any: as often nearly black as light."""
-    return textures.cloth_color(rng) * rng.choice([0.2, 0.6, 1.0])
-
-
 def _wall(rng) -> Surface:
     kind = rng.random()
     if kind < 0.12:
@@ -75,9 +70,11 @@ def door(rng) -> list[Mesh]:
     width, height = rng.uniform(0.78, 0.92), rng.uniform(2.0, 2.1)
     kind = rng.random()
     leaf = (
-        textures.wood(rng, upright=True) if kind < 0.4 else textures.paint(rng, WHITE if kind < 0.65 else painted(rng))
+        textures.wood(rng, upright=True)
+        if kind < 0.4
+        else textures.paint(rng, WHITE if kind < 0.65 else textures.any_color(rng))
     )
-    frame = leaf if rng.random() < 0.5 else textures.plain(WHITE if rng.random() < 0.6 else painted(rng))
+    frame = leaf if rng.random() < 0.5 else textures.plain(WHITE if rng.random() < 0.6 else textures.any_color(rng))
     parts = [block("door", leaf, (-width / 2, 0, 0.005), (width / 2, 0.03, height))]
     for low, high in (
         ((-width / 2 - 0.08, 0, 0), (-width / 2, 0.05, height + 0.08)),

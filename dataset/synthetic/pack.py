@@ -93,7 +93,7 @@ def attribution(chosen: list[Library], entries: list[dict]) -> str:
         "# Furniture models in these rooms",
         "",
         "From Sweet Home 3D's libraries, http://www.sweethome3d.com/importModels.jsp; changed: scaled to their catalogue's",
-        "sizes, textures reduced, colours and textures varied from room to room.",
+        "sizes, textures reduced; sizes, colours and textures varied from room to room, some mirrored.",
     ]
     for library in chosen:
         used = [entry for entry in entries if entry["library"] == library.path.stem]

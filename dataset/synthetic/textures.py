@@ -258,6 +258,11 @@ def cloth_color(rng) -> np.ndarray:
     return np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
 
+def any_color(rng) -> np.ndarray:
+    """Draw the colour of a thing that is painted in any: as often nearly black as light."""
+    return cloth_color(rng) * rng.choice([0.2, 0.6, 1.0])
+
+
 def _noise(rng, steepness: float, stretch: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
     """Return periodic noise (SIZE, SIZE) of mean 0 and deviation 1 whose amplitudes fall as frequency ** -steepness."""
     white = np.fft.rfft2(rng.normal(size=(SIZE, SIZE)))
