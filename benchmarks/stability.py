@@ -160,8 +160,9 @@ class Commands:
         steps = self.args.steps
         own = [f"name={run.name}", f"seed={run.seed}", f"precision={run.precision}", f"total_step={steps}"]
         logs = [f"train_log_step={max(1, min(20, steps // 50))}", f"save_interval={max(1, steps // 4)}"]
-        rooms = [f"train_set_list={self.args.data / 'train.txt'}", "val_set_list=[]"]
-        return ["run_training.py", *settings(self.args, run.cfg, run.changes), *own, *logs, *rooms]
+        rooms = f"train_set_list={self.args.data / 'train.txt'}"  # unless the variant has a list of its own
+        changes = settings(self.args, run.cfg, (rooms, *run.changes))
+        return ["run_training.py", *changes, *own, *logs, "val_set_list=[]"]
 
     def test(self, run: Run) -> list[str]:
         renderer = "exact" if run.precision == "fp32" else "auto"

@@ -7,7 +7,7 @@ import pytest
 from programs import run_program
 
 from benchmarks.runs import parse, parse_variant
-from benchmarks.stability import Results, Run, step_of_leaving, table
+from benchmarks.stability import Commands, Results, Run, step_of_leaving, table
 from utils.cli import command_parser
 from utils.errors import UserError
 
@@ -40,6 +40,16 @@ def test_kinds_of_test_rooms_are_no_changes_of_the_config(monkeypatch):
     args = parse(parser)
     assert args.tests == ["models=m.txt", "boxes=b.txt"]
     assert args.variants == ["a:x=1"] and args.overrides == ["lr_cfg.lr_init=1e-3"]
+
+
+def test_a_variant_can_train_on_rooms_of_its_own(tmp_path):
+    args = Namespace(out=tmp_path, data=tmp_path / "rooms", steps=9, workers=2, overrides=[], tests={"test": ["a"]})
+
+    def trained_on(*changes):
+        command = Commands(args, "a").training(Run("a", "auto", 0, "c.yaml", changes))
+        return dict(part.split("=", 1) for part in command if "=" in part)["train_set_list"]  # the last one counts
+
+    assert trained_on() == str(tmp_path / "rooms" / "train.txt") and trained_on("train_set_list=b.txt") == "b.txt"
 
 
 def test_the_near_plane_is_left_when_no_later_step_is_there_again():
