@@ -134,7 +134,8 @@ def carry_out(args, runs: list[Run], results: Results) -> None:
             return
         with lock:
             results.runs[run.name] = numbers_of(args, run)
-            results.baselines = results.baselines or baselines_of(args, run)
+            if run.name == commands.first:  # the others were scored without baselines
+                results.baselines = baselines_of(args, run)
             results.save()
             write_text(args.out / "stability.md", table(args, runs, results))
             print(

@@ -6,6 +6,7 @@ from argparse import Namespace
 import pytest
 from programs import run_program
 
+from benchmarks import stability
 from benchmarks.runs import parse, parse_variant
 from benchmarks.stability import Commands, Results, Run, step_of_leaving, table
 from utils.cli import command_parser
@@ -50,6 +51,32 @@ def test_a_variant_can_train_on_rooms_of_its_own(tmp_path):
         return dict(part.split("=", 1) for part in command if "=" in part)["train_set_list"]  # the last one counts
 
     assert trained_on() == str(tmp_path / "rooms" / "train.txt") and trained_on("train_set_list=b.txt") == "b.txt"
+
+
+def test_baselines_are_those_of_the_first_run_also_when_another_ends_before_it(tmp_path, monkeypatch):
+    class LastFirst:
+        def __init__(self, at_once, minutes): ...
+
+        def each(self, work, jobs):
+            for job in reversed(jobs):
+                work(job)
+
+        def run(self, command, log):
+            return True
+
+    def scored(args, run):
+        methods = {"net": {"a": {"psnr": 20.0}}} | ({"splat": {"a": {"psnr": 30.0}}} if run.name == "x_auto_0" else {})
+        return {"network": "net", "scenes_of_methods": methods}
+
+    monkeypatch.setattr(stability, "Launcher", LastFirst)
+    monkeypatch.setattr(stability, "read_results", scored)
+    monkeypatch.setattr(stability, "numbers_of", lambda args, run: {"tests": {"test": {"psnr": 20.0}}, "left_near": 1})
+    args = Namespace(
+        out=tmp_path, data=tmp_path, steps=9, workers=2, at_once=1, minutes=1, overrides=[], tests={"test": ["a"]}
+    )
+    results = Results(tmp_path / "stability.json")
+    stability.carry_out(args, [Run("x", "auto", seed, "c.yaml", ()) for seed in (0, 1)], results)
+    assert set(results.runs) == {"x_auto_0", "x_auto_1"} and results.baselines["test"]["splat"]["psnr"] == 30
 
 
 def test_the_near_plane_is_left_when_no_later_step_is_there_again():
