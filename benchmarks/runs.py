@@ -35,8 +35,11 @@ COLUMNS = {
 }
 
 
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Add the options of all comparisons and parse the command line. Defaults are those set on the parser."""
+def parse(parser: argparse.ArgumentParser, assignments: tuple[str, ...] = ()) -> argparse.Namespace:
+    """Add the options of all comparisons and parse the command line. Defaults are those set on the parser.
+
+    assignments: list options whose entries have an equals sign themselves, so that no override can follow them.
+    """
     parser.add_argument("--data", type=Path, required=True, help="folder of the rooms")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--cfg", help="YAML file of the config (default: %(default)s)")
@@ -54,10 +57,9 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     add_overrides(parser)
     args = parser.parse_intermixed_args()
     # argparse assigns key=value after a list option, such as --variants, to that list. They are moved to the overrides;
-    # a variant has a colon before any equals sign. Entries of --tests have an equals sign themselves, so no override
-    # can follow them.
+    # a variant has a colon before any equals sign.
     for option, values in list(vars(args).items()):
-        if isinstance(values, list) and option not in ("overrides", "tests"):
+        if isinstance(values, list) and option not in ("overrides", *assignments):
             changes = [entry for entry in values if re.match(r"[\w.]+=", str(entry))]
             args.overrides += changes
             setattr(args, option, [entry for entry in values if entry not in changes])

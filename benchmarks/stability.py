@@ -92,7 +92,7 @@ def main() -> None:
         help="of training, a run each (default: auto)",
     )
     parser.set_defaults(cfg="configs/plus/base.yaml", variants=["config"], seeds=[0, 1, 2, 3, 4], steps=2300)
-    args = parse(parser)
+    args = parse(parser, assignments=("tests",))
     for name in ("train.txt", "test.txt"):
         if not (args.data / name).is_file():
             raise UserError(f"--data {args.data}: has no {name}; make rooms with `python -m dataset.synthetic`")

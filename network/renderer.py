@@ -127,7 +127,8 @@ class Renderer(nn.Module):
         self.agg_net = _aggregate_net(cfg, "agg_net_cfg", **aggregation)
         self.fine_dist_decoder = self.fine_agg_net = None
         if self.sampler.stages > 1:
-            self.fine_dist_decoder = DistDecoder(cfg.fine_dist_decoder_cfg.use_vis, RAY_CHANNELS)
+            if not opaque:
+                self.fine_dist_decoder = DistDecoder(cfg.fine_dist_decoder_cfg.use_vis, RAY_CHANNELS)
             self.fine_agg_net = _aggregate_net(cfg, "fine_agg_net_cfg", **aggregation)
         self.init_net = front_end.of(cfg, image_channels)
         self.multiple = math.lcm(self.image_encoder.multiple, self.init_net.multiple)
@@ -147,9 +148,12 @@ class Renderer(nn.Module):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Return the networks of each pass: the first has its own, all later ones share the fine ones."""
-        scored = {"scored_views": self.scored_views, "scored_samples": self.scored_samples}
-        first = Stage(self.dist_decoder, self.agg_net, **scored, opaque=self.sampler.reads_surfaces)
-        return first, *[Stage(self.fine_dist_decoder, self.fine_agg_net, **scored)] * (self.sampler.stages - 1)
+        same = {
+            "scored_views": self.scored_views, "scored_samples": self.scored_samples,
+            "opaque": self.sampler.reads_surfaces,
+        }  # fmt: skip
+        first = Stage(self.dist_decoder, self.agg_net, **same)
+        return first, *[Stage(self.fine_dist_decoder, self.fine_agg_net, **same)] * (self.sampler.stages - 1)
 
     @property
     def pass_names(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from network.front_ends import FrontEnd, GeometryFeatures
 from network.geometry import scaled_cameras
 from network.linear import RayLinear
 from network.renderer import Renderer
-from network.samplers import Sampler
+from network.samplers import OnSurfaces, Sampler
 from network.stage import Stage
 from network.view_renderer import ViewRenderer
 from train.objective import Term, at_pixels
@@ -109,6 +109,27 @@ def test_a_sampler(config, scene):
     assert view.color.isfinite().all() and len(view.color) == 48 * 64
     for name in ("few", "some", "many"):
         assert log.losses[f"color_{name}"].isfinite()
+
+
+class Twice(OnSurfaces):
+    """A second pass at the depths of the first one."""
+
+    names = ("first", "again")
+
+
+def test_a_sampler_of_several_passes_at_surfaces(config, scene):
+    """Every pass reads the references' depth, and its rays end on one of their samples."""
+    cfg = config(sampler="surfaces", use_hierarchical_sampling=False)
+    network = build_network(cfg, CPU, sampler=Twice())
+    assert network.fine_dist_decoder is None
+    encoding = network.encode(references(scene))
+    pixels = torch.tensor([[[5, 7], [30, 20], [63, 47], [12, 40]]])
+    rays = network.sampler.rays(encoding, scene.cameras(scene.frame_ids[3:4]), pixels)
+    first, again = network.render_rays(encoding, rays).passes
+    torch.testing.assert_close(again.depths, first.depths)
+    for each in (first, again):
+        torch.testing.assert_close(each.hit_probability.sum(-1), torch.ones(4))
+        assert (each.depth[:, None] == each.depths).any(-1).all()
 
 
 class Guesses(nn.Module):

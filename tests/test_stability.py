@@ -38,7 +38,7 @@ def test_kinds_of_test_rooms_are_no_changes_of_the_config(monkeypatch):
     monkeypatch.setattr("sys.argv", ["stability", *given])
     parser = command_parser("stability", "")
     parser.add_argument("--tests", nargs="+")
-    args = parse(parser)
+    args = parse(parser, assignments=("tests",))
     assert args.tests == ["models=m.txt", "boxes=b.txt"]
     assert args.variants == ["a:x=1"] and args.overrides == ["lr_cfg.lr_init=1e-3"]
 
