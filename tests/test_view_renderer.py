@@ -122,15 +122,15 @@ def test_nothing_of_a_batch_is_kept(config, scene, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(not compiles_for_cpu(), reason="no C++ compiler")
 def test_a_cpu_compiles_its_fast_pass_for_one_size_of_batch_and_calls_hooks_registered_later(config, scene):
-    network = build_network(config(depth_sample_num=8, fine_depth_sample_num=8), CPU)
+    network = build_network(config(depth_sample_num=8, use_hierarchical_sampling=False), CPU)
     renderers = [renderer_of(network, "exact"), renderer_of(network, "fast", rays_at_once=700)]
     torch._dynamo.utils.counters.clear()
     camera = scene.cameras(scene.frame_ids[3:4])
     exact, fast = [renderer.render(renderer.encode(references(scene)), camera) for renderer in renderers]
     assert_same(fast, exact)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3  # look once, shade for each of two passes
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # look and shade, once each
     encoding = renderers[1].encode(references(scene))
-    hook = network.fine_agg_net.agg_impl.semantic_fc1_new.register_forward_hook(lambda _m, _i, output: output + 1)
+    hook = network.agg_net.agg_impl.semantic_fc1_new.register_forward_hook(lambda _m, _i, output: output + 1)
     assert (renderers[1].render(encoding, camera).logits - fast.logits).abs().max() > 1e-3
     hook.remove()
     torch.testing.assert_close(renderers[1].render(encoding, camera).logits, fast.logits)

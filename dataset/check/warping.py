@@ -68,7 +68,7 @@ def choose_pairs(scene: Scene, count: int) -> list[Pair]:
         place = len(pairs) % NEAREST_OF  # at other distances, so that what every other frame has is seen
         second = fitting[min(place, len(fitting) - 1)] if len(fitting) else first + 1
         if second < len(scene):
-            pairs.append(_read_pair(scene, scene.frame_ids[first], scene.frame_ids[second]))
+            pairs.append(pair_of(read_frame(scene, first), read_frame(scene, second)))
     return [pair for pair in pairs if pair is not None]
 
 
@@ -82,28 +82,64 @@ def _see_the_same(poses: np.ndarray, first: int) -> np.ndarray:
     return turned & (moved <= np.quantile(moved, NEAREST_SHARE))
 
 
-def _read_pair(scene: Scene, first: str, second: str) -> Pair | None:
+def choose_partners(poses: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Return the `count` nearest of the poses (N, 4, 4) that should see the same as one of them, nearest first."""
+    fitting = np.flatnonzero(_see_the_same(poses, first))
+    moved = np.linalg.norm(poses[fitting, :3, 3] - poses[first, :3, 3], axis=1)
+    return fitting[np.argsort(moved, kind="stable")][:count]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a pair: color (h, w, 3) uint8, depth (h, w) metres, classes (h, w) or None, camera-to-world (4, 4), K."""
+
+    name: str
+    color: np.ndarray
+    depth: np.ndarray
+    classes: np.ndarray | None
+    pose: np.ndarray
+    K: np.ndarray
+
+
+def read_frame(scene: Scene, row: int) -> Frame | None:
+    """Read the frame of a row; None if it cannot be read."""
+    name = scene.frame_ids[row]
     try:
-        views = scene.views([first, second], depth=True)
+        views = scene.views([name], depth=True)
     except UserError:
         return None
-    rows = [scene.frame_ids.index(frame) for frame in (first, second)]
-    return Pair(
-        (first, second),
-        list(views.images.permute(0, 2, 3, 1).numpy()),
-        list(views.depth[:, 0].numpy() / 1000),
-        _classes(scene, first, second),
-        list(scene.camera_to_world[rows]),
-        list(scale_intrinsics(scene.Ks[rows], scene.raw_size, scene.size)),
+    return Frame(
+        name,
+        views.images[0].permute(1, 2, 0).numpy(),
+        views.depth[0, 0].numpy() / 1000,
+        _classes(scene, name),
+        scene.camera_to_world[row],
+        scale_intrinsics(scene.Ks[[row]], scene.raw_size, scene.size)[0],
     )
 
 
-def _classes(scene: Scene, *frames: str) -> list[np.ndarray] | None:
+def pair_of(first: Frame | None, second: Frame | None) -> Pair | None:
+    """Make a pair of two frames; None unless both could be read."""
+    if first is None or second is None:
+        return None
+    both = (first, second)
+    classes = None if first.classes is None or second.classes is None else [frame.classes for frame in both]
+    return Pair(
+        (first.name, second.name),
+        [frame.color for frame in both],
+        [frame.depth for frame in both],
+        classes,
+        [frame.pose for frame in both],
+        [frame.K for frame in both],
+    )
+
+
+def _classes(scene: Scene, frame: str) -> np.ndarray | None:
     try:
-        labels = scene.views(frames, labels=True).labels
+        labels = scene.views([frame], labels=True).labels
     except UserError:  # ids that the table does not know, which the inventory says
         return None
-    return None if labels is None else list(labels.numpy())
+    return None if labels is None else labels[0].numpy()
 
 
 def warp(pair: Pair, cause: Cause = AS_IT_IS, stride: int = 1, tolerances: tuple[float, ...] = TOLERANCES) -> Warp:
