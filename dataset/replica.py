@@ -141,9 +141,14 @@ def intrinsics(size: tuple[int, int]) -> np.ndarray:
 
 def by_number(poses: np.ndarray, numbers: list[int], path: Path) -> dict[int, np.ndarray]:
     """Return image number -> pose. Line i is the pose of image i. If there are as many lines as images, but the numbers
-    do not start at 0, lines and images are paired in order, with a warning. Raise UserError if neither is possible."""
+    do not start at 0, lines and images are paired in order, with a warning. Raise UserError if neither is possible, as
+    where a line is missing: all poses behind it would be those of the next image."""
     told = f"images are numbered {numbers[0]} to {numbers[-1]}, and there are {len(poses)} poses"
     in_a_row = numbers == list(range(len(numbers)))
+    if in_a_row and len(poses) < len(numbers):
+        raise UserError(
+            f"{path}: {told}; which images have none is not known: restore the missing lines, or remove the images"
+        )
     if in_a_row and len(numbers) != len(poses):
         warn(f"{path}: {told}; pose i is taken for image i")
     if in_a_row or numbers[-1] < len(poses):

@@ -4,6 +4,7 @@ scannet_frames_25k."""
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def scannet_scene(name: SceneName, data_root: Path, label_ids: str = "auto") -> 
     labels = choose_labels(files["labels"], label_folder, table, label_ids) if "labels" in files else None
     size = image_size(files["color"][min(files["color"])])
 
+    refuse_distortion(folder)
     K, rig = read_intrinsics(intrinsics), read_rig(folder)
     camera = None if "depth" not in files else read_depth_camera(intrinsics, rig, K, size, files["depth"])
 
@@ -154,6 +156,25 @@ def pinhole(matrix: np.ndarray, source) -> np.ndarray:
     if not np.isfinite(K).all() or skewed or min(K[0, 0], K[1, 1]) <= 0:
         raise UserError(f"{source}: should hold fx 0 cx, 0 fy cy, 0 0 1 (no skew, fx and fy positive)")
     return K
+
+
+def refuse_distortion(folder: Path) -> None:
+    """Raise UserError where a file beside the intrinsics says that images are distorted: coefficients that are not all
+    zero."""
+    for path in sorted([*folder.glob("*distort*"), *folder.glob("intrinsic*/*distort*")]):
+        words = re.findall(r"[^\s,;:=\[\]]+", read_text(path)) if path.is_file() else []
+        if not all(_is_zero(word) for word in words if not word.isidentifier()):
+            raise UserError(
+                f"{path}: lens distortion is not read in ScanNet's layout; undistort the images and remove the file, or give them "
+                "as a capture (transforms.json with k1, k2, p1, p2)"
+            )
+
+
+def _is_zero(word: str) -> bool:
+    try:
+        return float(word) == 0
+    except ValueError:
+        return False
 
 
 def read_rig(folder: Path) -> dict[str, np.ndarray]:

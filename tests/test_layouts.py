@@ -166,6 +166,34 @@ def test_images_numbered_against_their_trajectory(replica_rooms, tmp_path, capsy
         open_scene("replica/val_000/Sequence_1/black_64", tmp_path)
 
 
+def test_a_line_missing_in_a_trajectory_is_refused_and_images_that_were_left_out_are_not(
+    replica_rooms, tmp_path, capsys
+):
+    logging.forget()
+    copy = shutil.copytree(replica_rooms / "Replica" / "val_000", tmp_path / "Replica" / "val_000") / "Sequence_1"
+    path = copy / "traj_w_c.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:7] + lines[8:]))
+    with pytest.raises(UserError, match="there are 47 poses; which images have none is not known"):
+        open_scene("replica/val_000/Sequence_1/black_64", tmp_path)
+    path.write_text("\n".join(lines))
+    for kind in ("rgb", "depth", "semantic_class"):
+        (copy / kind / f"{kind}_47.png").unlink()
+    assert len(open_scene("replica/val_000/Sequence_1/black_64", tmp_path)) == 47
+    assert "pose i is taken for image i" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["intrinsic/distortion_color.txt", "distortion.txt"])
+def test_a_file_of_lens_distortion_beside_scannet_s_layout_is_refused(room, scannet_base, place):
+    path = room / "scannet" / "train_000" / place
+    path.write_text("k1 k2 p1 p2\n0 0 0.0 0\n")
+    assert_same(open_scene(ROOM, room), open_scene(ROOM, scannet_base))
+    for content in ("0.1 -0.2 0 0", "[0, 0, 1e-4, 0]", "k1: 0.1, k2: 0"):
+        path.write_text(content)
+        with pytest.raises(UserError, match=f"{path.name}: lens distortion is not read"):
+            open_scene(ROOM, room)
+
+
 # Folders of other programs and datasets
 
 LAYOUTS = {
