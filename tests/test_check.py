@@ -137,6 +137,29 @@ def test_what_is_of_the_neighbouring_frame_is_named(walk, tmp_path, kind, suffix
     assert f"each frame has the {told} of the frame {'after' if way == 1 else 'before'} it" in lines
 
 
+@pytest.mark.parametrize(
+    ("order", "told"),
+    [
+        (
+            lambda names: sorted(names),
+            "poses are in the order of the frames' names as text (0, 1, 10, 11, …, 2), frames by number",
+        ),
+        (lambda names: [sorted(names).index(name) for name in names], "frames are in the order of their names as text"),
+        (lambda names: names[::-1], "poses are in reverse order"),
+    ],
+)
+def test_poses_in_another_order_than_frames_are_named(walk, tmp_path, order, told):
+    shutil.copytree(walk / "scannet", tmp_path / "scannet")
+    folder = tmp_path / "scannet" / "train_000" / "pose"
+    names = sorted((path.stem for path in folder.iterdir()), key=int)
+    contents = [(folder / f"{name}.txt").read_bytes() for name in names]
+    for name, other in zip(names, order(names), strict=True):
+        place = other if isinstance(other, int) else names.index(other)
+        (folder / f"{name}.txt").write_bytes(contents[place])
+    lines = "; ".join(verdict(check_scene(NAME, tmp_path, 4)))
+    assert f"likely cause: {told}" in lines
+
+
 @pytest.mark.parametrize("every", [2, 5])
 def test_red_and_blue_that_are_swapped_in_some_frames_are_said(data, every):
     for path in (data / "scannet" / "train_000" / "color").iterdir():

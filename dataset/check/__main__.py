@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,7 +13,7 @@ from dataset.check.consistency import check_consistency
 from dataset.check.hints import find_hints
 from dataset.check.inventory import take_inventory
 from dataset.check.labelling import check_labels
-from dataset.check.order import find_order
+from dataset.check.order import find_order, find_permutation
 from dataset.check.outliers import find_outliers
 from dataset.check.page import SceneReport, describe, verdict, write_page
 from dataset.check.warping import choose_pairs
@@ -109,7 +110,9 @@ def check_scene(name: str, data_root: Path, sample: int, label_ids: str = "auto"
     shown = tuple(pairs[:: max(1, len(pairs) // SHOWN_PAIRS)][:SHOWN_PAIRS])
     hints = find_hints(scene, inventory, label_ids)
     consistency = check_consistency(pairs, parsed.kind == "transforms", *order)
-    if consistency is not None and not consistency.geometry_is_wrong:
+    if consistency is not None and consistency.geometry_is_wrong:
+        consistency = replace(consistency, cause=find_permutation(scene) or consistency.cause)
+    elif consistency is not None:
         hints = (*hints, *find_outliers(scene, sample))
     return SceneReport(name, None, inventory, consistency, shown, scene.labels, hints, labelling)
 

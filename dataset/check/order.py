@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from dataset.scene import Scene
 from utils.errors import UserError
 
 PAIRS, FEWEST_PAIRS = 24, 8
+FITS = 0.2  # agreement times correlation of detail, from which on another order of the poses is the right one
 GAIN, SURE = 0.04, 3.0  # of agreement times correlation of detail, that counts; in standard errors
 SHIFTS = {  # of which frame's pose and colour fit the depth of a frame, counted from it: what was mixed up
     (-1, 0): "the pose of the frame after it",
@@ -51,6 +53,30 @@ def find_order(scene: Scene) -> tuple[str | None, str | None]:
         return None, None
     text = f"each frame has {SHIFTS[best]}"
     return (text, None) if best[0] else (None, text)
+
+
+def find_permutation(scene: Scene) -> str | None:
+    """Return how the order of all poses differs from that of the frames; None where no order that is known here makes frames fit.
+
+    For scenes whose frames do not fit each other as they are.
+    """
+    for text, rows in _orders(scene.frame_ids).items():
+        pairs = choose_pairs(scene, PAIRS, scene.camera_to_world[rows])
+        if len(pairs) >= FEWEST_PAIRS and fit(pairs).mean() > FITS:
+            return text
+    return None
+
+
+def _orders(frames: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return what may have happened to the order of poses, and for each frame the row of its pose, (N,)."""
+    by_text = np.array(sorted(range(len(frames)), key=lambda row: frames[row]))
+    told = "as text (0, 1, 10, 11, …, 2), {} by number"
+    orders = {
+        f"poses are in the order of the frames' names {told.format('frames')}": np.argsort(by_text),
+        f"frames are in the order of their names {told.format('poses')}": by_text,
+        "poses are in reverse order": np.arange(len(frames))[::-1],
+    }
+    return {text: rows for text, rows in orders.items() if (rows != np.arange(len(frames))).any()}
 
 
 def fit(pairs: list[Pair]) -> np.ndarray:

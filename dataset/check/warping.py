@@ -59,16 +59,17 @@ class Cause:
 AS_IT_IS = Cause("")
 
 
-def choose_pairs(scene: Scene, count: int) -> list[Pair]:
+def choose_pairs(scene: Scene, count: int, poses: np.ndarray | None = None) -> list[Pair]:
     """Choose pairs spread over the scene that see the same: views differ by a moderate angle, and cameras are near each other.
-    Frames that cannot be read are left to the inventory."""
+    Frames that cannot be read are left to the inventory. poses: (N, 4, 4) in place of the scene's own."""
     pairs: list[Pair | None] = []
+    poses = scene.camera_to_world if poses is None else poses
     for first in np.unique(np.linspace(0, max(0, len(scene) - 2), count).round().astype(int)):
-        fitting = first + 1 + np.flatnonzero(_see_the_same(scene.camera_to_world, first)[first + 1 :])
+        fitting = first + 1 + np.flatnonzero(_see_the_same(poses, first)[first + 1 :])
         place = len(pairs) % NEAREST_OF  # at other distances, so that what every other frame has is seen
         second = fitting[min(place, len(fitting) - 1)] if len(fitting) else first + 1
         if second < len(scene):
-            pairs.append(pair_of(read_frame(scene, first), read_frame(scene, second)))
+            pairs.append(pair_of(*(read_frame(scene, row, poses[row]) for row in (first, second))))
     return [pair for pair in pairs if pair is not None]
 
 
@@ -101,8 +102,8 @@ class Frame:
     K: np.ndarray
 
 
-def read_frame(scene: Scene, row: int) -> Frame | None:
-    """Read the frame of a row; None if it cannot be read."""
+def read_frame(scene: Scene, row: int, pose: np.ndarray | None = None) -> Frame | None:
+    """Read the frame of a row; None if it cannot be read. pose: (4, 4) in place of its own."""
     name = scene.frame_ids[row]
     try:
         views = scene.views([name], depth=True)
@@ -113,7 +114,7 @@ def read_frame(scene: Scene, row: int) -> Frame | None:
         views.images[0].permute(1, 2, 0).numpy(),
         views.depth[0, 0].numpy() / 1000,
         _classes(scene, name),
-        scene.camera_to_world[row],
+        scene.camera_to_world[row] if pose is None else pose,
         scale_intrinsics(scene.Ks[[row]], scene.raw_size, scene.size)[0],
     )
 
