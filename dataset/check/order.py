@@ -13,7 +13,10 @@ from dataset.scene import Scene
 from utils.errors import UserError
 
 PAIRS, FEWEST_PAIRS = 24, 8
-FITS = 0.2  # agreement times correlation of detail, from which on another order of the poses is the right one
+FITS, TIMES = (
+    0.2,
+    2.0,
+)  # least fit, and so many times the fit as it is, with which another order of the poses is the right one
 GAIN, SURE = 0.04, 3.0  # of agreement times correlation of detail, that counts; in standard errors
 SHIFTS = {  # of which frame's pose and colour fit the depth of a frame, counted from it: what was mixed up
     (-1, 0): "the pose of the frame after it",
@@ -56,15 +59,16 @@ def find_order(scene: Scene) -> tuple[str | None, str | None]:
 
 
 def find_permutation(scene: Scene) -> str | None:
-    """Return how the order of all poses differs from that of the frames; None where no order that is known here makes frames fit.
+    """Return how the order of all poses differs from that of the frames; None where no order that is known here makes frames fit
+    far better."""
 
-    For scenes whose frames do not fit each other as they are.
-    """
-    for text, rows in _orders(scene.frame_ids).items():
+    def reached(rows: np.ndarray | slice) -> float:
         pairs = choose_pairs(scene, PAIRS, scene.camera_to_world[rows])
-        if len(pairs) >= FEWEST_PAIRS and fit(pairs).mean() > FITS:
-            return text
-    return None
+        return float(fit(pairs).mean()) if len(pairs) >= FEWEST_PAIRS else 0.0
+
+    found = {text: reached(rows) for text, rows in _orders(scene.frame_ids).items()}
+    best = max(found, key=found.__getitem__)
+    return best if found[best] > max(FITS, TIMES * reached(slice(None))) else None
 
 
 def _orders(frames: Sequence[str]) -> dict[str, np.ndarray]:
