@@ -1,12 +1,13 @@
 """Furnished rooms from a seed, ray-cast exactly and written in the layouts of real datasets.
 
-A room is parts with materials and classes; a walk is cameras through it; a caster makes pictures; a writer, files.
-Three kinds of rooms, each with a walk: room.py (furniture.py: boxes), fine.py (blocks in fine textures), modelled.py
-(furniture models). generate.py makes many at once; `python -m dataset.synthetic` runs it.
+A room consists of parts, each with a material and a class. A walk is a sequence of cameras in it, a caster renders the
+frames, and a writer saves them. There are three kinds of rooms, each with its own walk: room.py (furniture built of
+boxes by furniture.py), fine.py (block furniture with fine textures) and modelled.py (furniture models). generate.py
+generates many rooms at once; `python -m dataset.synthetic` is its command line.
 
-Of boxes: parts.py, raycast.py (PyTorch, any device).
-Of models: models.py and pack.py (libraries, and one file of what is used of them), catalogue.py (what a name means),
-themes.py (what stands together), walks.py, meshes.py, dressing.py (models in a room's materials), fixtures.py (walls,
-doors, windows), textures.py, meshcast.py (Embree, CPU).
-Of both: placing.py, writers.py.
+Rooms of boxes: parts.py, raycast.py (PyTorch, any device).
+Rooms of models: models.py and pack.py (furniture libraries, and a file of the models used), catalogue.py (kind and
+class of a model by its name), themes.py (furniture of each theme), walks.py, meshes.py, dressing.py (materials of
+models), fixtures.py (walls, doors, windows), textures.py, meshcast.py (Embree, CPU).
+Both: placing.py, writers.py.
 """

@@ -1,4 +1,4 @@
-"""Generates synthetic rooms: `python -m dataset.synthetic demo --out data/synthetic`."""
+"""Generation of synthetic rooms: `python -m dataset.synthetic demo --out data/synthetic`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _parse() -> argparse.Namespace:
         "  demo    10 rooms of 256x192 pixels\n"
         "  full    54 rooms of 640x480 pixels\n"
         "  fine    16 rooms of 1296x968 pixels, block furniture in fine textures\n\n"
-        "Rooms that are there already are kept: a second run goes on where the first ended.",
+        "Existing rooms are kept: the same command resumes an interrupted run.",
         "python -m dataset.synthetic demo --out data/synthetic",
     )
     parser.add_argument("size", choices=SIZES, metavar="SIZE", help="one of the sizes above")
@@ -64,15 +64,15 @@ def _parse() -> argparse.Namespace:
         "--width",
         type=int,
         default=None,
-        help="image width in pixels that the lists ask for (default: half of the images', 64 to 320)",
+        help="image width in pixels in the names of the lists (default: half the width of the images, from 64 to 320)",
     )
     parser.add_argument(
         "--furniture",
         type=Path,
         nargs="+",
         metavar="PATH",
-        help="furnish rooms with models: a pack of dataset.synthetic.pack, .sh3f libraries of Sweet Home 3D, or a folder "
-        "of them (needs embreex)",
+        help="furnish rooms with models: a pack made by dataset.synthetic.pack, .sh3f libraries of Sweet Home 3D, or a "
+        "folder of them (needs embreex)",
     )
     parser.add_argument("--mixed", action="store_true", help="with --furniture: only every other room has models")
     parser.add_argument(
@@ -84,11 +84,11 @@ def _parse() -> argparse.Namespace:
         help="device that casts the rays (default: %(default)s)",
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="rooms generated at once (default: one a core)"
+        "--workers", type=int, default=os.cpu_count(), help="rooms generated at once (default: one per core)"
     )
     args = parser.parse_args()
     if args.mixed and not args.furniture:
-        raise UserError("--mixed says how many rooms have models: name them with --furniture")
+        raise UserError("--mixed needs --furniture, which names the models")
     return args
 
 
@@ -104,7 +104,7 @@ def _size(args) -> Size:
         rooms = dict(zip(rooms, args.rooms, strict=True))
     frames = size.frames if args.frames is None else args.frames
     if frames < 1 or min(rooms.values()) < 0:
-        raise UserError("--frames and --rooms must not be negative, and there must be a frame")
+        raise UserError("--frames should be at least 1, and --rooms at least 0")
     return replace(size, rooms=rooms, frames=frames, image=image)
 
 

@@ -1,4 +1,4 @@
-"""Classification of furniture by its catalogue name: its kind, which decides where it is placed, and its class."""
+"""Kind and class of furniture by its name in the catalogue. The kind determines where a piece is placed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from dataset.synthetic.models import Item
 
 OUTDOORS = ("Exterior", "Vehicles", "Characters", "Staircases")
-# What rooms here have no use for, or what holds several classes that its materials do not tell apart: searched for in
-# "name, tags", in lower case.
+# Items that rooms do not use, or that combine several classes which their materials do not distinguish. The pattern is
+# searched for in "name, tags", in lower case.
 UNUSED = (
     r"plug|switch|antenna|dimmer|intercom|detector|cctv|scpts|railing|fence|elevator|garage|container|lock\b|emergency"
     r"|\bbaby|\bchildren|crib|changing|doll|\btoy|potty|urinal|bidet|mezzanine|hospital|mannequin|animal(?!.*fish)|rocking"
@@ -18,7 +18,7 @@ UNUSED = (
     r"|shower|stroller|scooter|tricycle|mower|clothes (horse|rack)|trampoline|projector|ceiling fan|contemporary"
     r"|corner cabinet|corner bath|upper shelves|island ext|opened convertible|tablet|double vanity"
 )
-# What an item is called, tried in this order on its name in lower case: (kind, class, pattern).
+# (kind, class, pattern): the first pattern found in an item's name, in lower case, determines its kind.
 NAMES = (
     ("bed", "bed", r"\bbed(?!side)|day bed"),
     ("bedside", None, r"bedside|nightstand"),
@@ -66,8 +66,8 @@ NAMES = (
 CLUTTER = {"Kitchen": "food", "Bathroom": "toiletries", "Office": "stationery", "Living room": "trinket"}
 CLUTTER |= {"Miscellaneous": "trinket", "Bedroom": "trinket"}
 _NAMED = {kind: "lamp" for kind in ("ceiling_lamp", "floor_lamp", "table_lamp")} | {"small_plant": "plant"}
-SMALL = 0.45  # metres, of what may lie about on top of things
-# Classes of single materials of an item, by the material's name; None: ignored.
+SMALL = 0.45  # metres: largest side of objects that are placed on furniture
+# (pattern of the material's name, class, kinds): materials whose class differs from the item's; None: ignored.
 MATERIALS = (
     (r"mirror|espejo", None, ("vanity", "basin", "wardrobe")),
     (r"counter", "counter", ("base", "sink_base")),
@@ -77,7 +77,7 @@ MATERIALS = (
 
 
 def kind_of(item: Item) -> str | None:
-    """Return what an item is for, or None if rooms have no use for it."""
+    """Return the kind of an item, or None if rooms do not use it."""
     name = item.name.lower()
     if item.category in OUTDOORS or re.search(UNUSED, f"{name}, {item.tags.lower()}"):
         return None
@@ -88,7 +88,7 @@ def kind_of(item: Item) -> str | None:
 
 
 def _by_size(kind: str | None, item: Item) -> str | None:
-    """Return the kinds that one word names, told apart by size and height."""
+    """Return the final kind of an item: some names stand for several kinds, which differ in size and height."""
     height = item.size[2]
     if kind == "lamp":
         return (
@@ -103,12 +103,12 @@ def _by_size(kind: str | None, item: Item) -> str | None:
     if kind == "box" and height > 0.9:
         return "cabinet"
     if kind == "basin" and item.elevation < 0.2 and height < 0.7:
-        return None  # to be let into something
+        return None  # a basin to be built into a cabinet
     return kind
 
 
 def class_of(kind: str, material: str) -> str | None:
-    """Return the class of a material of an item of a kind."""
+    """Return the class of a material in an item of the given kind."""
     for pattern, label, kinds in MATERIALS:
         if kind in kinds and re.search(pattern, material, re.I):
             return label

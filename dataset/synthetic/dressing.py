@@ -1,4 +1,4 @@
-"""Models dressed for a room: their materials vary from room to room, and things lie on them."""
+"""Materials and shapes of models, varied from room to room, and objects placed on them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SOFT = ("sofa", "armchair", "pouf")
 CLOTH = r"mattress|pillow|blank|sheet|duvet|cloth|fabric|tela|cushion|cojin|colch|seat|leather|towel|toalla"
 METAL = r"metal|chrom|alu|inox|steel|iron"
 PORCELAIN = ("toilet", "basin", "bathtub", "vanity")
-PRIMITIVES = {  # kinds that are also built of boxes: where a library has none, and now and then where it has few
+PRIMITIVES = {  # kinds that can also be built of boxes: if a library has none, and sometimes if it has few
     "counter": furniture.counter,
     "fridge": furniture.refrigerator,
     "toilet": furniture.toilet,
@@ -57,16 +57,16 @@ PRIMITIVES = {  # kinds that are also built of boxes: where a library has none, 
 }
 RECOLORABLE = (*WOODEN, *SOFT, "bed", "chair", "office_chair", "stool", "vase", "towels", "box", "bin", "vanity")
 PAINTABLE = (*WOODEN, "chair", "office_chair", "stool", "fridge", "radiator", "box", "bin", "washer", "hood")
-OF_BOXES = 0.6  # pieces of boxes for every model of a kind, when one is chosen
+OF_BOXES = 0.6  # probability of a piece of boxes, to be divided by the number of models of its kind
 IN_ROWS = ("base", "sink_base", "upper", "tall", "hood", "cooktop", "oven")  # keep their sizes, to fit together
-SIZE_SPREAD = (0.18, 0.1, 0.08)  # deviation of the logarithms of width, depth and height
-FACING_SIDE = 4e-4  # metres
-RECOLORED = 0.3  # of the flat materials that could be wood or cloth become it
-PAINTED = 0.2  # of the large materials that could be painted are, in any colour
+SIZE_SPREAD = (0.18, 0.1, 0.08)  # standard deviations of the logarithms of width, depth and height
+FACING_SIDE = 4e-4  # metres by which triangles are moved to the side that they face
+RECOLORED = 0.3  # probability that a material that could be wood or cloth gets another colour or texture
+PAINTED = 0.2  # probability that a large material that could be painted is, in any colour
 
 
 class Stock:
-    """Furniture available to a room: models of a pack, each dressed the same way throughout the room."""
+    """Furniture available to a room: the models of a pack. Each model looks the same throughout the room."""
 
     def __init__(self, models: Furniture, rng: np.random.Generator):
         self._models, self._rng = models, rng
@@ -76,8 +76,8 @@ class Stock:
         self._surfaces: dict[Material, Surface] = {}
 
     def one(self, kind: str, same: bool = False) -> list[Mesh]:
-        """Return a piece of a kind, its back at y = 0; of those that were asked for as the `same`, always one and the
-        same. [] if there is none."""
+        """Return a piece of a kind, with its back at y = 0; [] if there is none. same: return the same piece in all
+        calls with this flag."""
         if same and kind in self._chosen:
             return self._chosen[kind]
         numbers = self._models.kinds.get(kind, [])
@@ -100,11 +100,11 @@ class Stock:
         return self._dressed[number]
 
     def primitive(self, kind: str) -> list[Mesh]:
-        """Return a piece of a kind that is built of boxes, as meshes."""
+        """Return a piece of a kind built of boxes, as meshes."""
         return [self._mesh(part) for part in PRIMITIVES[kind](self._rng)]
 
     def _mesh(self, part: Box) -> Mesh:
-        """Return a box of the primitive rooms as a mesh, its pattern as the kind of material that it stands for."""
+        """Return a box as a mesh, with a texture of the material that its pattern represents."""
         material = part.material
         if material not in self._surfaces:
             self._surfaces[material] = _rendition(material, part.label, self._rng)
@@ -124,8 +124,8 @@ def _rendition(material: Material, label: str, rng) -> Surface:
 
 
 def reshaped(model: Model, rng) -> Model:
-    """Return the model wider or narrower, deeper or flatter, higher or lower, and mirrored half of the time, so that no two
-    rooms have the same chair."""
+    """Return the model with width, depth and height scaled at random, and mirrored with probability 1/2, so that its
+    shape varies from room to room."""
     scale = np.exp(rng.normal(0, SIZE_SPREAD)).clip(0.7, 1.4).astype(np.float32)
     normals = model.normals / scale
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
@@ -136,14 +136,14 @@ def reshaped(model: Model, rng) -> Model:
 def mirrored(model: Model) -> Model:
     """Return the model with left and right exchanged."""
     flip = np.array([-1, 1, 1], np.float32)
-    return replace(  # corners in the other order, as faces look to the side from which they turn left
+    return replace(  # corners in reverse order, since mirroring reverses the orientation of faces
         model, triangles=model.triangles[:, ::-1] * flip, uv=model.uv[:, ::-1], normals=model.normals[:, ::-1] * flip
     )
 
 
 def dressed(model: Model, kind: str, looks: int) -> list[Mesh]:
-    """Return the model as meshes, one a material, at its height above the floor. `looks` is the seed of how materials
-    vary: of one name, they do so alike in all models of a room, as kitchen cabinets should."""
+    """Return the model as meshes, one for each material, at its height above the floor. looks: seed of the variation of
+    materials. Materials of the same name vary alike in all models of a room, so that kitchen cabinets match."""
     meshes = []
     areas = _areas(model)
     for number, skin in enumerate(model.skins):
@@ -158,22 +158,24 @@ def dressed(model: Model, kind: str, looks: int) -> list[Mesh]:
 
 
 def _apart(triangles: np.ndarray) -> np.ndarray:
-    """Return triangles moved a little to the side that they face. Where two lie in one plane, the one that faces the
-    viewer is seen, as in a viewer that draws no backs."""
+    """Return triangles (T, 3, 3) moved by FACING_SIDE to the side that they face.
+
+    Of two triangles in one plane, the one that faces the camera is then visible, as with back-face culling.
+    """
     normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
     return triangles + np.float32(FACING_SIDE) * normal[:, None]
 
 
 def _areas(model: Model) -> np.ndarray:
-    """Return the share of the model's surface that each material has."""
+    """Return the share of the model's surface area that each material covers."""
     a, b = (model.triangles[:, i] - model.triangles[:, 0] for i in (1, 2))
     area = np.bincount(model.skin, np.linalg.norm(np.cross(a, b), axis=-1), len(model.skins))
     return area / max(area.sum(), 1e-12)
 
 
 def _surface(skin: Skin, kind: str, share: float, rng) -> Surface:
-    """Return a material as it is, a little varied; large flat ones become wood or cloth now and then."""
+    """Return the surface of a material, slightly varied; some large materials become painted, wood or cloth."""
     warm = rng.normal(0, 0.02, 3)
     shiny = 0.05 if kind in PORCELAIN else 0.0
     name = skin.name.lower()
@@ -207,7 +209,7 @@ def _brown(color: np.ndarray) -> bool:
 
 
 def _hue_turned(color: np.ndarray, rng) -> np.ndarray:
-    """Return another hue, and less or more of it."""
+    """Return RGB colours (h, w, 3) with the hue rotated and the saturation reduced at random."""
     hsv = cv2.cvtColor(color.astype(np.uint8), cv2.COLOR_RGB2HSV).astype(int)
     hsv[..., 0] = (hsv[..., 0] + rng.integers(180)) % 180
     hsv[..., 1] = (hsv[..., 1] * rng.uniform(0.2, 0.9)).clip(0, 255)
@@ -215,7 +217,8 @@ def _hue_turned(color: np.ndarray, rng) -> np.ndarray:
 
 
 def _box_mapped(triangles: np.ndarray) -> np.ndarray:
-    """Return uv (T, 3, 2) in metres, seen along the axis that each triangle faces; grain along its longer extent."""
+    """Return uv (T, 3, 2) in metres, projected along the main axis of each triangle's normal; the grain runs along the
+    longer extent."""
     normal = np.abs(np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]))
     axis = normal.argmax(1)
     u_axis, v_axis = np.array([1, 0, 0])[axis], np.array([2, 2, 1])[axis]
@@ -224,7 +227,7 @@ def _box_mapped(triangles: np.ndarray) -> np.ndarray:
 
 
 def levels(piece: list[Mesh], x: float, y: float) -> np.ndarray:
-    """Return the heights, from below upwards, at which an upright line through (x, y) meets a piece."""
+    """Return the heights, in ascending order, at which the vertical line through (x, y) meets a piece."""
     triangles = np.concatenate([mesh.triangles for mesh in piece])
     flat = triangles[..., :2] - np.array([x, y])
     near = ((flat.min(1) <= 0) & (flat.max(1) >= 0)).all(1)
@@ -241,8 +244,8 @@ def _cross(a, b) -> np.ndarray:
 
 
 def place_on(piece: list[Mesh], thing: list[Mesh], rng, tries: int = 12, keep: float = 0.0) -> list[Mesh]:
-    """Return a thing moved to a free level place on top of a piece, turned by chance; [] if none is found. keep: metres from
-    the edges."""
+    """Return an object moved to a free level place on top of a piece, rotated at random; [] if none is found. keep:
+    distance from the edges in metres."""
     low, high = extent(piece)
     size = np.subtract(*extent(thing)[::-1])
     half = size[:2].max() / 2 + keep
@@ -259,7 +262,7 @@ def place_on(piece: list[Mesh], thing: list[Mesh], rng, tries: int = 12, keep: f
 
 
 def moved_to(thing: list[Mesh], place, angle: float = 0.0) -> list[Mesh]:
-    """Return a thing with the middle of its underside at `place`, turned by `angle` about the upright axis."""
+    """Return an object with the centre of its underside at `place`, rotated by `angle` radians about the z axis."""
     low, high = extent(thing)
     centre = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
     c, s = np.cos(angle), np.sin(angle)
@@ -268,7 +271,7 @@ def moved_to(thing: list[Mesh], place, angle: float = 0.0) -> list[Mesh]:
 
 
 def with_books(shelf: list[Mesh], rng) -> list[Mesh]:
-    """Return rows of books on the levels of a bookshelf, where there is room for them."""
+    """Return a bookshelf with rows of books on its shelves, where there is room for them."""
     low, high = extent(shelf)
     y = (low[1] + high[1]) / 2
     books = []

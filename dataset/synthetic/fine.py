@@ -1,7 +1,7 @@
-"""A second kind of room: plain block furniture in fine textures, and a walk all the way round that looks across.
+"""Rooms with block furniture and fine textures, and a walk once around the room that looks across it.
 
-Furniture is a table of blocks rather than makers: its shapes are simple, and what is hard about these rooms is their
-texture, their contrast and the wide turns between frames.
+Furniture is defined by a table of blocks. Its shapes are simple; these rooms are difficult because of their textures,
+their contrast and the wide turns between frames.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataset.synthetic.placing import Plan, extent, keep_clear, look
 
 WALL_THICKNESS = 0.12
 TEXTURES = ("speckle", "weave", "motif", "stripes", "planks", "checks")
-# A piece: ranges of (width, depth, height) in metres, then blocks as (class, which of its materials, low, high) in
-# shares of that size. The back stands at depth 0.
+# A piece: ranges of (width, depth, height) in metres, then blocks as (class, index of the material, low, high) in
+# fractions of that size. The back is at depth 0.
 LEGS = [((x, y, 0), (x + 0.08, y + 0.1)) for x in (0.0, 0.92) for y in (0.0, 0.9)]
 SHELVES = (0.02, 0.26, 0.5, 0.74)
 PIECES = {
@@ -139,7 +139,7 @@ THEMES = (
 
 
 def furnish(seed: int) -> Room:
-    """Return a room whose size, layout, colours and light all follow from the seed."""
+    """Return a room whose size, layout, colours and light are determined by the seed."""
     rng = np.random.default_rng([seed, 4])
     plan = Plan(np.array([rng.uniform(4.6, 6.6), rng.uniform(4.2, 5.8), rng.uniform(2.5, 3.0)]))
     parts = _shell(rng, plan.size)
@@ -155,7 +155,7 @@ def furnish(seed: int) -> Room:
 
 
 def walk(room: Room, frames: int, seed: int) -> np.ndarray:
-    """Return a walk once round the room, however many frames that takes, looking across it: camera-to-world (frames, 4,
+    """Return a walk once around the room, for any number of frames, that looks across it: camera-to-world (frames, 4,
     4)."""
     rng = np.random.default_rng([seed, 5])
     angle = rng.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(frames) / frames
@@ -171,7 +171,7 @@ def walk(room: Room, frames: int, seed: int) -> np.ndarray:
 
 
 def _piece(rng, name: str) -> list[Box]:
-    """Return a piece of PIECES, of a size and in materials of its own."""
+    """Return a piece of PIECES with random size and materials."""
     ranges, blocks = PIECES[name]
     size = np.array([rng.uniform(*bounds) for bounds in ranges])
     books = Material(tuple(rng.uniform(0.05, 0.9, 3)), tuple(rng.uniform(0.05, 0.9, 3)), "books", 0.03)
@@ -184,7 +184,7 @@ def _piece(rng, name: str) -> list[Box]:
 
 
 def _texture(rng, low: float = 0.03, high: float = 0.1) -> Material:
-    """Return two unrelated colours in a fine pattern: contrast that a blur destroys."""
+    """Return a fine pattern of two unrelated colours, whose contrast is lost in a blurred rendering."""
     first = rng.uniform(0.08, 0.85, 3)
     second = np.clip(first + rng.uniform(-0.35, 0.35, 3), 0.03, 0.95)
     return Material(tuple(first), tuple(second), str(rng.choice(TEXTURES)), rng.uniform(low, high))
@@ -213,7 +213,8 @@ def _shell(rng, size) -> list[Box]:
 
 
 def _middle(rng, plan: Plan) -> list[Box]:
-    """Return a table near the middle of the room, square with its walls, and chairs on two sides, where there is room."""
+    """Return a table near the centre of the room, parallel to the walls, with chairs on two sides; [] if there is no
+    room."""
     table = _piece(rng, "table")
     high = extent(table)[1]
     seats = [_piece(rng, "chair") for _ in range(2)]
@@ -229,7 +230,7 @@ def _middle(rng, plan: Plan) -> list[Box]:
 
 
 def _window(rng) -> list[Box]:
-    """Return a bright pane in a frame, a curtain on either side."""
+    """Return a bright pane in a frame, with a curtain on each side."""
     width, low, high = rng.uniform(1.0, 1.6), rng.uniform(0.8, 1.0), rng.uniform(1.9, 2.2)
     sky = Material(tuple(rng.uniform(0.6, 1.0, 3)), (0.3, 0.45, 0.3), "painting", 0.4, glow=0.7)
     frame, cloth = Material.of(rng.uniform(0.5, 0.9, 3)), _texture(rng)

@@ -1,6 +1,7 @@
 """Fixtures of a room: walls, floor, ceiling, skirting, doors, windows and curtains, pictures, mirrors, rugs.
 
-A maker returns meshes in the frame of the furniture makers: the wall is at y = 0, the room at y > 0.
+Each function that builds a fixture returns meshes in the coordinates used for furniture: the wall is at y = 0, the room
+at y > 0.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ WHITE = (0.9, 0.9, 0.88)
 
 
 def shell(rng, size, theme: str) -> list[Mesh]:
-    """Return floor, ceiling, walls and skirting of a room of `size` (x, y, z)."""
+    """Return floor, ceiling, walls and skirting of a room of `size` (x, y, z) in metres."""
     x, y, z = size
     t = WALL_THICKNESS
     wet = theme == "bath"
@@ -24,7 +25,7 @@ def shell(rng, size, theme: str) -> list[Mesh]:
     if not wet and rng.random() < 0.4:
         walls[rng.integers(4)] = textures.brick(rng) if rng.random() < 0.3 else _wall(rng)
     upper = textures.paint(rng)
-    tiled = rng.uniform(1.2, 2.1) if wet and rng.random() < 0.6 else z  # above are painted walls
+    tiled = rng.uniform(1.2, 2.1) if wet and rng.random() < 0.6 else z  # height of tiles; walls are painted above
     boxes = [((-t, -t), (x + t, 0)), ((x, -t), (x + t, y + t)), ((-t, y), (x + t, y + t)), ((-t, -t), (0, y + t))]
     parts = [
         block("floor", _ground(rng, theme), (-t, -t, -t), (x + t, y + t, 0)),
@@ -66,7 +67,7 @@ def _skirting(rng, size) -> list[Mesh]:
 
 
 def door(rng) -> list[Mesh]:
-    """Return a leaf, flush or with panels, in its frame, and a handle."""
+    """Return a door: a leaf, flush or panelled, its frame and a handle."""
     width, height = rng.uniform(0.78, 0.92), rng.uniform(2.0, 2.1)
     kind = rng.random()
     leaf = (
@@ -93,7 +94,7 @@ def door(rng) -> list[Mesh]:
 
 
 def window(rng, daylight: float) -> list[Mesh]:
-    """Return a bright view in a frame, sill, and perhaps curtains; daylight: its radiance."""
+    """Return a window: a bright view, its frame and sill, and perhaps curtains. daylight: radiance of the view."""
     width, low, high = rng.uniform(0.9, 1.9), rng.uniform(0.75, 1.0), rng.uniform(1.9, 2.2)
     view = textures.outside(rng)
     dusk = 1.0 if daylight else 0.08
@@ -118,7 +119,7 @@ def window(rng, daylight: float) -> list[Mesh]:
 
 
 def hanging(label, cloth: Surface, x: float, width: float, bottom: float, top: float, y: float, rng) -> Mesh:
-    """Return cloth that hangs in folds, about `x` and `y`."""
+    """Return cloth that hangs in folds, centred at `x` and `y`."""
     columns = 40
     along = np.linspace(0, 1, columns + 1)
     folds = rng.uniform(3, 6)
@@ -145,7 +146,7 @@ def hanging(label, cloth: Surface, x: float, width: float, bottom: float, top: f
 
 
 def shower_curtain(rng) -> list[Mesh]:
-    """Return cloth on a rod in front of a wall."""
+    """Return a shower curtain on a rod in front of a wall."""
     width = rng.uniform(0.9, 1.4)
     rod = textures.plain((0.7, 0.7, 0.7), gloss=0.2)
     return [
@@ -168,7 +169,7 @@ def picture(rng) -> list[Mesh]:
 
 
 def mirror(rng) -> list[Mesh]:
-    """Return a mirror at head height; it has no class."""
+    """Return a mirror at head height, which has no class."""
     width, height = rng.uniform(0.45, 0.9), rng.uniform(0.6, 0.9)
     glass = textures.plain((0.04, 0.045, 0.045), gloss=0.8)
     frame = textures.plain(np.full(3, rng.choice([0.3, 0.7, 0.9])))
@@ -179,7 +180,7 @@ def mirror(rng) -> list[Mesh]:
 
 
 def rug(rng, centre, size) -> list[Mesh]:
-    """Return a rug of `size` (x, y) about `centre` (x, y)."""
+    """Return a rug of `size` (x, y) centred at `centre` (x, y)."""
     half = np.asarray(size) / 2
     return [block("floor", textures.rug(rng), (*(centre - half), 0.0), (*(centre + half), 0.009), fit=True)]
 
@@ -193,14 +194,14 @@ def mug(rng) -> list[Mesh]:
 
 
 def book(rng) -> list[Mesh]:
-    """Return a book or a paper that lies."""
+    """Return a book or a sheet of paper, lying flat."""
     width, length, height = rng.uniform(0.13, 0.22), rng.uniform(0.19, 0.3), rng.uniform(0.003, 0.035)
     cover = textures.fabric(rng) if rng.random() < 0.5 else textures.plain(textures.cloth_color(rng))
     return [block(None, cover, (-width / 2, -length / 2, 0), (width / 2, length / 2, height))]
 
 
 def lamp_shade(rng) -> list[Mesh]:
-    """Return a lamp that hangs from the ceiling at z = 0: a cord and a shade that glows."""
+    """Return a lamp hanging from the ceiling at z = 0: a cord and a glowing shade."""
     drop, radius, height = rng.uniform(0.08, 0.25), rng.uniform(0.15, 0.28), rng.uniform(0.12, 0.2)
     narrow = radius * rng.uniform(0.35, 1.0)
     shade = textures.plain(rng.uniform((0.75, 0.7, 0.6), (0.97, 0.95, 0.9)), glow=rng.uniform(0.6, 1.4))

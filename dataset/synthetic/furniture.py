@@ -1,7 +1,7 @@
-"""Furniture of ScanNet's classes, each built of several boxes.
+"""Furniture of ScanNet's classes, each piece built of several boxes.
 
-A maker takes a random generator and returns parts in a frame of their own: x to the right, y towards the
-room (the back stands at y = 0), z up, the origin on the floor at the middle of the back edge.
+Each public function takes a random generator and returns the parts of a piece in local coordinates: x to the right, y
+towards the room (the back is at y = 0), z up, with the origin on the floor at the centre of the back edge.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def counter(rng) -> list[Box]:
 
 
 def _basin(label, x, back, front, z, half) -> list[Box]:
-    """Return a rim around a darker bottom, and a tap."""
+    """Return a basin: a rim around a darker bottom, and a tap."""
     bottom = Material.of((0.45, 0.46, 0.47))
     sides = [
         ((x - half, back, z - 0.005), (x - half + 0.03, front, z + 0.03)),
@@ -219,7 +219,7 @@ def refrigerator(rng) -> list[Box]:
 
 
 def _folds(label, material, width, bottom, top, y, count) -> list[Box]:
-    """Return hanging cloth: upright strips turned a little, alternately."""
+    """Return hanging cloth: vertical strips rotated slightly, alternately to either side."""
     step = width / count
     return [
         box(
@@ -335,7 +335,7 @@ def door(rng) -> list[Box]:
 
 
 def window(rng) -> list[Box]:
-    """Return a window with curtains at its sides."""
+    """Return a window with a curtain on each side."""
     width, low, high = rng.uniform(1.0, 1.7), rng.uniform(0.85, 1.0), rng.uniform(1.9, 2.15)
     frame = Material.of((0.8, 0.8, 0.78))
     sky = Material(tuple(rng.uniform((0.5, 0.65, 0.8), (0.7, 0.85, 1.0))), (0.25, 0.4, 0.2), "painting", 1.5, glow=0.7)

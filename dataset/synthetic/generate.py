@@ -1,4 +1,4 @@
-"""Writes rooms to disk, several at once, and the lists of their names."""
+"""Generation of rooms on disk, several in parallel, and of the lists of their names."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ from utils.errors import UserError
 from utils.files import write_text
 from utils.logging import say
 
-LOST_SHARE = 0.03  # of the frames have lost tracking
+LOST_SHARE = 0.03  # share of the frames whose tracking is lost
 
 
 @dataclass(frozen=True)
 class Size:
-    """rooms of each split, frames of each room, (height, width) of the images, how fine the light is, which of STYLES
-    furnishes the rooms that are not of models."""
+    """Number and kind of rooms to generate.
+
+    rooms: number of rooms in each split. frames: of each room. image: (height, width) in pixels. light: resolution of
+    the baked light. supersampling: rays per pixel are its square. style: of STYLES, for rooms without models.
+    """
 
     rooms: dict[str, int]
     frames: int
@@ -41,7 +44,7 @@ class Size:
     style: str = "plain"
 
 
-STYLES = {"plain": room, "fine": fine}  # modules that furnish a room and walk through it
+STYLES = {"plain": room, "fine": fine}  # modules with the functions furnish and walk
 
 SIZES = {
     "tiny": Size({"train": 2, "val": 1, "test": 1}, 48, (48, 64), Light(0.5, 6, 2), 1),
@@ -54,7 +57,7 @@ FIRST_SEED = {"train": 0, "val": 10000, "test": 20000}
 
 @dataclass(frozen=True)
 class Job:
-    """One room to be written."""
+    """One room to generate."""
 
     root: Path
     kind: str
@@ -62,8 +65,8 @@ class Job:
     seed: int
     size: Size
     device: str
-    furniture: Path | None = None  # a pack of models, of which the room is furnished
-    sensor: bool = False  # pictures as a hand-held camera takes them
+    furniture: Path | None = None  # a pack of models to furnish the room with
+    sensor: bool = False  # simulate a hand-held camera
 
 
 def generate(
@@ -77,14 +80,15 @@ def generate(
     mixed: bool = False,
     sensor: bool = False,
 ) -> None:
-    """Writes all rooms of a size and the lists train.txt, val.txt and test.txt of their database names. With furniture
-    (a pack or libraries of models), rooms are furnished with it: all, or if `mixed` every other one. With `sensor`, pictures, depth, labels and poses
-    are as a hand-held camera's (dataset.sensor).
+    """Write all rooms of a size below `root`, and the lists train.txt, val.txt and test.txt of their database names.
 
-    What is there already is not written again. Raises UserError if the folder holds rooms of another size.
+    kind: of WRITERS. list_width: image width in pixels in the lists. furniture: a pack or libraries of models to
+    furnish the rooms with; mixed: only every other one. sensor: simulate a hand-held camera in colour, depth, labels
+    and poses (dataset.sensor). Frames that exist are not written again. Raise UserError if the folder holds rooms of
+    another size.
     """
     if furniture:
-        embree()  # said before anything is read or written
+        embree()  # raises before anything is read or written
     list_width = list_width or min(320, max(64, size.image[1] // 2))
     note = root / f"{kind}.json"
     what = {"frames": size.frames, "image": list(size.image), "style": _style(size, furniture, mixed, sensor)}
@@ -111,7 +115,7 @@ def generate(
 
 
 def _write_rooms(jobs: list[Job], workers: int) -> None:
-    """Write rooms, so many at a time."""
+    """Write the rooms, `workers` at a time."""
     workers = max(1, min(workers, len(jobs)))
     with tqdm(total=sum(job.size.frames for job in jobs), desc="rooms", unit="frame") as progress:
         if workers == 1:
@@ -124,7 +128,7 @@ def _write_rooms(jobs: list[Job], workers: int) -> None:
 
 
 def write_room(job: Job) -> int:
-    """Renders and writes the frames of a room that are not there yet. Returns the number of frames."""
+    """Render and write the missing frames of a room. Return the number of frames of the room."""
     writer = WRITERS[job.kind](job.root, job.name)
     missing = [frame for frame in range(job.size.frames) if not all(path.is_file() for path in writer.files(frame))]
     if not missing:
@@ -143,7 +147,7 @@ def write_room(job: Job) -> int:
 
 
 class _Camera:
-    """A sensor and how it drifts in one room; a frame is the same whenever it is taken."""
+    """A simulated sensor and its drift in one room. The noise of a frame depends only on the room and the frame."""
 
     def __init__(self, job: Job):
         rng = np.random.default_rng([job.seed, 9])
@@ -163,7 +167,7 @@ class _Camera:
 
 
 def _visited(job: Job, K: np.ndarray) -> tuple[RayCaster | MeshCaster, np.ndarray]:
-    """Return a furnished room, ready to be looked at, and the cameras-to-world (frames, 4, 4) of a walk through it."""
+    """Return a caster of a furnished room, and the camera-to-world poses (frames, 4, 4) of a walk through it."""
     size = job.size
     if job.furniture:
         furnished = modelled.furnish(Furniture(job.furniture), job.seed)
@@ -182,13 +186,13 @@ def _style(size: Size, furniture, mixed: bool, sensor: bool) -> str:
 
 
 def lost_frames(frames: int, seed: int) -> set[int]:
-    """Return the frames of a room whose tracking is lost: at least one where there are twenty."""
+    """Return the frames of a room whose tracking is lost: at least one in rooms of 20 frames or more, else none."""
     rng = np.random.default_rng([seed, 3])
     return set(rng.choice(frames, int(np.ceil(frames * LOST_SHARE)) if frames >= 20 else 0, replace=False).tolist())
 
 
 def _refuse_others(path: Path, what: dict) -> None:
-    """Raises UserError if the rooms of a folder, noted in `path`, are something else than `what`."""
+    """Raise UserError if the rooms of a folder, described in the file `path`, differ from `what`."""
     found = {"style": "plain", **json.loads(path.read_text())} if path.is_file() else what
     if found != what:
         raise UserError(
@@ -204,7 +208,7 @@ def _one_thread() -> None:
 
 @contextlib.contextmanager
 def _threads_of_children(count: int):
-    """Tells NumPy in processes that are started meanwhile how many threads to use: it only asks when it is loaded."""
+    """Set the number of NumPy's threads in processes started inside this context. NumPy reads it only when imported."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, str(count)))

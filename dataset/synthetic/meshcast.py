@@ -1,7 +1,8 @@
 """Ray casting of triangles by Embree: colour, z-depth and class of every pixel, with baked soft light.
 
-Light is baked at the corners of triangles, once per room: lamps and windows with soft shadows, then what surfaces
-throw back at each other. A picture needs camera rays, textures, and a mirrored ray where something shines.
+Light is baked at the corners of triangles, once per room: direct light of lamps and windows with soft shadows, then
+light reflected between surfaces. Rendering then casts camera rays, reads textures, and casts a reflected ray where a
+surface is glossy.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from dataset.synthetic.meshes import Lamp, MeshRoom, Pane, Surface, subdivided
 from dataset.synthetic.raycast import CLASS_NAMES, IGNORED, Light
 from utils.errors import UserError
 
-LONGEST_EDGE = 0.2  # metres, at most, between points where light is known
-BIN = 0.025  # metres within which corners of small triangles share their light
+LONGEST_EDGE = 0.2  # metres: largest edge of the triangles at whose corners light is baked
+BIN = 0.025  # metres: corners in the same cell of this size share their light
 BOUNCES = 3
-FILLING = 4  # rings of neighbours that light reaches under what covers a surface
-LEVELS = 8  # of detail of a texture
+FILLING = 4  # rings of neighbours over which light is extended into covered parts of a surface
+LEVELS = 8  # mip levels of a texture
 OFF_SURFACE = 2e-3
 TO_LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2.2
 
 
 class Textures:
-    """All textures in one table of texels, each with ever coarser levels."""
+    """All textures in one table of texels, with their mip levels."""
 
     def __init__(self, surfaces: list[Surface]):
         texels, self.start, self.size, self.mean = [], [], [], []
@@ -49,7 +50,7 @@ class Textures:
         self.masks = {i: surface.texture[..., 3] for i, surface in enumerate(surfaces) if surface.texture.shape[2] == 4}
 
     def read(self, surface: np.ndarray, uv: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Return linear RGB (N, 3), bilinear, of surfaces (N,) at uv (N, 2) in periods."""
+        """Return bilinearly sampled linear RGB (N, 3) of surfaces (N,) at uv (N, 2), in periods of the texture."""
         start, size = self.start[surface, level], self.size[surface, level]
         x = (uv[:, 0] - np.floor(uv[:, 0])) * size[:, 1] - 0.5
         y = (uv[:, 1] - np.floor(uv[:, 1])) * size[:, 0] - 0.5
@@ -66,7 +67,7 @@ class Textures:
         return TO_LINEAR[self.texels.take(index, 0)]
 
     def opaque(self, surface: np.ndarray, uv: np.ndarray) -> np.ndarray:
-        """Return the points (N,) that are not in a hole of their texture."""
+        """Return a mask (N,) of the points that are not in a hole of their texture."""
         solid = np.ones(len(surface), bool)
         for number, mask in self.masks.items():
             chosen = np.flatnonzero(surface == number)
@@ -85,7 +86,7 @@ def _halved(image: np.ndarray) -> np.ndarray:
 
 
 class MeshCaster:
-    """A room of meshes ready to be looked at."""
+    """A renderer of a room of meshes. Its light is baked on construction."""
 
     def __init__(self, room: MeshRoom, light: Light, seed: int):
         meshes = [subdivided(part, min(light.texel, LONGEST_EDGE)) for part in room.parts]
@@ -106,9 +107,11 @@ class MeshCaster:
         self.exposure = 1.0
 
     def render(self, K: np.ndarray, camera_to_world: np.ndarray, size: tuple[int, int], supersampling: int = 2):
-        """Render a picture of `size` (h, w): colour (h, w, 3) uint8, averaged over supersampling² rays a pixel of which one
-        goes through its centre, and of that one z-depth (h, w) float32 metres (inf: nothing there) and class (h, w)
-        uint8 (20: ignored)."""
+        """Render an image of `size` (h, w).
+
+        Return colour (h, w, 3) uint8, averaged over supersampling² rays per pixel, and, for the ray through the pixel's
+        centre, z-depth (h, w) float32 in metres (inf: no hit) and class (h, w) uint8 (20: ignored).
+        """
         total = 0.0
         for i, offset in enumerate(_offsets(supersampling)):
             directions = _camera_rays(K, camera_to_world, size, offset)
@@ -122,8 +125,8 @@ class MeshCaster:
         return color.reshape(*size, 3), depth.astype(np.float32), label.astype(np.uint8)
 
     def expose(self, K: np.ndarray, poses: np.ndarray, size: tuple[int, int], key: float) -> None:
-        """Sets the exposure so that the middle of what these cameras see has brightness `key` in [0, 1] before the
-        shoulder; all pictures of a room share it."""
+        """Set the exposure of all images of the room, so that the median brightness seen by these cameras is `key`, in
+        [0, 1], before tone mapping."""
         bright = []
         for pose in poses[:: max(1, len(poses) // 8)]:
             directions = _camera_rays(K, pose, size, step=max(1, size[1] // 40))
@@ -139,11 +142,11 @@ class MeshCaster:
         return np.sqrt(np.abs(p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]) / np.maximum(area, 1e-12))
 
     def _cast(self, origins, directions) -> Hit:
-        """Return the first opaque hit of every ray; a distance is in units of its direction."""
+        """Return the first opaque hit of each ray. Distances are in units of the ray's direction."""
         found = self._scene.run(origins.astype(np.float32), directions, output=True)
         hit = Hit(found["primID"], found["u"], found["v"], found["tfar"])
         if self.textures.masks:
-            for _ in range(4):  # through the holes of leaves
+            for _ in range(4):  # continue through holes, as in leaves
                 open_ = np.flatnonzero(hit.triangle >= 0)
                 masked = np.isin(self.surface[hit.triangle[open_]], list(self.textures.masks))
                 open_ = open_[masked]
@@ -165,7 +168,7 @@ class MeshCaster:
         return _between(self.uv, hit)
 
     def _shade(self, hit: Hit, directions, pixel: float, mirror: bool = True) -> np.ndarray:
-        """Return linear RGB (N, 3) of hits; black where there is none. pixel: metres that it covers 1 m away."""
+        """Return linear RGB (N, 3) of hits, black where there is none. pixel: size of a pixel at 1 m in metres."""
         seen = np.flatnonzero(hit.triangle >= 0)
         part = hit.take(seen)
         surface = self.surface[part.triangle]
@@ -184,7 +187,7 @@ class MeshCaster:
         return color
 
     def _mirrored(self, hit: Hit, ray, normal, cosine, pixel: float) -> np.ndarray:
-        """Return what shiny hits mirror, by Schlick's approximation of Fresnel."""
+        """Return the reflected light (N, 3) of glossy hits, by Schlick's approximation of the Fresnel equations."""
         facing = normal * -np.sign((normal * ray).sum(1, keepdims=True))
         outgoing = (ray - 2 * (ray * facing).sum(1, keepdims=True) * facing).astype(np.float32)
         origins = _between(self.triangles, hit) + OFF_SURFACE * facing
@@ -193,7 +196,7 @@ class MeshCaster:
         return seen * (base + (1 - base) * base**0.5 * (1 - cosine) ** 5)[:, None]
 
     def _bake(self, room: MeshRoom, light: Light, rng) -> np.ndarray:
-        """Return light (T, 3, 3) on every corner: a white surface there is that bright."""
+        """Return light (T, 3, 3) at every corner: the linear RGB that a white surface would have there."""
         points, normals, corners = self._bake_points()
         normals, buried = self._towards_the_open(points, normals, rng)
         near = _neighbours(corners)
@@ -208,13 +211,13 @@ class MeshCaster:
         albedo, total = self.textures.mean[self.surface], direct
         for _ in range(BOUNCES):
             thrown = np.concatenate([albedo * total[corners].mean(1), np.zeros((1, 3), np.float32)])
-            around = thrown[met].mean(1)  # -1, nothing, is the black row at the end
+            around = thrown[met].mean(1)  # index -1, no hit, selects the black row at the end
             total = direct + _smoothed(around, near, buried, 4)
         return total[corners].astype(np.float32)
 
     def _bake_points(self):
-        """Return points (P, 3) and normals (P, 3) where light is found, and which of them each corner (T, 3) takes: corners
-        share one that are within BIN of each other and face the same way."""
+        """Return points (P, 3) and normals (P, 3) at which light is computed, and the index of the point of each corner
+        (T, 3). Corners in the same cell of size BIN that face the same way share a point."""
         place = np.floor((self.triangles - self.triangles.min((0, 1))) / BIN).astype(np.int64)
         facing = np.round(self.normals * 1.5).astype(np.int64) + 2
         key = np.zeros(place.shape[:2], np.int64)
@@ -226,8 +229,8 @@ class MeshCaster:
         return points, normals, corners.reshape(-1, 3)
 
     def _towards_the_open(self, points, normals, rng, rays: int = 6):
-        """Return normals (P, 3) turned to the side on which there is more room, as models do not always say which is
-        outside, and the points (P,) that have none on either side: they are inside something."""
+        """Return normals (P, 3) turned to the side with more free space, since normals of models are not always
+        consistent, and a mask (P,) of points without free space on either side, which are inside an object."""
         room = []
         for side in (1, -1):
             directions = _cosine_directions(side * normals, rays, rng)
@@ -260,7 +263,8 @@ class MeshCaster:
         return (share[:, None] * pane.color).astype(np.float32)
 
     def _open(self, points, to_light, worth) -> np.ndarray:
-        """Return whether nothing stands between points (P, 3) and what is `to_light` (P, R, 3) away, where that matters."""
+        """Return a mask (P, R) of unoccluded light rays from points (P, 3) along `to_light` (P, R, 3). Only rays in the
+        mask `worth` (P, R) are cast; others are False."""
         which = np.nonzero(worth)
         open_ = np.zeros(worth.shape, bool)
         directions = np.ascontiguousarray(to_light[which])
@@ -271,7 +275,7 @@ class MeshCaster:
         return open_
 
     def _look_around(self, points, normals, rays: int, rng) -> np.ndarray:
-        """Return the triangle (P, rays) that each of a point's rays meets, -1 for none."""
+        """Return the index (P, rays) of the triangle that each ray of a point hits, -1 for none."""
         met = np.empty((len(points), rays), np.int32)
         for begin in range(0, len(points), 4096):
             some = slice(begin, begin + 4096)
@@ -282,7 +286,7 @@ class MeshCaster:
 
 @dataclass
 class Hit:
-    """Triangles (N,) that rays met, -1 for none, where in them, and how far away."""
+    """Hits of N rays: triangle index (-1 for none), barycentric coordinates u and v, and distance, each (N,)."""
 
     triangle: np.ndarray
     u: np.ndarray
@@ -294,14 +298,14 @@ class Hit:
 
 
 def _between(values: np.ndarray, hit: Hit) -> np.ndarray:
-    """Return values (T, 3, C) of corners, interpolated at hits: (N, C)."""
+    """Return values of corners (T, 3, C), interpolated at hits: (N, C)."""
     corners = values.take(hit.triangle, 0)
     u, v = hit.u[:, None], hit.v[:, None]
     return corners[:, 0] * (1 - u - v) + corners[:, 1] * u + corners[:, 2] * v
 
 
 def _neighbours(corners: np.ndarray) -> scipy.sparse.csr_array:
-    """Return a matrix (P, P) of ones where two points share a triangle, and of twos for each point itself."""
+    """Return a sparse matrix (P, P) that is 1 where two points share a triangle and 2 on the diagonal."""
     count = int(corners.max()) + 1
     rows = np.concatenate([corners[:, i] for i in (0, 1, 2, 1, 2, 0)])
     columns = np.concatenate([corners[:, i] for i in (1, 2, 0, 0, 1, 2)])
@@ -311,8 +315,8 @@ def _neighbours(corners: np.ndarray) -> scipy.sparse.csr_array:
 
 
 def _smoothed(light: np.ndarray, near: scipy.sparse.csr_array, buried: np.ndarray, passes: int) -> np.ndarray:
-    """Return light (P, 3) averaged over neighbours several times. What is buried takes the light of the nearest points that
-    are not, or surfaces would darken towards the things that stand on them."""
+    """Return light (P, 3) averaged over neighbours `passes` times. Buried points first take the light of the nearest
+    points that are not buried; otherwise surfaces would darken towards objects that stand on them."""
     light, lit = light.copy(), ~buried
     for _ in range(FILLING):
         dark = np.flatnonzero(~lit)
@@ -328,7 +332,7 @@ def _smoothed(light: np.ndarray, near: scipy.sparse.csr_array, buried: np.ndarra
 
 
 def embree():
-    """Return Embree's scene and mesh classes. Raises UserError where it is not installed."""
+    """Return Embree's scene and mesh classes. Raise UserError if it is not installed."""
     try:
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
@@ -345,7 +349,7 @@ def _scene(triangles: np.ndarray):
 
 
 def _camera_rays(K, camera_to_world, size, offset=(0.0, 0.0), step: int = 1) -> np.ndarray:
-    """Return directions (N, 3) in the world, of length 1 along the camera's z, through every `step`-th pixel."""
+    """Return world directions (N, 3), of length 1 along the camera's z axis, through every `step`-th pixel."""
     y, x = np.mgrid[: size[0] : step, : size[1] : step].astype(np.float32)
     camera = np.stack([(x + offset[0] - K[0, 2]) / K[0, 0], (y + offset[1] - K[1, 2]) / K[1, 1], np.ones_like(x)], -1)
     return (camera.reshape(-1, 3) @ camera_to_world[:3, :3].T).astype(np.float32)
@@ -356,7 +360,7 @@ def _class_of(label: str | None) -> int:
 
 
 def _offsets(supersampling: int) -> list[tuple[float, float]]:
-    """Return the places of supersampling² rays in a pixel, the first at its centre, the others on a sunflower around it."""
+    """Return the offsets of supersampling² rays in a pixel: the first at its centre, others on a sunflower spiral."""
     turn = np.pi * (3 - np.sqrt(5))
     count = supersampling**2
     radii = 0.55 * np.sqrt(np.arange(count) / count)
@@ -364,8 +368,8 @@ def _offsets(supersampling: int) -> list[tuple[float, float]]:
 
 
 def _cosine_directions(normals: np.ndarray, rays: int, rng) -> np.ndarray:
-    """Return directions (N, rays, 3) about normals (N, 3), as dense as the cosine, evenly spread: a lattice, shifted by
-    chance for every point."""
+    """Return cosine-distributed directions (N, rays, 3) about normals (N, 3): a low-discrepancy lattice with a random
+    shift for each point."""
     lattice = (np.arange(rays)[:, None] * [0.7548776662, 0.5698402910]) % 1  # the R2 sequence
     uniform = (lattice + rng.random((len(normals), 1, 2))).astype(np.float32) % 1
     radius, angle = np.sqrt(uniform[..., 0]), 2 * np.pi * uniform[..., 1]
@@ -381,7 +385,7 @@ def _cosine_directions(normals: np.ndarray, rays: int, rng) -> np.ndarray:
 
 
 def _develop(color: np.ndarray) -> np.ndarray:
-    """Return sRGB uint8 of linear light, with a photographic shoulder (Narkowicz's fit of the ACES curve)."""
+    """Return sRGB uint8 of linear light, tone-mapped with Narkowicz's fit of the ACES curve."""
     color = 0.82 * color + 0.18 * color.mean(-1, keepdims=True)
     curve = color * (2.51 * color + 0.03) / (color * (2.43 * color + 0.59) + 0.14)
     return (curve.clip(0, 1) ** (1 / 2.2) * 255).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Triangles with a surface and a class: what rooms of models are made of."""
+"""Triangle meshes with a surface and a class, and rooms of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-# the corners of a unit cube's faces, seen from outside counter-clockwise, the first edge along u, the last along v
+# corners of the faces of a unit cube, counter-clockwise from outside; the first edge is along u, the last along v
 _FACES = np.array(
     [
         [[1, 0, 0], [0, 0, 0], [0, 0, 1], [1, 0, 1]],  # y = 0
@@ -23,9 +23,12 @@ QUAD = ((0, 1, 2), (0, 2, 3))
 
 @dataclass(frozen=True)
 class Surface:
-    """texture: (h, w, 3 or 4) uint8 sRGB, row 0 at v = 0, repeated; the fourth channel is what is opaque.
-    period: metres (or units of a model's own uv) after which it repeats. glow: light of its own, as if lit by so much.
-    gloss: share of light that it mirrors when looked at squarely."""
+    """Appearance of a mesh.
+
+    texture: (h, w, 3 or 4) uint8 sRGB, row 0 at v = 0, repeated; the fourth channel is opacity. period: size of the
+    texture in metres (or in units of the model's uv). glow: emitted light, in the units of incoming light. gloss:
+    reflectance at normal incidence.
+    """
 
     texture: np.ndarray
     period: tuple[float, float] = (1.0, 1.0)
@@ -35,7 +38,11 @@ class Surface:
 
 @dataclass(frozen=True)
 class Mesh:
-    """triangles (T, 3, 3) metres, uv (T, 3, 2) in units of the surface's period, normals (T, 3, 3) of the corners."""
+    """A triangle mesh with one surface and one class.
+
+    triangles: (T, 3, 3) metres. uv: (T, 3, 2) in units of the surface's period. normals: (T, 3, 3) of the corners.
+    label: class name, or None if ignored.
+    """
 
     triangles: np.ndarray
     uv: np.ndarray
@@ -52,7 +59,7 @@ class Mesh:
         return points.min(0), points.max(0)
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """Return the distances (N,) in metres from points (N, 3) to the bounds; 0 inside."""
+        """Return the distances (N,) in metres from points (N, 3) to the bounding box; 0 inside."""
         low, high = self.bounds()
         return np.linalg.norm(np.maximum(np.maximum(low - points, points - high), 0), axis=-1)
 
@@ -60,15 +67,15 @@ class Mesh:
 def block(
     label: str | None, surface: Surface, low, high, rotation: np.ndarray | None = None, fit: bool = False
 ) -> Mesh:
-    """Return the box between two corners, turned about its centre by `rotation`. Its texture has true scale and, on upright
-    faces, stands upright; with `fit` it covers every face once."""
+    """Return the box between two corners, rotated about its centre by `rotation` (3, 3). The texture has its true scale
+    and is upright on vertical faces; with `fit` it covers each face exactly once."""
     low, high = np.asarray(low, float), np.asarray(high, float)
     quads = low + _FACES * (high - low)
     edges = np.linalg.norm(quads[:, [1, 3]] - quads[:, [0, 0]], axis=-1)  # (6, 2): along u, along v
     sizes = np.ones((6, 2)) if fit else edges / surface.period
     uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * sizes[:, None]
     if not fit:
-        uv = uv + (quads[:, :1].sum(-1, keepdims=True) % 1)  # neighbours do not start at the same place
+        uv = uv + (quads[:, :1].sum(-1, keepdims=True) % 1)  # textures of neighbouring blocks start at different places
     normals = np.cross(quads[:, 1] - quads[:, 0], quads[:, 3] - quads[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
     mesh = Mesh(
@@ -85,7 +92,8 @@ def block(
 
 
 def turned(corners: np.ndarray, label: str | None, surface: Surface) -> Mesh:
-    """Return a surface of revolution about the z axis: corners (P, 2) of (radius, height), from below upwards."""
+    """Return a surface of revolution about the z axis. corners: (P, 2) of (radius, height) in metres, from bottom to
+    top."""
     sides = 20
     angles = np.linspace(0, 2 * np.pi, sides + 1)
     ring = np.stack([np.cos(angles), np.sin(angles)], -1)
@@ -109,7 +117,7 @@ def turned(corners: np.ndarray, label: str | None, surface: Surface) -> Mesh:
 
 
 def subdivided(mesh: Mesh, longest: float) -> Mesh:
-    """Return the same surface in triangles whose edges are at most `longest` metres, halved at their longest edge."""
+    """Return the mesh with triangles split at their longest edges until no edge exceeds `longest` metres."""
     fields = [mesh.triangles, mesh.uv, mesh.normals]
     done = []
     while len(fields[0]):
@@ -130,7 +138,7 @@ def subdivided(mesh: Mesh, longest: float) -> Mesh:
 
 @dataclass(frozen=True)
 class Lamp:
-    """A round light: place (3,), radius in metres, linear RGB (3,) that it throws on a square surface 1 m away."""
+    """A spherical light: place (3,) and radius in metres, and linear RGB (3,) received by a facing surface at 1 m."""
 
     place: np.ndarray
     radius: float
@@ -139,7 +147,8 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Pane:
-    """A window that gives light: a corner and two edges (3,), inwards = cross(u, v); its linear radiance (3,)."""
+    """A rectangular area light, as of a window: a corner and two edges u and v (3,), where cross(u, v) points into the
+    room, and the linear radiance (3,)."""
 
     corner: np.ndarray
     u: np.ndarray
@@ -149,9 +158,12 @@ class Pane:
 
 @dataclass(frozen=True)
 class MeshRoom:
-    """parts: all that is in it, walls included. size: (x, y, z) of the inside, the origin in a corner of the floor.
-    ambient: linear RGB (3,) from everywhere. key: how bright pictures are, in [0, 1]. sights: places (N, 3) worth
-    looking at."""
+    """A furnished room of meshes.
+
+    parts: all meshes, including walls. size: (x, y, z) of the interior in metres, with the origin in a corner of the
+    floor. ambient: linear RGB (3,) of light from all directions. key: median brightness of images, in [0, 1]. sights:
+    places (N, 3) that a walk looks at.
+    """
 
     parts: list[Mesh]
     size: np.ndarray

@@ -1,4 +1,4 @@
-"""Rooms of furniture models: shell, doors and windows, what stands there by theme, and light."""
+"""Rooms of furniture models: shell, doors and windows, the furniture of a theme, and light."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dataset.synthetic.pack import Furniture
 from dataset.synthetic.placing import extent
 from dataset.synthetic.themes import ALONE, THEMES, RoomInMaking, fit_kitchen
 
-MOST_GLOWING = 3  # lamps on tables and floors whose light is reckoned with
-MIXED_IN = 5  # pieces of other themes that are tried, so that a few rooms show most classes
+MOST_GLOWING = 3  # number of table and floor lamps that give light
+MIXED_IN = 5  # number of pieces of other themes to place if possible, so that a few rooms show most classes
 
 
 def furnish(models: Furniture, seed: int) -> MeshRoom:
-    """Return a room whose theme, size, layout, materials and light all follow from the seed."""
+    """Return a room whose theme, size, layout, materials and light are determined by the seed."""
     room = RoomInMaking(models, seed)
     rng, size = room.rng, room.plan.size
     daylight = float(rng.choice([0.0, rng.uniform(2, 5), rng.uniform(5, 12)], p=[0.15, 0.35, 0.5]))
     if room.theme == "kitchen":
-        fit_kitchen(room)  # before doors and windows, as it needs a wall of its own
+        fit_kitchen(room)  # before doors and windows, since it needs a free wall
     room.hang(fixtures.door(rng))
     for _ in range(1 if room.theme == "bath" else int(rng.integers(1, 3))):
         placed = room.hang(fixtures.window(rng, daylight))
@@ -29,7 +29,7 @@ def furnish(models: Furniture, seed: int) -> MeshRoom:
             room.panes.append(_pane(placed[0], daylight, rng))
     others = [kind for theme, kinds in ALONE.items() if theme != room.theme for kind in kinds]
     others = rng.permutation(others)[: 0 if room.theme == "bath" else MIXED_IN]
-    for kind in others[:1]:  # while there is room
+    for kind in others[:1]:  # before the furniture of the theme, while there is room
         room.stand(str(kind))
     THEMES[room.theme](room)
     for kind in others[1:]:
@@ -46,13 +46,13 @@ def furnish(models: Furniture, seed: int) -> MeshRoom:
 
 
 def _pane(view: Mesh, daylight: float, rng) -> Pane:
-    corner, right, top = view.triangles[1]  # of the face that looks into the room
+    corner, right, top = view.triangles[1]  # of the face towards the room
     tint = np.array([rng.uniform(0.85, 1.05), 0.97, rng.uniform(0.95, 1.2)])
     return Pane(corner, top - right, right - corner, tint * daylight)
 
 
 def _light(room: RoomInMaking) -> None:
-    """Add lamps at the ceiling, each with its light, and the light of what glows elsewhere."""
+    """Add ceiling lamps with their light, and the light of other glowing parts."""
     rng, (x, y, z) = room.rng, room.plan.size
     glowing = [part for part in room.parts if part.label == "otherfurniture" and part.surface.glow > 0]
     for part in glowing[:MOST_GLOWING]:

@@ -1,8 +1,8 @@
-"""Furniture models: Sweet Home 3D libraries (.sh3f), and a compact pack of what rooms use of them.
+"""Furniture models: Sweet Home 3D libraries (.sh3f), and the compact encoding of models for a pack.
 
-A library is a zip of OBJ models with MTL materials and textures, and a catalogue of names and sizes,
-http://www.sweethome3d.com/importModels.jsp. Models are read in the frame of the furniture makers: x to the right,
-y towards the room (the back stands at y = 0), z up, metres, the origin on the floor at the middle of the back edge.
+A library is a zip archive of OBJ models with MTL materials and textures, and a catalogue of names and sizes,
+http://www.sweethome3d.com/importModels.jsp. Models are converted to the coordinates of furniture.py: x to the right,
+y towards the room (the back is at y = 0), z up, in metres, with the origin on the floor at the centre of the back edge.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ import numpy as np
 
 from utils.errors import UserError
 
-FREE = ("BlendSwap-CC-0", "Scopia")  # libraries that a folder is searched for; others are used when they are named
+FREE = ("BlendSwap-CC-0", "Scopia")  # libraries used from a folder; others must be named as files
 LICENSE = "LICENSE.TXT"
 MOST_TRIANGLES = 60_000
 CATALOGUE = "PluginFurnitureCatalog.properties"
-GLASS = 0.5  # what is less opaque than this cannot be seen, neither by us nor by a depth sensor
+GLASS = 0.5  # opacity below which a material is invisible, to cameras and depth sensors
 LARGEST_TEXTURE = 256
-STEP, UV_STEPS, NORMAL_STEPS = 0.0005, 1024, 24  # of a packed model: metres, parts of a texture, parts of 1
+STEP, UV_STEPS, NORMAL_STEPS = 0.0005, 1024, 24  # of a packed model: metres, steps per unit of uv, of normals
 NO_UV = -32768
-# Sweet Home 3D's axes are x right, y up, z towards who looks at the front.
+# Sweet Home 3D's axes are x right, y up, z towards a viewer in front of the piece.
 TO_ROOM = np.array([[-1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
 
 
 @dataclass(frozen=True)
 class Skin:
-    """Appearance of one OBJ material: its name, an sRGB colour (3,) in [0, 1], and its texture
-    (h, w, 3 or 4) uint8 if there is one, row 0 at v = 0, the fourth channel what is opaque."""
+    """Appearance of one OBJ material: its name, an sRGB colour (3,) in [0, 1], and an optional texture (h, w, 3 or 4)
+    uint8, row 0 at v = 0, with opacity as the fourth channel."""
 
     name: str
     color: np.ndarray
@@ -44,7 +44,7 @@ class Skin:
 
 @dataclass(frozen=True)
 class Item:
-    """A catalogue entry. size (width, depth, height) and elevation in metres."""
+    """A catalogue entry. size: (width, depth, height) in metres. elevation: height of the underside in metres."""
 
     library: str
     id: str
@@ -58,8 +58,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Model:
-    """triangles (T, 3, 3) metres; uv (T, 3, 2), NaN where a triangle has none; normals (T, 3, 3) of the corners;
-    skin (T,) the index into `skins` of each triangle."""
+    """A furniture model.
+
+    triangles: (T, 3, 3) metres. uv: (T, 3, 2), NaN where a triangle has none. normals: (T, 3, 3) of the corners. skin:
+    (T,) index of each triangle's material in `skins`.
+    """
 
     item: Item
     triangles: np.ndarray
@@ -70,7 +73,7 @@ class Model:
 
 
 class Library:
-    """One .sh3f file."""
+    """A furniture library, read from a .sh3f file. Raise UserError for a file that is none."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -104,7 +107,7 @@ class Library:
         )
 
     def load(self, name: str) -> Model | None:
-        """Return the model of an item; None if it has more than MOST_TRIANGLES triangles, or none that can be seen."""
+        """Return the model of an item; None if it has more than MOST_TRIANGLES triangles, or no visible ones."""
         entry, item = self._entries[name], self.items[name]
         path = entry["model"].lstrip("/")
         if not (file := self._find(path)):
@@ -141,11 +144,11 @@ class Library:
         return self._names.get(posixpath.normpath(path.replace("\\", "/")).lower())
 
     def _skins(self, folder: str, files: list[str]) -> dict[str, Skin | None]:
-        """Return materials by name; None for what cannot be seen."""
+        """Return materials by name; None for invisible ones."""
         skins = {}
         for file in files:
             name = self._find(f"{folder}/{file}")
-            text = self._zip.read(name).decode("latin-1") if name else ""  # without it, all is grey
+            text = self._zip.read(name).decode("latin-1") if name else ""  # without the file all materials are grey
             for block in re.split(r"^\s*newmtl\s+", text, flags=re.M)[1:]:
                 name, _, body = block.partition("\n")
                 skins[name.strip()] = self._skin(folder, name.strip(), body)
@@ -163,7 +166,7 @@ class Library:
         return Skin(name, color, self._texture(folder, values.get("map_Kd", "")))
 
     def _texture(self, folder: str, file: str) -> np.ndarray | None:
-        """Return a texture; None for one that the library does not have, as some models name files of their authors."""
+        """Return a texture; None if the library lacks the file, as for some models."""
         name = self._find(f"{folder}/{file.split()[-1]}") if file else None
         image = cv2.imdecode(np.frombuffer(self._zip.read(name), np.uint8), cv2.IMREAD_UNCHANGED) if name else None
         return None if image is None else _shrink(image)
@@ -202,13 +205,13 @@ class _Obj:
 
 
 def _corner(text: str, counts) -> tuple[int, int, int]:
-    """Return indices from 0 of a face's corner such as 3/1/2, 3//2 or -1; -1 for what it does not name."""
+    """Return zero-based indices of a face's corner such as 3/1/2, 3//2 or -1; -1 for indices that are not given."""
     given = [int(part) if part else 0 for part in text.split("/")] + [0, 0]
     return tuple(i - 1 if i > 0 else count + i if i < 0 else -1 for i, count in zip(given, counts, strict=False))
 
 
 def _corner_normals(obj: _Obj, turn, scale) -> np.ndarray:
-    """Return unit normals (T, 3, 3) in the room's axes: the file's, or those of the flat triangles."""
+    """Return unit normals (T, 3, 3) in room axes: those of the file, or else of the flat triangles."""
     a, b, c = np.moveaxis((obj.points @ turn.T * scale @ TO_ROOM.T)[obj.corners[..., 0]], 1, 0)
     flat = np.repeat(np.cross(b - a, c - a)[:, None], 3, 1)
     own = np.concatenate([obj.normals @ turn.T / scale @ TO_ROOM.T, [[0, 0, 0]]])[obj.corners[..., 2]]
@@ -218,7 +221,7 @@ def _corner_normals(obj: _Obj, turn, scale) -> np.ndarray:
 
 
 def _shrink(image: np.ndarray) -> np.ndarray:
-    """Return RGB or RGBA uint8, at most LARGEST_TEXTURE on a side, the lowest row first."""
+    """Return RGB or RGBA uint8 with sides of at most LARGEST_TEXTURE pixels, bottom row first."""
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if image.ndim == 2:
@@ -236,13 +239,14 @@ def _field(text: str, key: str) -> str:
 
 
 def libraries(paths: list[Path]) -> list[Library]:
-    """Return the libraries named by their files, and of a folder those of FREE that it holds, sorted by name."""
+    """Return the libraries at `paths`, sorted by name: files, and the libraries of FREE in folders. Raise UserError for
+    a folder that has none of them."""
     found = []
     for path in paths:
         free = [path / f"{name}.sh3f" for name in FREE if (path / f"{name}.sh3f").is_file()]
         if path.is_dir() and not free:
             raise UserError(
-                f"{path}: holds neither of {' and '.join(f'{name}.sh3f' for name in FREE)}; get them (on Debian: "
+                f"{path}: holds neither of {' and '.join(f'{name}.sh3f' for name in FREE)}; install them (on Debian: "
                 "sweethome3d-furniture), or name the files of other libraries"
             )
         found += free if path.is_dir() else [path]
@@ -250,8 +254,8 @@ def libraries(paths: list[Path]) -> list[Library]:
 
 
 def packed(model: Model) -> dict[str, np.ndarray]:
-    """Pack a model into few bytes. Places are in steps of half a millimetre, of more in models of very many triangles;
-    triangles that vanish by it are left out, and corners that coincide are one."""
+    """Return the compact encoding of a model. Positions are rounded to half a millimetre, or coarser in models with
+    very many triangles; triangles that degenerate are dropped, and identical corners are merged."""
     step = STEP * np.clip(len(model.triangles) / 8000, 1, 8)
     low = model.triangles.min((0, 1))
     place = np.round((model.triangles - low) / step).astype(np.int16)
@@ -273,7 +277,7 @@ def packed(model: Model) -> dict[str, np.ndarray]:
 
 
 def unpacked(data: dict[str, np.ndarray], item: Item, skins: list[Skin]) -> Model:
-    """Return the model that `packed` has packed, its triangles in the order of their skins."""
+    """Return the model encoded by `packed`, with triangles in the order of their skins."""
     corners = np.cumsum(data["corners"], axis=1, dtype=np.int16).T[np.cumsum(data["index"]).reshape(-1, 3)]
     place, uv, normals = corners[..., :3], corners[..., 3:5], corners[..., 5:].astype(np.float32)
     return Model(

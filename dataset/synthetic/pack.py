@@ -1,8 +1,7 @@
-"""Packs the models that rooms use into one file: `python -m dataset.synthetic.pack FOLDER --out data/furniture.npz`.
+"""A pack of furniture models in one file: `python -m dataset.synthetic.pack FOLDER --out data/furniture.npz`.
 
-FOLDER holds Scopia.sh3f and BlendSwap-CC-0.sh3f; other libraries are used when their files are named.
-
-Generating rooms from the pack needs no library and reads no OBJ. Beside it, ATTRIBUTION.md names whose models they are.
+FOLDER holds Scopia.sh3f and BlendSwap-CC-0.sh3f; other libraries have to be named as files. Rooms can be generated from
+the pack without the libraries. ATTRIBUTION.md, written beside it, names the authors of the models.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ JPEG_QUALITY = 88
 
 
 class Furniture:
-    """The models of a pack by their kind."""
+    """The models in a pack, by kind. Raise UserError for a file that is no pack."""
 
     def __init__(self, path: Path):
         try:
@@ -53,7 +52,7 @@ class Furniture:
 
 
 def pack(paths: list[Path], out: Path) -> None:
-    """Writes the pack of the libraries at `paths` (see `libraries`) and, beside it, its attribution."""
+    """Write a pack of the libraries at `paths` (see `libraries`) to `out`, and its attribution beside it."""
     chosen = libraries(paths)
     wanted = [(library, name) for library in chosen for name, item in library.items.items() if kind_of(item)]
     arrays, entries = {}, []
@@ -76,8 +75,8 @@ def pack(paths: list[Path], out: Path) -> None:
 
 
 def add_pack(paths: list[Path], folder: Path) -> Path:
-    """Return the pack to furnish the rooms of a folder from: the one at `paths`, or one made there of libraries. The
-    attribution of its models is written into the folder."""
+    """Return the pack for the rooms in `folder`: `paths` if it is a pack, otherwise one made in the folder from the
+    libraries at `paths`. Write the attribution of its models to the folder."""
     if len(paths) == 1 and paths[0].suffix == ".npz":
         write_text(folder / ATTRIBUTION, Furniture(paths[0]).attribution)
         return paths[0]
@@ -88,12 +87,13 @@ def add_pack(paths: list[Path], folder: Path) -> Path:
 
 
 def attribution(chosen: list[Library], entries: list[dict]) -> str:
-    """Return the text that names the models' authors, their licence, and the changes made to them."""
+    """Return a text with the authors and licences of the models, and the changes made to them."""
     lines = [
         "# Furniture models in these rooms",
         "",
-        "From Sweet Home 3D's libraries, http://www.sweethome3d.com/importModels.jsp; changed: scaled to their catalogue's",
-        "sizes, textures reduced; sizes, colours and textures varied from room to room, some mirrored.",
+        "From Sweet Home 3D's libraries, http://www.sweethome3d.com/importModels.jsp. Changes: models are scaled to",
+        "the sizes in the catalogue, and textures are reduced; sizes, colours and textures vary from room to room, and",
+        "some models are mirrored.",
     ]
     for library in chosen:
         used = [entry for entry in entries if entry["library"] == library.path.stem]
@@ -105,7 +105,7 @@ def attribution(chosen: list[Library], entries: list[dict]) -> str:
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes what np.load reads, smaller than NumPy would."""
+    """Write arrays as a .npz file with LZMA compression, which NumPy can read but not write."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
         for name, values in arrays.items():
             with archive.open(f"{name}.npy", "w") as file:
@@ -128,11 +128,11 @@ def main() -> None:
         "python -m dataset.synthetic.pack",
         "Pack the furniture models of Sweet Home 3D libraries into one file, from which\n"
         "`python -m dataset.synthetic --furniture` furnishes rooms.\n\n"
-        "Of a folder Scopia.sh3f and BlendSwap-CC-0.sh3f are taken; other libraries are\n"
-        "named as files. ATTRIBUTION.md beside the pack names the models' authors.",
+        "From a folder, Scopia.sh3f and BlendSwap-CC-0.sh3f are used; name other libraries\n"
+        "as files. ATTRIBUTION.md beside the pack names the authors of the models.",
         "python -m dataset.synthetic.pack /usr/share/sweethome3d/furniture --out data/furniture.npz",
     )
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help=".sh3f files, or their folder")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help=".sh3f files, or a folder of them")
     parser.add_argument(
         "--out", type=Path, default=Path("data/furniture.npz"), help="file to write (default: %(default)s)"
     )

@@ -1,4 +1,4 @@
-"""Boxes with a material, and the room that they make."""
+"""Boxes with a material and a class, and rooms of them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PATTERNS = (
 
 @dataclass(frozen=True)
 class Material:
-    """Two linear RGB colours in [0, 1] in a pattern of PATTERNS whose period is `scale` metres."""
+    """A pattern of PATTERNS in two linear RGB colours in [0, 1], with a period of `scale` metres."""
 
     color: tuple[float, float, float]
     second: tuple[float, float, float]
     pattern: str = "plain"
     scale: float = 0.1
-    glow: float = 0.0  # light of its own, as if lit by so much
+    glow: float = 0.0  # emitted light, in the units of incoming light
 
     @classmethod
     def of(
@@ -43,7 +43,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Box:
-    """An oriented box. centre (3,), half (3,) metres, rotation (3, 3) from its axes to the world's."""
+    """An oriented box. centre: (3,) metres. half: (3,) half sizes. rotation: (3, 3) from its axes to the world."""
 
     centre: np.ndarray
     half: np.ndarray
@@ -66,7 +66,7 @@ class Box:
 
 
 def box(label: str, material: Material, low, high, tilt: np.ndarray | None = None) -> Box:
-    """Return the box between two corners; `tilt` turns it about its own centre."""
+    """Return the box between two corners, rotated about its centre by `tilt` (3, 3)."""
     low, high = np.asarray(low, float), np.asarray(high, float)
     return Box(
         (low + high) / 2, np.maximum((high - low) / 2, 1e-3), np.eye(3) if tilt is None else tilt, label, material
@@ -84,7 +84,7 @@ def rotation_x(angle: float) -> np.ndarray:
 
 
 def pillar(label: str, material: Material, x: float, y: float, radius: float, low: float, high: float) -> list[Box]:
-    """Return a nearly round upright column: three boxes turned by 30 degrees."""
+    """Return a nearly round vertical column of three boxes, rotated by 60 degrees from each other."""
     side = radius * np.cos(np.pi / 12)
     return [
         box(
@@ -100,8 +100,11 @@ def pillar(label: str, material: Material, x: float, y: float, radius: float, lo
 
 @dataclass(frozen=True)
 class Room:
-    """parts: all that is in it, walls included. size: (x, y, z) of the inside, the origin in a corner of the floor.
-    lamps: (L, 3) places of lights. brightness: (L, 3) their linear RGB. ambient: (3,)."""
+    """A furnished room of boxes.
+
+    parts: all boxes, including walls. size: (x, y, z) of the interior in metres, with the origin in a corner of the
+    floor. lamps: (L, 3) positions. brightness: (L, 3) linear RGB of the lamps. ambient: (3,) linear RGB.
+    """
 
     parts: list[Box]
     size: np.ndarray

@@ -1,4 +1,4 @@
-"""Placement of furniture along the walls, clear of what stands there already, and of a camera clear of both."""
+"""Placement of furniture along walls without overlap, and of cameras clear of everything."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from dataset.synthetic.meshes import Mesh
 from dataset.synthetic.parts import Box, rotation_z
 
 Part = Box | Mesh
-CLEARANCE = 0.3  # between the camera and anything
+CLEARANCE = 0.3  # metres between a camera and any part
 
 
 @dataclass
 class Plan:
-    """The floor plan of a room of `size` (x, y, z), filled as things are placed: footprints (x0, y0, x1, y1) on the
-    floor, and what hangs on each wall as (from, to, lowest point). What stands higher than `tall` hides the wall: nothing
-    is hung there later."""
+    """The floor plan of a room of `size` (x, y, z), updated as objects are placed.
+
+    floor: footprints (x0, y0, x1, y1). walls: for each wall the occupied intervals as (from, to, lowest point). tall:
+    height above which a standing object also occupies its wall. All in metres.
+    """
 
     size: np.ndarray
     floor: list[np.ndarray] = field(default_factory=list)
@@ -25,7 +27,7 @@ class Plan:
     walls: tuple[list, ...] = field(default_factory=lambda: ([], [], [], []))
 
     def hang(self, rng, parts: list[Part]) -> list[Part]:
-        """Move parts to a wall where nothing hangs yet; [] if there is no place."""
+        """Return parts moved to a free interval of a wall; [] if there is none."""
         low, high = extent(parts)
         for wall, interval, turn, offset in self._places_at_walls(rng, low, high):
             if not any(_cross(interval, other) for other in self.walls[wall]):
@@ -34,8 +36,8 @@ class Plan:
         return []
 
     def stand(self, rng, parts: list[Part]) -> list[Part]:
-        """Move parts to a wall where nothing stands, and nothing hangs that they would cover; [] if there is no
-        place."""
+        """Return parts moved to a wall where the floor is free and nothing hangs that they would cover; [] if there is
+        no such place."""
         low, high = extent(parts)
         for wall, interval, turn, offset in self._places_at_walls(rng, low, high):
             covers = any(_cross(interval, other) and high[2] > other[2] for other in self.walls[wall])
@@ -46,7 +48,7 @@ class Plan:
         return []
 
     def claim(self, *things: list[Part]) -> bool:
-        """Note the footprints of things that are placed together, if all of them are free."""
+        """Return whether the footprints of several objects are all free, and if so mark them as occupied."""
         return self._claim(*(_footprint(*extent(parts)) for parts in things))
 
     def _claim(self, *footprints: np.ndarray) -> bool:
@@ -56,8 +58,8 @@ class Plan:
         return True
 
     def _places_at_walls(self, rng, low, high, tries: int = 40):
-        """Draw random places with the back at a wall, for things between two corners: (wall, (from, to) along it, rotation,
-        offset)."""
+        """Yield random places with the back at a wall, for objects between two corners: (wall, (from, to) along it,
+        rotation, offset)."""
         size = self.size
         corners = [(0, 0), (size[0], 0), (size[0], size[1]), (0, size[1])]
         for _ in range(tries):
@@ -77,8 +79,11 @@ def extent(parts: list[Part]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def look(positions: np.ndarray, heading: np.ndarray, pitch: np.ndarray, roll: np.ndarray | float = 0.0) -> np.ndarray:
-    """Return cameras at positions (N, 3) that look towards `heading` (N,) about the upright axis, `pitch` (N,) radians
-    downwards, turned by `roll` (N,) radians about where they look: camera-to-world (N, 4, 4), OpenCV axes."""
+    """Return camera-to-world poses (N, 4, 4), OpenCV axes, of cameras at positions (N, 3).
+
+    heading: (N,) angle about the z axis. pitch: (N,) downward angle. roll: (N,) angle about the viewing direction. All
+    in radians.
+    """
     forward = np.stack([np.cos(heading) * np.cos(pitch), np.sin(heading) * np.cos(pitch), -np.sin(pitch)], -1)
     right = np.stack([np.sin(heading), -np.cos(heading), np.zeros(len(heading))], -1)
     down = np.cross(forward, right)
@@ -89,8 +94,8 @@ def look(positions: np.ndarray, heading: np.ndarray, pitch: np.ndarray, roll: np
 
 
 def keep_clear(parts: list[Part], size: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Raise the whole path, so that it stays smooth, until nothing is within CLEARANCE; below the ceiling only
-    drawing it together helps."""
+    """Return positions (N, 3) further than CLEARANCE from all parts. The whole path is raised, so that it stays smooth,
+    and if that is not enough contracted towards its mean."""
     for lift in np.arange(0, 0.8, 0.05):
         raised = np.minimum(positions + [0, 0, lift], [np.inf, np.inf, size[2] - CLEARANCE])
         if min(part.distance(raised).min() for part in parts) > CLEARANCE:

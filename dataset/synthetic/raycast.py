@@ -1,7 +1,7 @@
 """Exact ray casting of boxes: colour, z-depth and class of every pixel, with baked soft light.
 
-Light is view-independent (all surfaces are matt), so it is computed once per room on a grid over every
-face: area lights with soft shadows, and ambient light with occlusion. A picture then needs camera rays only.
+Light is view-independent (all surfaces are diffuse), so it is computed once per room on a grid over every face: area
+lights with soft shadows, and ambient light with occlusion. Rendering an image then needs camera rays only.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from dataset.synthetic.parts import PATTERNS, Box, Room
 
 CLASS_NAMES = tuple(SCANNET_CLASSES)
 IGNORED = len(CLASS_NAMES)
-OCCLUSION_REACH = 1.6  # metres within which things darken each other
+OCCLUSION_REACH = 1.6  # metres within which objects occlude ambient light
 LAMP_RADIUS = 0.35
-MOST_TEXELS = 40  # along one side of a face
+MOST_TEXELS = 40  # largest number of light texels along a side of a face
 RAYS_AT_ONCE = 16384
 POINTS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
 class Light:
-    """Resolution of the baked light: texel size in metres, rays per texel for ambient light and for each lamp."""
+    """Resolution of the baked light: texel size in metres, and rays per texel for ambient light and for each lamp."""
 
     texel: float = 0.13
     ambient_rays: int = 24
@@ -33,7 +33,7 @@ class Light:
 
 
 class RayCaster:
-    """A room ready to be looked at, on any device."""
+    """A renderer of a room of boxes, on any device. Its light is baked on construction."""
 
     def __init__(self, room: Room, light: Light, seed: int, device: str = "cpu"):
         self.device = device
@@ -53,9 +53,11 @@ class RayCaster:
         return torch.from_numpy(np.asarray(values, np.float32)).to(self.device)
 
     def render(self, K: np.ndarray, camera_to_world: np.ndarray, size: tuple[int, int], supersampling: int = 2):
-        """Render a picture of `size` (h, w): colour (h, w, 3) uint8 averaged over supersampling² rays a pixel, and of the
-        ray through each pixel's centre z-depth (h, w) float32 metres (inf: nothing there) and class (h, w) uint8
-        (20: ignored)."""
+        """Render an image of `size` (h, w).
+
+        Return colour (h, w, 3) uint8, averaged over supersampling² rays per pixel, and, for the ray through the pixel's
+        centre, z-depth (h, w) float32 in metres (inf: no hit) and class (h, w) uint8 (20: ignored).
+        """
         offsets = [(0.0, 0.0)]
         if supersampling > 1:
             steps = (np.arange(supersampling) + 0.5) / supersampling - 0.5
@@ -79,8 +81,8 @@ class RayCaster:
         )
 
     def _camera_rays(self, K, camera_to_world, size, offsets) -> torch.Tensor:
-        """Return ray directions (offsets, h, w, 3) in the world, of length 1 along the camera's z: a ray's parameter is
-        z-depth."""
+        """Return world ray directions (offsets, h, w, 3), of length 1 along the camera's z axis, so that a ray's
+        parameter is z-depth."""
         height, width = size
         y, x = torch.meshgrid(
             torch.arange(height, device=self.device, dtype=torch.float32),
@@ -99,7 +101,8 @@ class RayCaster:
         return camera @ self._tensor(camera_to_world[:3, :3]).T
 
     def _nearest_hits(self, directions, K, camera_to_world, size):
-        """Return z-depth and box index of the nearest hit of every ray; each box is tested where it can be seen."""
+        """Return z-depth and box index of the nearest hit of every ray. Each box is tested only for pixels that may see
+        it."""
         shape = directions.shape[:-1]
         depth = torch.full(shape, torch.inf, device=self.device)
         hit = torch.zeros(shape, dtype=torch.long, device=self.device)
@@ -123,7 +126,7 @@ class RayCaster:
         relative = local / self.halves[index]
         axis = relative.abs().argmax(-1)
         face = axis * 2 + (relative.gather(1, axis[:, None])[:, 0] > 0)
-        # the two coordinates in the face; on upright faces the second one is up
+        # axes of the coordinates in the face; on vertical faces v is up
         u_axis, v_axis = self._tensor([1, 0, 0]).long()[axis], self._tensor([2, 2, 1]).long()[axis]
         u, v = local.gather(1, u_axis[:, None])[:, 0], local.gather(1, v_axis[:, None])[:, 0]
         amount = _pattern(self.patterns[index], u / self.scales[index], v / self.scales[index], index)[:, None]
@@ -134,7 +137,7 @@ class RayCaster:
         return albedo * light
 
     def _read_light(self, faces: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        """Return baked light (N, 3), bilinear; place (N, 2) in [-1, 1] on the faces."""
+        """Return bilinearly interpolated baked light (N, 3). place: (N, 2) in [-1, 1] on the faces (N,)."""
         counts = self.texel_counts[faces]
         at = (place.clamp(-1, 1) + 1) / 2 * (counts - 1)
         low = torch.minimum(at.floor(), (counts - 2).clamp_min(0)).long()
@@ -163,7 +166,7 @@ class RayCaster:
         self.light[inside] = incoming
 
     def _texels(self, spacing: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return grid points over all faces and their normals; remembers where each face's grid starts and its counts."""
+        """Return the grid points over all faces and their normals. Store the start and size of each face's grid."""
         points, normals, counts, starts, total = [], [], [], [], 0
         for part in self.boxes:
             for axis in range(3):
@@ -185,7 +188,7 @@ class RayCaster:
         return self._tensor(np.concatenate(points)), self._tensor(np.concatenate(normals))
 
     def _openness(self, points, normals, rays: int, generator) -> torch.Tensor:
-        """Return the share of the cosine-weighted hemisphere that is open within OCCLUSION_REACH: (N,)."""
+        """Return the unoccluded share (N,) of the cosine-weighted hemisphere within OCCLUSION_REACH."""
         uniform = torch.rand(len(points), rays, 2, generator=generator).to(self.device)
         radius, angle = uniform[..., 0].sqrt(), 2 * torch.pi * uniform[..., 1]
         tangent, bitangent = _frame(normals)
@@ -198,7 +201,7 @@ class RayCaster:
         return (distance / OCCLUSION_REACH).sqrt().mean(-1)
 
     def _from_lamp(self, points, normals, lamp, rays: int, generator) -> torch.Tensor:
-        """Return the light of a round lamp of brightness 1, with soft shadows: (N,)."""
+        """Return the light (N,) of a spherical lamp of brightness 1, with soft shadows."""
         jitter = torch.randn(len(points), rays, 3, generator=generator).to(self.device)
         to_lamp = lamp + LAMP_RADIUS * jitter / jitter.norm(dim=-1, keepdim=True) - points[:, None]
         lit = self._distance_to_anything(points, to_lamp) > 0.97
@@ -224,8 +227,8 @@ def _class_of(part: Box) -> int:
 
 
 def _slab_test(start, direction, half):
-    """Return the entry parameter of rays into boxes in the boxes' own frames, and whether they enter in front of the
-    start."""
+    """Return the ray parameter at which rays enter boxes, in the coordinates of the boxes, and whether they enter in
+    front of their origin."""
     inverse = 1 / torch.where(direction.abs() < 1e-9, 1e-9, direction)
     first, second = (-half - start) * inverse, (half - start) * inverse
     entry = torch.minimum(first, second).amax(-1)
@@ -234,7 +237,7 @@ def _slab_test(start, direction, half):
 
 
 def _screen_window(part: Box, K, camera_to_world, size) -> tuple[slice, slice] | None:
-    """Return rows and columns that can see a box; None if none can."""
+    """Return the rows and columns of pixels that may see a box; None if there are none."""
     signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T
     corners = part.centre + (signs * part.half) @ part.rotation.T
     camera = (corners - camera_to_world[:3, 3]) @ camera_to_world[:3, :3]
@@ -250,7 +253,7 @@ def _screen_window(part: Box, K, camera_to_world, size) -> tuple[slice, slice] |
 
 
 def _frame(normals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return two unit vectors across each normal (N, 3)."""
+    """Return two orthogonal unit vectors (N, 3) perpendicular to each normal (N, 3)."""
     helper = torch.where(normals[:, :1].abs() < 0.7, normals.new_tensor([1.0, 0, 0]), normals.new_tensor([0, 1.0, 0]))
     tangent = torch.linalg.cross(normals, helper)
     tangent = tangent / tangent.norm(dim=-1, keepdim=True)
@@ -258,7 +261,7 @@ def _frame(normals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _hash(x: torch.Tensor, y: torch.Tensor, salt: torch.Tensor) -> torch.Tensor:
-    """Return a number in [0, 1) for each cell of an integer grid."""
+    """Return a pseudorandom number in [0, 1) for each cell of an integer grid."""
     return torch.frac((torch.sin(x * 12.9898 + y * 78.233 + salt * 3.7) * 43758.547).abs())
 
 
@@ -272,7 +275,7 @@ def _noise(u: torch.Tensor, v: torch.Tensor, salt: torch.Tensor) -> torch.Tensor
 
 
 def _pattern(kind: torch.Tensor, u: torch.Tensor, v: torch.Tensor, salt: torch.Tensor) -> torch.Tensor:
-    """Return how much of the second colour is at each point (N,), for u, v in periods of the pattern."""
+    """Return the weight (N,) of the second colour at each point, for u and v in periods of the pattern."""
     amount = torch.zeros_like(u)
     for number in kind.unique().tolist():
         chosen = (kind == number).nonzero()[:, 0]
@@ -302,7 +305,7 @@ def _brick(u, v, salt):
 
 
 def _motif(u, v, salt):
-    """Draw a dot of its own strength in every cell, on a faint ground."""
+    """Return dots of random strength, one in each cell, on a faint background."""
     x, y = u.floor(), v.floor()
     inside = ((u - x - 0.5).square() + (v - y - 0.5).square() < 0.09).float()
     return inside * (0.5 + 0.5 * _hash(x, y, salt)) + 0.15 * _noise(u * 3, v * 3, salt)

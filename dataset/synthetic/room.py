@@ -1,4 +1,4 @@
-"""A furnished room and a walk through it, from a seed. World: z up, metres, the floor at z = 0."""
+"""A furnished room of boxes and a walk through it, generated from a seed. World: z up, metres, the floor at z = 0."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataset.synthetic.parts import Box, Material, Room, box, rotation_z
 from dataset.synthetic.placing import Plan, extent, keep_clear, look
 
 WALL_THICKNESS = 0.12
-STEP_ANGLE = np.radians(2.2)  # of the walk around the room, from one frame to the next
-THEMES = {  # what stands along the walls, in the order in which it is tried
+STEP_ANGLE = np.radians(2.2)  # between consecutive frames of the walk around the room
+THEMES = {  # furniture along the walls, in the order in which it is placed
     "bedroom": ("bed", "cabinet", "desk", "bookshelf", "lamp", "chair", "plant", "boxes"),
     "living": ("sofa", "bookshelf", "cabinet", "lamp", "plant", "desk", "chair", "boxes"),
     "kitchen": ("counter", "refrigerator", "cabinet", "plant", "chair", "boxes", "bookshelf"),
     "bath": ("bathtub", "toilet", "sink", "shower_curtain", "cabinet", "boxes", "plant"),
 }
-MIXED_IN = 3  # pieces of other themes, so that a few rooms show most classes
+MIXED_IN = 3  # number of pieces of other themes, so that a few rooms show most classes
 
 
 def furnish(seed: int) -> Room:
-    """Return a room whose size, layout, colours and light all follow from the seed."""
+    """Return a room whose size, layout, colours and light are determined by the seed."""
     rng = np.random.default_rng([seed, 1])
     size = np.array([rng.uniform(4.2, 6.2), rng.uniform(3.8, 5.4), rng.uniform(2.45, 2.9)])
     boxes = _shell(rng, size)
@@ -90,7 +90,7 @@ def _shell(rng, size) -> list[Box]:
 
 
 def _dining_group(rng, plan: Plan) -> list[Box]:
-    """Return a table off the middle of the room with chairs around it, where there is room for them."""
+    """Return a table away from the walls with chairs beside it; [] if there is no room."""
     top = furniture.table(rng)
     low, high = extent(top)
     for _ in range(20):

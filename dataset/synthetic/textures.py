@@ -1,6 +1,6 @@
-"""Procedural textures at true scale: each maker takes a random generator and returns a Surface whose texture repeats.
+"""Procedural textures at true scale. Each function takes a random generator and returns a Surface that repeats.
 
-Noise is made in the Fourier domain, so it has no seams. Colours are sRGB in [0, 1].
+Noise is generated in the Fourier domain, so it has no seams. Colours are sRGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ PAINTS = (
 
 
 def plain(color, glow: float = 0.0, gloss: float = 0.0) -> Surface:
-    """Return one colour."""
+    """Return a surface of a single colour."""
     texture = np.tile(np.asarray(np.clip(color, 0, 1)) * 255, (4, 4, 1)).astype(np.uint8)
     return Surface(texture, glow=glow, gloss=gloss)
 
 
 def paint(rng, color=None) -> Surface:
-    """Return emulsion on plaster: nearly one colour, cloudy, with the roller's grain."""
+    """Return painted plaster: nearly uniform, slightly cloudy, with the grain of a roller."""
     color = _vary(rng, PAINTS[rng.integers(len(PAINTS))] if color is None else color, 0.04)
     shade = 1 + 0.015 * _noise(rng, 1.7) + 0.012 * _noise(rng, 0.3)
     return _surface(color * shade[..., None], (1.6, 1.6))
 
 
 def wallpaper(rng) -> Surface:
-    """Return stripes, or a motif printed in rows, on paper."""
+    """Return wallpaper with stripes, a motif in rows, or diamonds."""
     ground = _vary(rng, PAINTS[rng.integers(len(PAINTS))], 0.06)
     ink = np.clip(ground * rng.uniform(0.78, 0.93) + rng.normal(0, 0.03, 3), 0, 1)
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
@@ -70,14 +70,14 @@ def wallpaper(rng) -> Surface:
 
 
 def wood(rng, color=None, upright: bool = False) -> Surface:
-    """Return a board whose grain runs along u, or if it is `upright` along v."""
+    """Return a wooden board with its grain along u, or along v if `upright`."""
     tone = _vary(rng, WOOD_TONES[rng.integers(len(WOOD_TONES))] if color is None else color, 0.06)
     image = tone * _grain(rng, 0.10)[..., None]
     return _surface(image.swapaxes(0, 1), (0.5, 1.3), 0.03) if upright else _surface(image, (1.3, 0.5), 0.03)
 
 
 def parquet(rng) -> Surface:
-    """Return floor boards along u, each with a tone of its own, dark in the joints."""
+    """Return floor boards along u, each with its own tone, with dark joints."""
     tone = _vary(rng, WOOD_TONES[rng.integers(len(WOOD_TONES))], 0.05)
     rows, columns = int(rng.integers(8, 13)), 2
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
@@ -95,7 +95,7 @@ def parquet(rng) -> Surface:
 
 
 def tiles(rng, edge: float | None = None) -> Surface:
-    """Return square tiles in grout, some like marble, each a little different."""
+    """Return square tiles with grout, slightly different from each other, some marbled. edge: of a tile in metres."""
     edge = rng.uniform(0.2, 0.45) if edge is None else edge
     color = _vary(rng, PAINTS[rng.integers(len(PAINTS))], 0.05)
     count = 4
@@ -113,7 +113,7 @@ def tiles(rng, edge: float | None = None) -> Surface:
 
 
 def carpet(rng) -> Surface:
-    """Return carpet pile: speckled, slightly cloudy."""
+    """Return a carpet: speckled and slightly cloudy."""
     muted = rng.uniform(0.3, 0.7, 3) * 0.5 + 0.25
     color = _vary(rng, muted if rng.random() < 0.4 else cloth_color(rng), 0.05)
     shade = 1 + 0.09 * _noise(rng, 0.15) + 0.03 * _noise(rng, 1.4)
@@ -121,7 +121,7 @@ def carpet(rng) -> Surface:
 
 
 def fabric(rng, color=None) -> Surface:
-    """Return woven cloth: of the colour that is asked for, or of any, and then perhaps striped, chequered or printed."""
+    """Return woven cloth of the given colour, or of a random colour and perhaps striped, chequered or printed."""
     kind = 1.0 if color is not None else rng.random()
     color = _vary(rng, cloth_color(rng) if color is None else color, 0.05)
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
@@ -164,7 +164,7 @@ def brick(rng) -> Surface:
 
 
 def rug(rng) -> Surface:
-    """Return a whole rug, to cover a face once: a border, a field, and a medallion or bands."""
+    """Return a rug, which should cover a face exactly once: a border, a field, and a medallion or bands."""
     ground, border, third = (_vary(rng, cloth_color(rng), 0.05) for _ in range(3))
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
     inner = np.minimum(np.minimum(u, 1 - u), np.minimum(v, 1 - v))
@@ -186,7 +186,7 @@ def rug(rng) -> Surface:
 
 
 def painting(rng) -> Surface:
-    """Return a picture, to cover a face once: a landscape, or an abstract of blots and bars."""
+    """Return a picture, which should cover a face exactly once: a landscape, or abstract blots."""
     v, u = np.mgrid[:SIZE, :SIZE] / SIZE
     if rng.random() < 0.5:
         image = _landscape(rng, v)
@@ -201,14 +201,14 @@ def painting(rng) -> Surface:
 
 
 def outside(rng) -> Surface:
-    """Return the view from a window, hazy: sky and trees."""
+    """Return a hazy view from a window: sky and trees."""
     v = np.mgrid[:SIZE, :SIZE][0] / SIZE
     image = 0.6 * _landscape(rng, v) + 0.4
     return Surface(_bytes(cv2.GaussianBlur(image.astype(np.float32), (0, 0), 2.5)))
 
 
 def screen(rng) -> Surface:
-    """Return a display that shows windows on a desktop, or is off."""
+    """Return a computer screen that shows windows, or is off."""
     image = np.ones((SIZE, SIZE, 3)) * rng.uniform(0.1, 0.6, 3)
     if rng.random() < 0.5:
         return plain((0.03, 0.03, 0.035), gloss=0.08)
@@ -222,7 +222,7 @@ def screen(rng) -> Surface:
 
 
 def spines(rng) -> Surface:
-    """Return the backs of a row of books, upright; it covers a face of any length, 0.4 m a period."""
+    """Return the spines of a row of upright books, with a period of 0.4 m."""
     image = np.zeros((128, SIZE, 3))
     x = 0
     palette = [_vary(rng, cloth_color(rng), 0.05) for _ in range(7)]
@@ -243,28 +243,28 @@ def _surface(image: np.ndarray, period, gloss: float = 0.0) -> Surface:
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:
-    """Convert to uint8 with row 0 at the bottom, v = 0, as in all textures of meshes."""
+    """Return uint8 with row 0 at the bottom (v = 0), as in all textures of meshes."""
     return np.ascontiguousarray((image.clip(0, 1) * 255).astype(np.uint8)[::-1])
 
 
 def _vary(rng, color, spread: float) -> np.ndarray:
-    """Return the colour a little lighter or darker, and a little warmer or colder."""
+    """Return a colour with slightly varied brightness and tint."""
     return np.clip(np.asarray(color) * rng.normal(1, spread) + rng.normal(0, spread / 5, 3), 0.02, 0.97)
 
 
 def cloth_color(rng) -> np.ndarray:
-    """Draw a colour, mostly muted, now and then strong."""
+    """Return a random colour, mostly muted, sometimes saturated."""
     hue, saturation, value = rng.random(), rng.beta(1.3, 3.2), rng.uniform(0.2, 0.9)
     return np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
 
 def any_color(rng) -> np.ndarray:
-    """Draw the colour of a thing that is painted in any: as often nearly black as light."""
+    """Return a random colour for painted objects, equally often dark, medium and light."""
     return cloth_color(rng) * rng.choice([0.2, 0.6, 1.0])
 
 
 def _noise(rng, steepness: float, stretch: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
-    """Return periodic noise (SIZE, SIZE) of mean 0 and deviation 1 whose amplitudes fall as frequency ** -steepness."""
+    """Return periodic noise (SIZE, SIZE) of mean 0 and deviation 1, with amplitudes frequency ** -steepness."""
     white = np.fft.rfft2(rng.normal(size=(SIZE, SIZE)))
     fy = np.fft.fftfreq(SIZE)[:, None] * SIZE * stretch[0]
     fx = np.fft.rfftfreq(SIZE)[None] * SIZE * stretch[1]
@@ -275,14 +275,14 @@ def _noise(rng, steepness: float, stretch: tuple[float, float] = (1.0, 1.0)) -> 
 
 
 def _grain(rng, contrast: float) -> np.ndarray:
-    """Return the brightness of wood, its fibres along u."""
+    """Return the brightness (SIZE, SIZE) of wood with fibres along u."""
     fibres = _noise(rng, 1.0, (1.0, 14.0))
     rings = np.sin(6 * np.cumsum(1 + 0.3 * _noise(rng, 1.5, (1.0, 8.0)), 0) / SIZE * 2 * np.pi)
     return 1 + contrast * (0.6 * fibres + 0.4 * rings * np.sin(np.linspace(0, np.pi, SIZE))[:, None])
 
 
 def _motif(rng, u, v, count: int) -> np.ndarray:
-    """Return flowers of several petals in rows, each other row shifted: amounts in [0, 1]."""
+    """Return a mask of flowers in rows, with every other row shifted: 0 or 1 at u, v in [0, 1]."""
     row = np.floor(v * count * 2)
     x, y = (u * count + 0.5 * (row % 2)) % 1 - 0.5, (v * count * 2) % 1 - 0.5
     radius, angle = np.hypot(x, y * 0.7), np.arctan2(y, x)

@@ -1,4 +1,4 @@
-"""What stands in a room of models: of each theme the pieces that belong together, and where."""
+"""Furnishing of rooms of models: the pieces that belong to each theme, and their placement."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from dataset.synthetic.meshes import Lamp, Mesh, Pane, block
 from dataset.synthetic.pack import Furniture
 from dataset.synthetic.placing import Plan, extent
 
-SIZES = {  # lowest and highest (x, y)
+SIZES = {  # smallest and largest (x, y) in metres
     "living": ((4.2, 3.8), (6.2, 5.4)),
     "kitchen": ((3.4, 3.2), (5.2, 4.6)),
     "bedroom": ((3.9, 3.6), (5.6, 5.0)),
     "bath": ((2.9, 2.7), (4.0, 3.6)),
     "office": ((4.0, 3.8), (6.2, 5.4)),
 }
-CLUTTER = {  # what lies about on tables and cabinets
+CLUTTER = {  # objects on tables and cabinets
     "living": ("trinket", "vase", "frame", "small_plant", "candle", "book", "mug", "food"),
     "kitchen": ("food", "food", "mug", "vase", "small_plant"),
     "bedroom": ("trinket", "book", "frame", "table_lamp", "vase", "mug"),
     "bath": ("toiletries", "toiletries", "small_plant", "candle"),
     "office": ("stationery", "book", "mug", "small_plant", "desk_lamp", "speaker"),
 }
-MOST_OF_FLOOR = 0.1  # that a table off the walls may take
+MOST_OF_FLOOR = 0.1  # largest share of the floor for a table away from the walls
 
 
 class RoomInMaking:
-    """A room while it is furnished."""
+    """A room that is being furnished."""
 
     def __init__(self, models: Furniture, seed: int):
         self.rng = np.random.default_rng([seed, 7])
@@ -43,14 +43,15 @@ class RoomInMaking:
         self.sights: list[np.ndarray] = []
 
     def add(self, placed: list[Mesh], worth: bool = True) -> bool:
-        """Takes parts that have found a place, if they have."""
+        """Add placed parts to the room and return whether there are any. worth: a walk looks at them."""
         if placed and worth:
             self.sights.append(np.mean(extent(placed), 0))
         self.parts += placed
         return bool(placed)
 
     def stand(self, kind: str, clutter: int = 0) -> bool:
-        """Stand a piece of a kind at a wall, things on it. Returns False where there is none, or no place."""
+        """Place a piece of a kind at a wall, with up to `clutter` objects on it. Return False if there is none,
+        or no room for it."""
         piece = self.stock.one(kind)
         if kind == "bookshelf" and piece:
             piece = with_books(piece, self.rng)
@@ -62,7 +63,7 @@ class RoomInMaking:
         return placed
 
     def clutter(self, piece: list[Mesh], most: int) -> list[Mesh]:
-        """Return up to `most` things that lie or stand on a piece."""
+        """Return a random number of objects, up to `most`, placed on a piece."""
         lying: list[Mesh] = []
         for _ in range(int(self.rng.integers(most + 1)) if most else 0):
             kind = str(self.rng.choice(CLUTTER[self.theme]))
@@ -73,7 +74,7 @@ class RoomInMaking:
 
 
 def _beside(piece: list[Mesh], thing: list[Mesh], side: int, gap: float = 0.06) -> list[Mesh]:
-    """Return a thing to the left (-1) or right (1) of a piece, their backs in line."""
+    """Return an object moved to the left (-1) or right (1) of a piece, with their backs aligned. gap: in metres."""
     low, high = extent(piece)
     t_low, t_high = extent(thing)
     shift = high[0] + gap - t_low[0] if side > 0 else low[0] - gap - t_high[0]
@@ -81,7 +82,7 @@ def _beside(piece: list[Mesh], thing: list[Mesh], side: int, gap: float = 0.06) 
 
 
 def _before(piece: list[Mesh], thing: list[Mesh], gap: float, angle: float = 0.0, x: float = 0.0) -> list[Mesh]:
-    """Return a thing in front of a piece, `gap` metres away, turned by `angle`."""
+    """Return an object moved in front of a piece, at a distance of `gap` metres, and rotated by `angle` radians."""
     high = extent(piece)[1]
     turned = moved_to(thing, (0, 0, extent(thing)[0][2]), angle)
     t_low, _ = extent(turned)
@@ -128,7 +129,7 @@ def _kitchen(room: RoomInMaking) -> None:
 
 
 def _kitchen_run(room: RoomInMaking, modules: int) -> list[Mesh]:
-    """Return lower cabinets in a row with a sink and a cooktop, tiles and cabinets above them, a refrigerator beside."""
+    """Return a row of base cabinets with sink and cooktop, tiles and wall cabinets above, and a refrigerator beside."""
     rng = room.rng
     if not all(room.stock.one(kind, same=True) for kind in ("base", "sink_base")):
         return [*room.stock.primitive("counter")]
@@ -157,7 +158,7 @@ def _kitchen_run(room: RoomInMaking, modules: int) -> list[Mesh]:
 
 
 def _uppers(room: RoomInMaking, low, high) -> list[Mesh]:
-    """Return cabinets at the wall above what stands between two corners, with a hood now and then."""
+    """Return wall cabinets, sometimes with a hood, above the furniture between two corners."""
     shelf: list[Mesh] = []
     x = low[0]
     while x < high[0]:
@@ -228,7 +229,7 @@ def _office(room: RoomInMaking) -> None:
 
 
 def _desk(room: RoomInMaking) -> None:
-    """Place a desk at a wall, a computer and things on it, a chair before it."""
+    """Place a desk at a wall, with a computer and other objects on it and a chair in front."""
     rng = room.rng
     desk = room.stock.one("desk", same=rng.random() < 0.5) or room.stock.one("table")
     if not desk:
@@ -246,7 +247,7 @@ def _desk(room: RoomInMaking) -> None:
 
 
 def _dining(room: RoomInMaking) -> None:
-    """Place a table off the middle of the room with chairs on some sides, where there is room for them."""
+    """Place a table away from the walls with chairs on some sides, if there is room."""
     rng = room.rng
     chair = room.stock.one("chair", same=True)
     for _ in range(30):
@@ -276,7 +277,7 @@ def _dining(room: RoomInMaking) -> None:
 
 
 THEMES = {"living": _living, "kitchen": _kitchen, "bedroom": _bedroom, "bath": _bath, "office": _office}
-ALONE = {  # what can stand in a room of another theme
+ALONE = {  # pieces that may also stand in a room of another theme
     "living": ("sofa", "bookshelf", "armchair", "coffee_table"),
     "kitchen": ("fridge", "cabinet", "stool"),
     "bedroom": ("bed", "wardrobe", "desk"),

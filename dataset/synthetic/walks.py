@@ -1,4 +1,4 @@
-"""Walks through rooms of models that look at what stands there, and keep away from it."""
+"""Walks through rooms of models that look at the furniture and keep clear of it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from dataset.synthetic.meshes import MeshRoom
 from dataset.synthetic.placing import CLEARANCE, look
 
-STEP_ANGLE = np.radians(3.0)  # of the walk around the room, from one frame to the next
-MOST_STOOP = 0.3  # radians that a camera looks further down all the way: people show what lies on tables and floors
-MOST_ROLL = 0.15  # radians that a camera in the hand is turned to either side
+STEP_ANGLE = np.radians(3.0)  # between consecutive frames of the walk around the room
+MOST_STOOP = 0.3  # radians: largest constant downward tilt, as people record what lies on tables and floors
+MOST_ROLL = 0.15  # radians: largest roll of a hand-held camera to either side
 
 
 def walk(room: MeshRoom, frames: int, seed: int) -> np.ndarray:
-    """Return a smooth walk around the room that looks across it from one piece of furniture to the next: camera-to-world
-    (frames, 4, 4), OpenCV axes."""
+    """Return a smooth walk around the room that looks across it, from one piece of furniture to the next:
+    camera-to-world (frames, 4, 4), OpenCV axes."""
     rng = np.random.default_rng([seed, 8])
     phases, start = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0, 2 * np.pi)
     angle = start + rng.choice([-1, 1]) * STEP_ANGLE * np.arange(frames)
@@ -31,8 +31,11 @@ def walk(room: MeshRoom, frames: int, seed: int) -> np.ndarray:
 
 
 def _clear_path(room: MeshRoom, across: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Return positions (N, 3) near the ellipse `across` (N, 2), in shares of the room about its middle, that keep CLEARANCE
-    from all things; the ellipse is drawn in where they leave no way. Of several tries the clearest."""
+    """Return positions (N, 3) near the ellipse `across` (N, 2) that keep CLEARANCE from all parts.
+
+    across: relative to the centre of the room, in fractions of its size. The ellipse is contracted if it is blocked;
+    of several attempts the one with the largest clearance is returned.
+    """
     bounds = np.array([part.bounds() for part in room.parts])
     low, high = bounds[:, 0], bounds[:, 1]
     best, most = None, -1.0
@@ -41,11 +44,11 @@ def _clear_path(room: MeshRoom, across: np.ndarray, height: np.ndarray) -> np.nd
         for step in range(60):
             away = path[:, None] - np.clip(path[:, None], low, high)
             far = np.linalg.norm(away, axis=-1, keepdims=True)
-            away = np.where(far > 1e-6, away, path[:, None] - (low + high) / 2)  # inside: from the middle
+            away = np.where(far > 1e-6, away, path[:, None] - (low + high) / 2)  # inside a part: away from its centre
             away /= np.maximum(np.linalg.norm(away, axis=-1, keepdims=True), 1e-6)
             push = away * np.maximum(1.2 * CLEARANCE - far, 0)
             path[:, :2] += 0.5 * push[..., :2].sum(1).clip(-0.1, 0.1)
-            if step < 45:  # what smoothing pulls back is pushed away again at the end
+            if step < 45:  # the last steps only push, to undo the effect of smoothing
                 path[1:-1] = 0.5 * path[1:-1] + 0.25 * (path[2:] + path[:-2])
         clear = np.linalg.norm(path[:, None] - np.clip(path[:, None], low, high), axis=-1).min()
         if clear > most:
@@ -56,7 +59,8 @@ def _clear_path(room: MeshRoom, across: np.ndarray, height: np.ndarray) -> np.nd
 
 
 def _sight(room: MeshRoom, bearing: np.ndarray) -> np.ndarray:
-    """Return what lies in a direction (N,) from the middle of the room: the furniture near it, smoothly, or the wall (N, 3)."""
+    """Return points (N, 3) to look at in directions `bearing` (N,) from the centre of the room: a smooth mean of nearby
+    furniture and the wall."""
     middle = room.size * [0.5, 0.5, 0]
     outward = room.sights - middle
     apart = bearing[:, None] - np.arctan2(outward[:, 1], outward[:, 0])

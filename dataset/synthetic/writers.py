@@ -1,4 +1,4 @@
-"""Synthetic rooms as files in the layouts of ScanNet, its release, Replica and own captures."""
+"""Writers of synthetic rooms in the layouts of ScanNet, its release, Replica and captures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dataset.synthetic.raycast import CLASS_NAMES
 from utils.files import atomic_write, write_text
 from utils.images import write_image
 
-# Raw ids as ScanNet has them: several categories for a class, gaps, and a category that no class takes.
+# Raw ids like ScanNet's: several categories for a class, gaps, and a category without a class.
 CATEGORIES = {  # raw id: (category, class)
     1: ("wall", "wall"),
     3: ("floor", "floor"),
@@ -92,31 +92,32 @@ def write_label_table(folder: Path) -> None:
 
 
 class Writer:
-    """Writes the frames of one room. kind: of the database that its files are, or become once they are prepared."""
+    """Writer of the frames of one room. kind: database type of the files, or of what preparation makes of them."""
 
     kind: str
 
     def files(self, frame: int) -> list[Path]:
-        """Return the image files of a frame; it is there if they all are."""
+        """Return the image files of a frame. The frame is complete if all of them exist."""
         raise NotImplementedError
 
     def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
-        """Return the intrinsics (3, 3) of the camera that makes images of `size` (h, w): about ScanNet's field of view,
-        the principal point a little off the middle."""
+        """Return the intrinsics (3, 3) of images of `size` (h, w): about ScanNet's field of view, with the principal
+        point slightly off the centre."""
         height, width = size
         focal = 0.89 * width
         return np.array([[focal, 0, width * 0.497], [0, focal, height * 0.503], [0, 0, 1]])
 
     def write_scene(self, K: np.ndarray, poses: np.ndarray, size: tuple[int, int]) -> None:
-        """Write what is written once, of all cameras-to-world poses (N, 4, 4)."""
+        """Write the files of the whole scene, from camera-to-world poses (N, 4, 4)."""
         raise NotImplementedError
 
     def write_frame(self, frame: int, color, depth, classes, pose, lost: bool) -> None:
-        """Write a frame: color (h, w, 3) uint8, depth (h, w) metres, classes (h, w) with 20 to be ignored."""
+        """Write a frame: color (h, w, 3) uint8, depth (h, w) in metres, classes (h, w) with 20 for ignored pixels, and
+        its camera-to-world pose (4, 4). lost: write an invalid pose, if the layout has any."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Finish the scene, after its last frame."""
+        """Complete the scene after its last frame."""
 
 
 class ScanNetWriter(Writer):
@@ -212,7 +213,7 @@ class ReleaseWriter(Writer):
 
 
 class TransformsWriter(Writer):
-    """transforms/<room>/{images,depth,labels} and transforms.json, as of a capture of one's own."""
+    """transforms/<room>/{images,depth,labels} and transforms.json, the layout of a capture."""
 
     kind = "transforms"
 
